@@ -1,0 +1,192 @@
+//! The address of an object: (kind, collection, key). The kind is part of it, so two kinds never clash.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::limits::{COLLECTION_BYTES_MAX, KEY_BYTES_MAX};
+
+/// What an object is. The numbers are on the wire and on disk and never change.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+#[repr(u8)]
+pub enum Kind {
+    /// The member list of a space; exactly one object, written by admins only.
+    Members = 0,
+    /// A counter that goes up and down.
+    Counter = 1,
+    /// An add-wins set of values.
+    Set = 2,
+    /// A multi-value register.
+    Register = 3,
+    /// An Automerge document.
+    Document = 4,
+}
+
+impl Kind {
+    /// Every kind an application can address.
+    pub const APPLICATION: [Self; 4] = [Self::Counter, Self::Set, Self::Register, Self::Document];
+
+    /// The kind with this number, or `None`.
+    pub fn from_tag(tag: u8) -> Option<Self> {
+        match tag {
+            0 => Some(Self::Members),
+            1 => Some(Self::Counter),
+            2 => Some(Self::Set),
+            3 => Some(Self::Register),
+            4 => Some(Self::Document),
+            _ => None,
+        }
+    }
+
+    /// The kind's name as applications and people write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Members => "members",
+            Self::Counter => "counter",
+            Self::Set => "set",
+            Self::Register => "register",
+            Self::Document => "document",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl fmt::Debug for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Why a collection or key name was refused. The caller's fault; nothing changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AddressError {
+    /// The name is empty.
+    #[error("the {part} name is empty")]
+    Empty {
+        /// `"collection"` or `"key"`.
+        part: &'static str,
+    },
+    /// The name is too long.
+    #[error("the {part} name {name:?}… has {bytes} bytes; the limit is {bytes_max}")]
+    TooLong {
+        /// `"collection"` or `"key"`.
+        part: &'static str,
+        /// The first characters of the name.
+        name: String,
+        /// Its length in bytes.
+        bytes: usize,
+        /// The limit in bytes.
+        bytes_max: usize,
+    },
+    /// The name holds a NUL character, which separates names in storage.
+    #[error("the {part} name {name:?} holds a NUL character")]
+    Nul {
+        /// `"collection"` or `"key"`.
+        part: &'static str,
+        /// The name.
+        name: String,
+    },
+}
+
+/// The address of one object within its space. Names are non-empty UTF-8 without NUL, within the limits.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectAddress {
+    kind: Kind,
+    collection: String,
+    key: String,
+}
+
+impl ObjectAddress {
+    /// Checks the names and builds the address.
+    ///
+    /// # Errors
+    /// [`AddressError`] when a name is empty, too long or holds NUL.
+    pub fn new(kind: Kind, collection: &str, key: &str) -> Result<Self, AddressError> {
+        check_name("collection", collection, COLLECTION_BYTES_MAX)?;
+        check_name("key", key, KEY_BYTES_MAX)?;
+        Ok(Self { kind, collection: collection.to_owned(), key: key.to_owned() })
+    }
+
+    /// The address of the member list.
+    pub fn members() -> Self {
+        Self { kind: Kind::Members, collection: "comity".to_owned(), key: "members".to_owned() }
+    }
+
+    /// What the object is.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The collection the object is in.
+    pub fn collection(&self) -> &str {
+        &self.collection
+    }
+
+    /// The object's key within its collection and kind.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+}
+
+impl fmt::Display for ObjectAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}/{}", self.kind, self.collection, self.key)
+    }
+}
+
+impl fmt::Debug for ObjectAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+/// Checks a collection name.
+///
+/// # Errors
+/// [`AddressError`] when it is empty, too long or holds NUL.
+pub fn check_collection(name: &str) -> Result<(), AddressError> {
+    check_name("collection", name, COLLECTION_BYTES_MAX)
+}
+
+fn check_name(part: &'static str, name: &str, bytes_max: usize) -> Result<(), AddressError> {
+    if name.is_empty() {
+        return Err(AddressError::Empty { part });
+    }
+    if name.len() > bytes_max {
+        let shown = name.chars().take(24).collect();
+        return Err(AddressError::TooLong { part, name: shown, bytes: name.len(), bytes_max });
+    }
+    if name.contains('\0') {
+        return Err(AddressError::Nul { part, name: name.to_owned() });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_at_the_limit_pass_and_one_byte_more_is_refused_by_name() {
+        let longest = "k".repeat(KEY_BYTES_MAX);
+        assert!(ObjectAddress::new(Kind::Counter, "stats", &longest).is_ok());
+        let error = ObjectAddress::new(Kind::Counter, "stats", &format!("{longest}k")).unwrap_err();
+        assert!(matches!(error, AddressError::TooLong { part: "key", bytes: 513, bytes_max: 512, .. }));
+    }
+
+    #[test]
+    fn empty_names_and_nul_are_refused() {
+        assert_eq!(ObjectAddress::new(Kind::Set, "", "k"), Err(AddressError::Empty { part: "collection" }));
+        assert!(matches!(
+            ObjectAddress::new(Kind::Set, "c", "a\0b"),
+            Err(AddressError::Nul { part: "key", .. })
+        ));
+    }
+}

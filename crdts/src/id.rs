@@ -1,0 +1,154 @@
+//! Names of replicas, spaces, origins, lanes and objects.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::address::ObjectAddress;
+
+/// Formats bytes as lower-case hexadecimal.
+fn hex(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+}
+
+/// One installation that accepts writes; the bytes are its Ed25519 public key.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ReplicaId(pub [u8; 32]);
+
+impl fmt::Display for ReplicaId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        hex(&self.0, f)
+    }
+}
+
+impl fmt::Debug for ReplicaId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ReplicaId(")?;
+        hex(&self.0[..4], f)?;
+        f.write_str("…)")
+    }
+}
+
+/// 128 bits of fresh operating-system randomness. A replica's nonce in a space *is* its incarnation.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Nonce(pub [u8; 16]);
+
+impl fmt::Debug for Nonce {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Nonce(")?;
+        hex(&self.0[..4], f)?;
+        f.write_str("…)")
+    }
+}
+
+/// The unit of replication, causality, atomicity and authorization. A version 8 UUID (RFC 9562 §5.8).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct SpaceId(pub [u8; 16]);
+
+impl SpaceId {
+    /// The id of the space that `creator` founds with `nonce`. It commits to both, so whoever holds the id
+    /// can check who the founder, and therefore the first admin, is.
+    pub fn derive(creator: &ReplicaId, nonce: &Nonce) -> Self {
+        Self(uuid_v8("comity 2026 space id", &[&creator.0, &nonce.0]))
+    }
+}
+
+impl fmt::Display for SpaceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        uuid::Uuid::from_bytes(self.0).hyphenated().fmt(f)
+    }
+}
+
+impl fmt::Debug for SpaceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SpaceId({self})")
+    }
+}
+
+/// One incarnation of a replica in a space: the author of change sets numbered 1, 2, 3 …
+/// A version 8 UUID derived from space, replica and nonce.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct OriginId(pub [u8; 16]);
+
+/// A lane is named by the origin that owns it.
+pub type LaneId = OriginId;
+
+impl OriginId {
+    /// The origin of `replica` in `space` in the incarnation named by `nonce`. Anyone who knows the three
+    /// can check the id, so a lane's owner key cannot be substituted.
+    pub fn derive(space: &SpaceId, replica: &ReplicaId, nonce: &Nonce) -> Self {
+        Self(uuid_v8("comity 2026 origin id", &[&space.0, &replica.0, &nonce.0]))
+    }
+}
+
+impl fmt::Display for OriginId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        uuid::Uuid::from_bytes(self.0).hyphenated().fmt(f)
+    }
+}
+
+impl fmt::Debug for OriginId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OriginId(")?;
+        hex(&self.0[..4], f)?;
+        f.write_str("…)")
+    }
+}
+
+/// The 16-byte name of an object, computed from its address by every receiver and used in hashes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ObjectId(pub [u8; 16]);
+
+impl ObjectId {
+    /// BLAKE3 of (space, collection, key, kind), cut to 16 bytes.
+    pub fn derive(space: &SpaceId, address: &ObjectAddress) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(b"comity 2026 object id\0").update(&space.0);
+        for part in [address.collection(), address.key()] {
+            hasher.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());
+        }
+        hasher.update(&[address.kind() as u8]);
+        Self(first_16(&hasher.finalize()))
+    }
+}
+
+impl fmt::Debug for ObjectId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ObjectId(")?;
+        hex(&self.0[..4], f)?;
+        f.write_str("…)")
+    }
+}
+
+/// The first 16 bytes of a hash.
+fn first_16(hash: &blake3::Hash) -> [u8; 16] {
+    let mut id = [0; 16];
+    id.copy_from_slice(&hash.as_bytes()[..16]);
+    id
+}
+
+/// A version 8 UUID over fixed-length parts under a context.
+fn uuid_v8(context: &str, parts: &[&[u8]]) -> [u8; 16] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(context.as_bytes()).update(&[0]);
+    for part in parts {
+        hasher.update(part);
+    }
+    uuid::Builder::from_custom_bytes(first_16(&hasher.finalize())).into_uuid().into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn derived_ids_are_version_8_uuids_and_depend_on_every_part() {
+        let replica = ReplicaId([7; 32]);
+        let space = SpaceId::derive(&replica, &Nonce([1; 16]));
+        assert_eq!(space.0[6] >> 4, 8);
+        assert_ne!(space, SpaceId::derive(&replica, &Nonce([2; 16])));
+        let origin = OriginId::derive(&space, &replica, &Nonce([3; 16]));
+        assert_eq!(origin.0[6] >> 4, 8);
+        assert_ne!(origin, OriginId::derive(&space, &ReplicaId([8; 32]), &Nonce([3; 16])));
+    }
+}

@@ -1,0 +1,35 @@
+//! Every limit on what is stored and exchanged, in one place, each with its unit in its name.
+//!
+//! All are part of what makes an entry valid, so they are constants of the format, the same at every
+//! replica: two builds with different limits would disagree about what is acceptable.
+
+/// A collection name, UTF-8 bytes.
+pub const COLLECTION_BYTES_MAX: usize = 128;
+/// A key, UTF-8 bytes.
+pub const KEY_BYTES_MAX: usize = 512;
+/// The name of a space, UTF-8 bytes.
+pub const SPACE_NAME_BYTES_MAX: usize = 128;
+/// One value in a register, canonical bytes.
+pub const VALUE_BYTES_MAX: usize = 64 * 1024;
+/// One set element, canonical bytes; elements are part of storage keys.
+pub const ELEMENT_BYTES_MAX: usize = 4 * 1024;
+/// Lists and maps within lists and maps.
+pub const VALUE_DEPTH_MAX: usize = 32;
+/// One raw Automerge change, uncompressed bytes.
+pub const DOCUMENT_CHANGE_BYTES_MAX: usize = 512 * 1024;
+/// Operations inside one Automerge change, counted from its columns before it is parsed.
+pub const DOCUMENT_CHANGE_OPS_MAX: u64 = 10_000;
+/// One change set, encoded bytes.
+pub const CHANGE_SET_BYTES_MAX: usize = 1024 * 1024;
+/// Operations in one change set.
+pub const CHANGE_SET_OPS_MAX: usize = 65_535;
+/// Objects touched by one change set.
+pub const CHANGE_SET_OBJECTS_MAX: usize = 4_096;
+/// Dots one operation may name as observed.
+pub const CONTEXT_DOTS_MAX: usize = 4_096;
+/// A counter's absolute value stays below two to this power.
+pub const COUNTER_BITS_MAX: u32 = 120;
+/// Lanes in one space.
+pub const LANES_MAX: usize = 256;
+/// Members of one space.
+pub const MEMBERS_MAX: usize = 1_024;
