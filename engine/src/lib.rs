@@ -1,6 +1,57 @@
-//! The deterministic core of Comity.
+//! The deterministic core of Comity: change sets, lanes, causal delivery, spaces, transactions, sync
+//! sessions, acknowledgements.
+//!
+//! One value, [`Engine`], is driven by [`Input`]s and drained of [`Output`]s. It reads no clock, no random
+//! source, no socket and no file: time and fresh randomness enter with each call as [`Now`], storage is the
+//! [`Store`] trait. The same inputs over the same store give the same outputs.
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test"))]
 
+mod acks;
+mod apply;
+mod change;
+mod deliver;
+mod dictionary;
+mod documents;
+mod engine;
+mod hash;
+mod head;
+mod invitations;
+mod io;
+mod journal;
+mod keys;
+mod limits;
+mod message;
+mod op;
+mod parents;
+mod read;
+mod receive;
+mod report;
+mod rows;
+mod run;
+mod send;
+mod session;
+mod space;
+mod status;
 mod store;
+mod token;
+mod tx;
+pub mod wire;
+mod work;
 
+pub use engine::{Engine, EngineOptions, TransactError, Trust, WriteOptions};
+pub use io::{
+    Acknowledgement, Applied, Class, CloseReason, Command, CommandError, Durability, Input, Notice, Now,
+    Output, Reply, RequestId, SessionId,
+};
+pub use journal::{JournalEntry, JournalReason, journal};
+pub use limits::FRAME_BYTES_MAX;
+pub use op::Role;
+pub use read::{
+    Listing, ReadError, counter, document, document_heads, list, members, register, set_contains,
+    set_elements, set_len,
+};
+pub use space::InstanceToken;
+pub use status::{Freeze, LaneStatus, SpaceStatus, StateDigest, Status};
 pub use store::{Batch, LaneRecord, Position, Put, Row, StateRead, Store, StoreError};
+pub use token::Token;
+pub use tx::{Tx, TxError};

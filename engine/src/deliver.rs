@@ -1,0 +1,204 @@
+//! Delivery: staged entries are applied in lane order, each after everything it depends on, a whole batch
+//! at a time.
+
+use std::collections::BTreeMap;
+
+use comity_crdts::{Dot, Frontier, LaneId, ObjectAddress, SpaceId};
+
+use crate::apply::{Application, Effects};
+use crate::change::{Body, encode_stored};
+use crate::documents::flush;
+use crate::engine::Engine;
+use crate::head::HeadSignature;
+use crate::io::{Applied, Now};
+use crate::keys;
+use crate::limits::{HEAD_SPACING_BYTES, STAGED_BYTES_APPLY};
+use crate::space::{LaneRow, Space, Staged, encode};
+use crate::store::{LaneRecord, Store, StoreError};
+use crate::work::Work;
+
+/// What a batch of deliveries has come to; nothing of it is in the space before the batch is committed.
+struct Delivery {
+    frontier: Frontier,
+    rows: BTreeMap<LaneId, LaneRow>,
+    /// How many staged entries of each lane are applied.
+    taken: BTreeMap<LaneId, usize>,
+    effects: Effects,
+    events: Vec<Applied>,
+    applied: u64,
+    clock: comity_crdts::Clock,
+}
+
+impl Engine {
+    /// Applies every staged entry whose turn has come, in one batch. While a sync is under way the entries
+    /// wait for its end, because they could not be durable sooner anyway and gain from going together.
+    pub(crate) fn apply_ready(
+        &mut self,
+        now: &Now,
+        id: SpaceId,
+        store: &mut dyn Store,
+    ) -> Result<(), StoreError> {
+        let Some(space) = self.spaces.get_mut(&id) else { return Ok(()) };
+        let staged_bytes: usize = space.lanes.values().map(|lane| lane.staged_bytes).sum();
+        if space.lanes.values().all(|lane| lane.staged.is_empty()) {
+            return Ok(());
+        }
+        if self.sync_in_flight && staged_bytes < STAGED_BYTES_APPLY {
+            self.postponed.insert(id);
+            return Ok(());
+        }
+        let mut work = Work::over(&*store);
+        let mut delivery = space.deliver(now, &mut work)?;
+        if delivery.taken.is_empty() {
+            return Ok(());
+        }
+        let actor = space.actor();
+        flush(&mut space.documents, &mut work, &mut delivery.effects, &id, actor)?;
+        let mut progress = space.progress;
+        progress.applied = delivery.applied;
+        progress.digest.0 = progress.digest.0.wrapping_add(delivery.effects.digest);
+        progress.clock_floor = delivery.clock.last();
+        space.put_progress(&mut work, &progress);
+        for (lane, row) in &delivery.rows {
+            work.put(keys::lane(&id, lane), encode(row));
+        }
+        let batch = work.into_batch();
+        let position = match store.commit(batch) {
+            Ok(position) => position,
+            Err(error) => {
+                space.documents.clear();
+                return Err(error);
+            }
+        };
+        space.progress = progress;
+        space.clock = delivery.clock;
+        let frontier = delivery.frontier.clone();
+        space.take(delivery.frontier, delivery.rows, &delivery.taken);
+        if delivery.effects.members_changed {
+            self.reload_members(id, store)?;
+            self.forget_redeemed(id, store)?;
+        }
+        self.note_commit(position, id, frontier, delivery.events);
+        Ok(())
+    }
+
+    /// Once this replica sees itself among the members, its invitation has done its work.
+    fn forget_redeemed(&mut self, id: SpaceId, store: &mut dyn Store) -> Result<(), StoreError> {
+        let replica = self.replica;
+        let Some(space) = self.spaces.get_mut(&id) else { return Ok(()) };
+        if space.row.invitation.is_some() && space.members.contains_key(&replica) {
+            space.row.invitation = None;
+            let mut work = Work::over(&*store);
+            space.put_row(&mut work);
+            let batch = work.into_batch();
+            self.committed = store.commit(batch)?;
+        }
+        Ok(())
+    }
+}
+
+impl Space {
+    /// Walks the lanes until no staged entry is ready.
+    fn deliver(&self, now: &Now, work: &mut Work<'_>) -> Result<Delivery, StoreError> {
+        let mut delivery = Delivery {
+            frontier: self.frontier.clone(),
+            rows: BTreeMap::new(),
+            taken: BTreeMap::new(),
+            effects: Effects::default(),
+            events: Vec::new(),
+            applied: self.progress.applied,
+            clock: self.clock,
+        };
+        loop {
+            let mut progressed = false;
+            for (lane_id, lane) in &self.lanes {
+                let mut taken = delivery.taken.get(lane_id).copied().unwrap_or(0);
+                let before = taken;
+                while let Some(staged) = lane.staged.get(taken) {
+                    if !delivery.frontier.covers(&staged.entry.admitted) {
+                        break;
+                    }
+                    self.deliver_entry(now, work, &mut delivery, lane_id, staged)?;
+                    taken += 1;
+                }
+                if taken > before {
+                    delivery.taken.insert(*lane_id, taken);
+                    progressed = true;
+                }
+            }
+            if !progressed {
+                return Ok(delivery);
+            }
+        }
+    }
+
+    fn deliver_entry(
+        &self,
+        now: &Now,
+        work: &mut Work<'_>,
+        delivery: &mut Delivery,
+        lane_id: &LaneId,
+        staged: &Staged,
+    ) -> Result<(), StoreError> {
+        let row = delivery.rows.entry(*lane_id).or_insert_with(|| self.lanes[lane_id].row.clone());
+        assert_eq!(staged.after.lsn, row.tip.lsn + 1, "O1: entries of a lane are applied in order");
+        row.tip = staged.after.clone();
+        delivery.frontier.advance(*lane_id, staged.after.lsn);
+        delivery.applied += 1;
+        let bytes = encode_stored(&self.id, lane_id, &staged.after.hash, &staged.entry);
+        work.append(LaneRecord { space: self.id, lane: *lane_id, lsn: staged.after.lsn, bytes });
+        let place = [lane_id.0.as_slice(), &staged.after.lsn.to_be_bytes()].concat();
+        work.put(keys::apply_log(&self.id, delivery.applied), place);
+        if let Some(head) = &staged.head {
+            keep_head(work, &self.id, lane_id, row, head);
+        }
+        let Body::Change(change) = &staged.entry.body else { return Ok(()) };
+        delivery.clock.observe(change.hlc, now.wall_ms, CLOCK_AHEAD_MS_MAX);
+        let author = row.owner.replica;
+        let application = Application { space: &self.id, author: &author, at: change.hlc };
+        for group in &change.groups {
+            for (index, op) in group.ops.iter().enumerate() {
+                let dot = Dot { origin: change.origin, seq: change.seq, index: index as u16 };
+                application.apply(work, &mut delivery.effects, &group.address, dot, op)?;
+            }
+        }
+        let objects: Vec<ObjectAddress> = change.groups.iter().map(|group| group.address.clone()).collect();
+        let frontier = delivery.frontier.clone();
+        delivery.events.push(Applied { space: self.id, author, hlc: change.hlc, objects, frontier });
+        Ok(())
+    }
+
+    /// The batch is committed: what it says is now so.
+    fn take(&mut self, frontier: Frontier, rows: BTreeMap<LaneId, LaneRow>, taken: &BTreeMap<LaneId, usize>) {
+        self.frontier = frontier;
+        for (lane_id, row) in rows {
+            let Some(lane) = self.lanes.get_mut(&lane_id) else { continue };
+            lane.row = row;
+            for staged in lane.staged.drain(..taken.get(&lane_id).copied().unwrap_or(0)) {
+                lane.staged_bytes -= staged.bytes;
+            }
+        }
+    }
+}
+
+/// How far a received stamp may pull the local clock ahead of the wall clock.
+const CLOCK_AHEAD_MS_MAX: u64 = 500;
+
+/// Keeps the newest head of a lane, and older ones about every [`HEAD_SPACING_BYTES`], so that a copy of the
+/// lane can be served in runs of bounded size.
+fn keep_head(
+    work: &mut Work<'_>,
+    space: &SpaceId,
+    lane: &LaneId,
+    row: &mut LaneRow,
+    (signature, bytes): &(HeadSignature, u64),
+) {
+    if row.head > 0 && row.head_bytes + bytes <= HEAD_SPACING_BYTES {
+        work.delete_fact(keys::head(space, lane, row.head));
+        row.head_bytes += bytes;
+    } else {
+        row.head_bytes = *bytes;
+    }
+    row.head = row.tip.lsn;
+    work.put_fact(keys::head(space, lane, row.head), signature.to_vec());
+}

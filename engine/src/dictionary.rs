@@ -1,0 +1,108 @@
+//! Tables of origins and objects that grow while entries are written, so that an entry names them by a
+//! short reference. Writer and reader grow theirs in step.
+
+use std::collections::BTreeMap;
+
+use comity_crdts::{DecodeError, Kind, ObjectAddress, OriginId, Reader, Writer};
+
+/// References a dictionary may hold; its writer starts a fresh one well before.
+pub(crate) const DICTIONARY_REFERENCES_MAX: usize = 16_384;
+/// A writer starts afresh at the next run once a dictionary holds this many references.
+pub(crate) const DICTIONARY_REFERENCES_FRESH: usize = 2_048;
+
+/// A table of origins and one of objects. Reference 0 introduces a new name; n is the n-th introduced.
+#[derive(Clone, Debug, Default)]
+pub struct Dictionary {
+    origins: Vec<OriginId>,
+    origin_refs: BTreeMap<OriginId, u64>,
+    objects: Vec<ObjectAddress>,
+    object_refs: BTreeMap<ObjectAddress, u64>,
+}
+
+impl Dictionary {
+    /// Whether the writer should start a fresh dictionary before its next run.
+    pub(crate) fn is_full(&self) -> bool {
+        self.origins.len() + self.objects.len() >= DICTIONARY_REFERENCES_FRESH
+    }
+
+    pub(crate) fn write_origin(&mut self, origin: &OriginId, out: &mut Writer) {
+        if let Some(reference) = self.origin_refs.get(origin) {
+            return out.varint(*reference);
+        }
+        out.varint(0);
+        out.bytes(&origin.0);
+        self.origins.push(*origin);
+        self.origin_refs.insert(*origin, self.origins.len() as u64);
+    }
+
+    pub(crate) fn read_origin(&mut self, reader: &mut Reader<'_>) -> Result<OriginId, DecodeError> {
+        let reference = reader.varint_max(self.origins.len() as u64, "origin reference")?;
+        if let Some(index) = reference.checked_sub(1) {
+            return Ok(self.origins[index as usize]);
+        }
+        let origin = OriginId(reader.array("origin")?);
+        self.check_room()?;
+        self.origins.push(origin);
+        if self.origin_refs.insert(origin, self.origins.len() as u64).is_some() {
+            return Err(DecodeError::NotCanonical { what: "origin reference" });
+        }
+        Ok(origin)
+    }
+
+    pub(crate) fn write_object(&mut self, address: &ObjectAddress, out: &mut Writer) {
+        if let Some(reference) = self.object_refs.get(address) {
+            return out.varint(*reference);
+        }
+        out.varint(0);
+        out.u8(address.kind() as u8);
+        if address.kind() != Kind::Members {
+            out.blob(address.collection().as_bytes());
+            out.blob(address.key().as_bytes());
+        }
+        self.objects.push(address.clone());
+        self.object_refs.insert(address.clone(), self.objects.len() as u64);
+    }
+
+    pub(crate) fn read_object(
+        &mut self,
+        reader: &mut Reader<'_>,
+        collection_bytes_max: usize,
+        key_bytes_max: usize,
+    ) -> Result<ObjectAddress, DecodeError> {
+        let reference = reader.varint_max(self.objects.len() as u64, "object reference")?;
+        if let Some(index) = reference.checked_sub(1) {
+            return Ok(self.objects[index as usize].clone());
+        }
+        let tag = reader.u8("kind")?;
+        let address = match Kind::from_tag(tag) {
+            None => return Err(DecodeError::UnknownTag { what: "kind", tag: u64::from(tag) }),
+            Some(Kind::Members) => ObjectAddress::members(),
+            Some(kind) => {
+                let collection = reader.text(collection_bytes_max, "collection name")?;
+                let key = reader.text(key_bytes_max, "key")?;
+                ObjectAddress::new(kind, collection, key).map_err(|_| DecodeError::Invalid {
+                    what: "object address",
+                    rule: "names are non-empty, without NUL",
+                })?
+            }
+        };
+        self.check_room()?;
+        self.objects.push(address.clone());
+        if self.object_refs.insert(address.clone(), self.objects.len() as u64).is_some() {
+            return Err(DecodeError::NotCanonical { what: "object reference" });
+        }
+        Ok(address)
+    }
+
+    fn check_room(&self) -> Result<(), DecodeError> {
+        let references = self.origins.len() + self.objects.len();
+        if references >= DICTIONARY_REFERENCES_MAX {
+            return Err(DecodeError::OverLimit {
+                what: "dictionary references",
+                value: references as u64 + 1,
+                value_max: DICTIONARY_REFERENCES_MAX as u64,
+            });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,163 @@
+//! Loaded documents, and how batches of their changes become rows.
+
+use std::collections::BTreeMap;
+
+use comity_crdts::{Document, ObjectAddress, ObjectId, RawChange, SpaceId, Value};
+
+use crate::apply::{Effects, PendingChange, load_object, store_object};
+use crate::journal::{JournalEntry, JournalReason, record};
+use crate::keys;
+use crate::rows::{DocumentHeader, Object, damaged};
+use crate::store::{StateRead, StoreError};
+use crate::work::Work;
+
+/// Raw bytes of changes whose documents stay loaded, per space; the least recently used go first.
+const LOADED_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+struct Loaded {
+    document: Document,
+    bytes: u64,
+    used: u64,
+}
+
+/// The documents of one space that are loaded. Any of them can be dropped at any time: rows are the truth.
+#[derive(Default)]
+pub(crate) struct DocumentCache {
+    loaded: BTreeMap<ObjectId, Loaded>,
+    uses: u64,
+}
+
+impl DocumentCache {
+    /// The document, loaded if need be: O(history) then, O(log n) otherwise.
+    pub(crate) fn load(
+        &mut self,
+        read: &dyn StateRead,
+        id: &ObjectId,
+        actor: [u8; 16],
+    ) -> Result<&mut Document, StoreError> {
+        self.uses += 1;
+        if !self.loaded.contains_key(id) {
+            let (document, bytes) = read_document(read, id, actor)?;
+            self.make_room(bytes);
+            self.loaded.insert(*id, Loaded { document, bytes, used: 0 });
+        }
+        let loaded = self.loaded.get_mut(id).expect("the document was inserted above when it was absent");
+        loaded.used = self.uses;
+        Ok(&mut loaded.document)
+    }
+
+    /// Drops a document whose memory is ahead of its rows.
+    pub(crate) fn evict(&mut self, id: &ObjectId) {
+        self.loaded.remove(id);
+    }
+
+    /// Drops everything, as after a batch that was not committed or when the actor changes.
+    pub(crate) fn clear(&mut self) {
+        self.loaded.clear();
+    }
+
+    /// Counts bytes added to a loaded document, and makes room for them.
+    pub(crate) fn grew(&mut self, id: &ObjectId, bytes: u64) {
+        if let Some(loaded) = self.loaded.get_mut(id) {
+            loaded.bytes += bytes;
+        }
+        self.make_room(0);
+    }
+
+    fn make_room(&mut self, incoming: u64) {
+        let mut total: u64 = incoming + self.loaded.values().map(|loaded| loaded.bytes).sum::<u64>();
+        while total > LOADED_BYTES_MAX && self.loaded.len() > 1 {
+            let oldest = self.loaded.iter().min_by_key(|(_, loaded)| loaded.used).map(|(id, _)| *id);
+            let Some(oldest) = oldest else { return };
+            total -= self.loaded.remove(&oldest).map_or(0, |loaded| loaded.bytes);
+        }
+    }
+}
+
+/// Loads a document from its rows, without caching. O(history).
+pub(crate) fn read_document(
+    read: &dyn StateRead,
+    id: &ObjectId,
+    actor: [u8; 16],
+) -> Result<(Document, u64), StoreError> {
+    let (from, until) = keys::document_changes(id);
+    let rows = read.scan(&from, &until, usize::MAX)?;
+    let chunks: Vec<Vec<u8>> = rows.into_iter().map(|(_, bytes)| bytes).collect();
+    let bytes = chunks.iter().map(|chunk| chunk.len() as u64).sum();
+    let document = if chunks.is_empty() { Ok(Document::new(actor)) } else { Document::load(&chunks, actor) };
+    Ok((document.map_err(|error| damaged("document", &error))?, bytes))
+}
+
+/// Adds changes that `document` already holds to its rows.
+pub(crate) fn store_changes<'c>(
+    work: &mut Work<'_>,
+    effects: &mut Effects,
+    space: &SpaceId,
+    address: &ObjectAddress,
+    heads: Vec<[u8; 32]>,
+    changes: impl Iterator<Item = &'c RawChange>,
+) -> Result<(), StoreError> {
+    let id = ObjectId::derive(space, address);
+    let object = load_object(work, space, address)?;
+    let before = object.digest(&id);
+    let Object::Document(header) = object else { return Ok(()) };
+    let mut after = DocumentHeader { heads, ..header };
+    for change in changes {
+        work.put(keys::document_change(&id, after.changes), change.bytes().to_vec());
+        after.changes += 1;
+        after.bytes += change.bytes().len() as u64;
+    }
+    store_object(work, effects, space, address, (before, &Object::Document(after)));
+    Ok(())
+}
+
+/// Applies the document changes a batch gathered: all changes of one document in one call, because a call
+/// costs O(document). What the library refuses goes to the journal; the rest goes on.
+pub(crate) fn flush(
+    cache: &mut DocumentCache,
+    work: &mut Work<'_>,
+    effects: &mut Effects,
+    space: &SpaceId,
+    actor: [u8; 16],
+) -> Result<(), StoreError> {
+    let mut by_document: BTreeMap<ObjectAddress, Vec<PendingChange>> = BTreeMap::new();
+    for pending in std::mem::take(&mut effects.documents) {
+        by_document.entry(pending.address.clone()).or_default().push(pending);
+    }
+    for (address, pending) in by_document {
+        let id = ObjectId::derive(space, &address);
+        let document = cache.load(work, &id, actor)?;
+        let changes: Vec<RawChange> = pending.iter().map(|pending| pending.change.clone()).collect();
+        let outcome = match document.apply(&changes) {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                cache.evict(&id);
+                return Err(damaged("document", &error));
+            }
+        };
+        let heads = document.heads();
+        let by_hash: BTreeMap<[u8; 32], &RawChange> = changes.iter().map(|c| (c.hash(), c)).collect();
+        let applied: Vec<&RawChange> =
+            outcome.applied.iter().filter_map(|hash| by_hash.get(hash).copied()).collect();
+        let grown = applied.iter().map(|change| change.bytes().len() as u64).sum();
+        store_changes(work, effects, space, &address, heads, applied.into_iter())?;
+        cache.grew(&id, grown);
+        for (hash, error) in outcome.refused {
+            let offenders = pending.iter().filter(|pending| pending.change.hash() == hash);
+            for offender in offenders {
+                record(
+                    work,
+                    space,
+                    &JournalEntry {
+                        object: address.clone(),
+                        dot: offender.dot,
+                        at: offender.at,
+                        value: Value::Bytes(offender.change.bytes().to_vec()),
+                        reason: JournalReason::ChangeRefused { detail: error.to_string() },
+                    },
+                );
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,94 @@
+//! Invitations: one-time secrets that let one replica become a member.
+
+use std::time::Duration;
+
+use comity_crdts::{ReplicaId, SpaceId};
+use serde::{Deserialize, Serialize};
+
+use crate::engine::{Engine, is_admin, secret_hash, secret_of};
+use crate::io::{CommandError, Notice, Now, Output, Reply, RequestId};
+use crate::keys;
+use crate::message::Join;
+use crate::op::Role;
+use crate::rows::damaged;
+use crate::space::{decode, encode};
+use crate::store::{StateRead, Store, StoreError};
+use crate::tx::{Tx, TxError};
+use crate::work::Work;
+
+/// An invitation that was not redeemed yet. Only the hash of its secret is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Invitation {
+    role: Role,
+    /// Wall-clock milliseconds after which it is worthless.
+    expires_ms: u64,
+}
+
+impl Engine {
+    pub(crate) fn load_invitations(&mut self, store: &dyn StateRead) -> Result<(), StoreError> {
+        let (from, until) = keys::all_invitations();
+        for (key, bytes) in store.scan(&from, &until, usize::MAX)? {
+            let parts = key.get(1..17).zip(key.get(17..49));
+            let parts = parts.and_then(|(space, hash)| Some((space.try_into().ok()?, hash.try_into().ok()?)));
+            let (space, hash) = parts.ok_or_else(|| damaged("invitation row", &"its key is not one"))?;
+            self.invitations.insert((SpaceId(space), hash), decode("invitation row", &bytes)?);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn invite(
+        &mut self,
+        now: &Now,
+        request: RequestId,
+        (id, role, valid_for): (SpaceId, Role, Duration),
+        store: &mut dyn Store,
+    ) -> Result<(), CommandError> {
+        let space = self.spaces.get(&id).ok_or(CommandError::UnknownSpace(id))?;
+        if !is_admin(space, &self.replica) {
+            return Err(CommandError::NotAdmin(id));
+        }
+        let secret = secret_of(&now.fresh);
+        let hash = secret_hash(&id, &secret);
+        let valid_ms = u64::try_from(valid_for.as_millis()).unwrap_or(u64::MAX);
+        let invitation = Invitation { role, expires_ms: now.wall_ms.saturating_add(valid_ms) };
+        let mut work = Work::over(store);
+        work.put_fact(keys::invitation(&id, &hash), encode(&invitation));
+        let batch = work.into_batch();
+        self.commit_facts(now, request, Reply::Invited(secret), batch, store)?;
+        self.invitations.insert((id, hash), invitation);
+        self.push(Output::Notify(Notice::TrustChanged));
+        Ok(())
+    }
+
+    /// Redeems an invitation: the peer becomes a member by a change set of this replica, in the same batch
+    /// in which the invitation is used up. Returns whether the peer is a member now.
+    pub(crate) fn redeem(
+        &mut self,
+        now: &Now,
+        peer: ReplicaId,
+        join: &Join,
+        store: &mut dyn Store,
+    ) -> Result<bool, TxError> {
+        let hash = secret_hash(&join.space, &join.secret);
+        let Some(space) = self.spaces.get_mut(&join.space) else { return Ok(false) };
+        if space.members.contains_key(&peer) {
+            return Ok(true);
+        }
+        let Some(invitation) = self.invitations.get(&(join.space, hash)).copied() else { return Ok(false) };
+        if invitation.expires_ms <= now.wall_ms || !is_admin(space, &self.replica) {
+            return Ok(false);
+        }
+        let mut tx = Tx::begin(space, &*store, self.replica, now);
+        if let Err(error) = tx.grant(peer, invitation.role) {
+            tx.roll_back();
+            return Err(error);
+        }
+        tx.work().delete_fact(keys::invitation(&join.space, &hash));
+        if let Some(finished) = tx.finish(&self.instance)? {
+            self.commit_local(join.space, finished, store)?;
+        }
+        self.invitations.remove(&(join.space, hash));
+        self.push(Output::Notify(Notice::TrustChanged));
+        Ok(true)
+    }
+}

@@ -1,0 +1,313 @@
+//! The whole boundary between the core and the world: inputs are past facts, outputs are imperatives.
+
+use std::time::Duration;
+
+use comity_crdts::{Frontier, Hlc, LaneId, Nonce, ObjectAddress, ReplicaId, SpaceId};
+
+use crate::op::Role;
+use crate::status::{Freeze, Status};
+use crate::store::{Position, StoreError};
+use crate::token::Token;
+
+/// One connection to a peer, numbered by the driver; never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(pub u64);
+
+/// One question to the core, numbered by the driver; the reply carries it back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+/// Everything the core learns of the moment at which something happens.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// Time since some fixed moment; never goes back. Deadlines use it.
+    pub monotonic: Duration,
+    /// The wall clock, milliseconds since the Unix epoch; may jump. Stamps use it.
+    pub wall_ms: u64,
+    /// 128 bits drawn from the operating system for this very call. Incarnations, spaces and secrets made
+    /// during the call use them; drawing ahead of time would let a cloned machine draw the same.
+    pub fresh: Nonce,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum Input {
+    /// The application or the operator asks for something.
+    Command {
+        /// Carried back by the reply.
+        request: RequestId,
+        /// What is asked.
+        command: Command,
+    },
+    /// A mutually authenticated connection was established.
+    SessionOpened {
+        /// Its number.
+        session: SessionId,
+        /// Who is at the other end, as proved by the handshake.
+        peer: ReplicaId,
+    },
+    /// A connection ended, for whatever reason.
+    SessionClosed {
+        /// Its number.
+        session: SessionId,
+    },
+    /// A whole frame arrived.
+    FrameReceived {
+        /// On which connection.
+        session: SessionId,
+        /// Its bytes, within the frame limit.
+        frame: Vec<u8>,
+    },
+    /// The sync asked for by [`Output::RequestSync`] ended.
+    Synced {
+        /// The position it covers, or why it failed.
+        result: Result<Position, StoreError>,
+    },
+    /// The moment named by `Engine::next_deadline` has come.
+    DeadlineReached,
+}
+
+/// What the application or the operator can ask for, apart from transactions.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// Found a space.
+    CreateSpace {
+        /// What people call it.
+        name: String,
+    },
+    /// Take part in a space that `inviter` holds; writing is possible at once.
+    JoinSpace {
+        /// The space.
+        space: SpaceId,
+        /// Who is trusted to let this replica in.
+        inviter: ReplicaId,
+        /// The invitation's secret; none when this replica is a member already.
+        secret: Option<[u8; 16]>,
+    },
+    /// Make an invitation that one replica can redeem once.
+    Invite {
+        /// The space.
+        space: SpaceId,
+        /// What the invited replica may do.
+        role: Role,
+        /// How long the invitation is good for.
+        valid_for: Duration,
+    },
+    /// Remember where a peer can be reached.
+    RememberPeer {
+        /// The peer.
+        replica: ReplicaId,
+        /// Its address, as the driver understands it.
+        address: String,
+    },
+    /// Wait until everything the token names is applied and durable here.
+    AwaitToken {
+        /// The token.
+        token: Token,
+        /// How long to wait at most.
+        within: Duration,
+    },
+    /// Report on every space and peer.
+    Status,
+}
+
+/// The answer to a command or a transaction.
+#[derive(Clone, Debug)]
+pub enum Reply {
+    /// The space was founded, durably.
+    SpaceCreated(SpaceId),
+    /// The space is known and will be synchronised, durably noted.
+    Joined(SpaceId),
+    /// The invitation's secret; the invitation is durable.
+    Invited([u8; 16]),
+    /// The peer's address is remembered, durably.
+    Remembered,
+    /// The write reached its durability.
+    Acknowledged(Acknowledgement),
+    /// Everything the token names is here.
+    Reached,
+    /// The report.
+    Status(Box<Status>),
+}
+
+/// How durable a write must be before it is acknowledged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Durability {
+    /// Synced on the local disk. No network is involved.
+    #[default]
+    Local,
+    /// Synced here and at this many other replicas.
+    Remote(u32),
+}
+
+/// What is known of a write's durability.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Acknowledgement {
+    /// What a client presents elsewhere to find its write there.
+    pub token: Token,
+    /// Other replicas that reported the write durable so far.
+    pub remote: u32,
+    /// Whether the durability asked for was reached. When not, the write is durable here, stays, and goes on
+    /// spreading: the outcome is indeterminate, not a failure.
+    pub reached: bool,
+}
+
+/// Why a command failed; nothing was changed unless the variant says otherwise.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CommandError {
+    /// The caller named a space this replica does not hold.
+    #[error("there is no space {0} at this replica")]
+    UnknownSpace(SpaceId),
+    /// Only admins may invite.
+    #[error("only an admin of space {0} may do this")]
+    NotAdmin(SpaceId),
+    /// The space's name is empty or too long.
+    #[error("the space name {name:?} has {bytes} bytes; 1 to {bytes_max} are allowed")]
+    SpaceName {
+        /// The name's first characters.
+        name: String,
+        /// Its length in bytes.
+        bytes: usize,
+        /// The limit in bytes.
+        bytes_max: usize,
+    },
+    /// The replica has not caught up with the token in the time allowed. Wait longer or ask elsewhere.
+    #[error("this replica lacks {missing} change sets that the token names")]
+    Stale {
+        /// How many lane entries are missing.
+        missing: u64,
+    },
+    /// Storage failed. What was not yet acknowledged is indeterminate.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// The stream a frame belongs on. Frames of one class stay in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Class {
+    /// Small and urgent.
+    Control,
+    /// Changes as they happen.
+    Live,
+    /// What was missed.
+    CatchUp,
+}
+
+/// Why the core ends a session. The number is the close code on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u32)]
+#[non_exhaustive]
+pub enum CloseReason {
+    /// A frame does not decode.
+    Malformed = 0x100,
+    /// A message came that the state of the session does not allow.
+    Unexpected = 0x101,
+    /// No protocol version is spoken by both sides.
+    Version = 0x102,
+    /// A run of lane entries is not signed by the lane's owner, or belongs to another lane or space.
+    Signature = 0x103,
+    /// A run does not follow what was sent before: a gap or a repetition.
+    LaneOrder = 0x104,
+    /// The peer sends more than it was allowed to have unacknowledged.
+    Window = 0x105,
+    /// The peer names more lanes or spaces than are allowed.
+    TooMany = 0x106,
+    /// Storage failed here; nothing more can be accepted.
+    Storage = 0x107,
+}
+
+impl CloseReason {
+    /// The close code on the wire.
+    pub fn code(self) -> u32 {
+        self as u32
+    }
+
+    /// A sentence for the peer's log.
+    pub fn sentence(self) -> &'static str {
+        match self {
+            Self::Malformed => "a frame does not decode",
+            Self::Unexpected => "a message came out of turn",
+            Self::Version => "no common protocol version",
+            Self::Signature => "a run of entries is not signed by its lane's owner",
+            Self::LaneOrder => "a run of entries leaves a gap or repeats",
+            Self::Window => "more was sent than the window allows",
+            Self::TooMany => "more lanes or spaces were named than are allowed",
+            Self::Storage => "storage failed",
+        }
+    }
+}
+
+/// What the driver is to do.
+#[derive(Debug)]
+pub enum Output {
+    /// Answer a command or a transaction.
+    Reply {
+        /// The question.
+        request: RequestId,
+        /// The answer.
+        reply: Result<Reply, CommandError>,
+    },
+    /// Send a frame.
+    SendFrame {
+        /// On which connection.
+        session: SessionId,
+        /// On which stream.
+        class: Class,
+        /// The bytes.
+        frame: Vec<u8>,
+    },
+    /// End a connection; no `SessionClosed` is expected, but one does no harm.
+    CloseSession {
+        /// Which.
+        session: SessionId,
+        /// Why.
+        reason: CloseReason,
+    },
+    /// Run the storage barrier and report with [`Input::Synced`]. At most one is outstanding.
+    RequestSync,
+    /// Tell whoever watches.
+    Notify(Notice),
+}
+
+/// Something became visible to readers.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Notice {
+    /// A change set is durable and visible.
+    Applied(Applied),
+    /// Members, pins or invitations changed: ask `Engine::trust` again.
+    TrustChanged,
+    /// A peer will not serve a space: this replica is no member there, or its invitation is not good.
+    Denied {
+        /// The space.
+        space: SpaceId,
+        /// The peer.
+        peer: ReplicaId,
+    },
+    /// A lane is not followed any further.
+    Frozen {
+        /// The space.
+        space: SpaceId,
+        /// The lane.
+        lane: LaneId,
+        /// Why.
+        why: Freeze,
+    },
+}
+
+/// A change set that became visible.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Applied {
+    /// The space.
+    pub space: SpaceId,
+    /// The replica that made it.
+    pub author: ReplicaId,
+    /// When it was made.
+    pub hlc: Hlc,
+    /// The objects it touches.
+    pub objects: Vec<ObjectAddress>,
+    /// Everything visible from this change set on; resumes a watch.
+    pub frontier: Frontier,
+}

@@ -1,0 +1,171 @@
+//! The layout of the state: which key holds what. `docs/storage.md` has the table.
+
+use comity_crdts::{Dot, Hlc, Kind, LaneId, ObjectAddress, ObjectId, ReplicaId, SpaceId};
+
+/// The secret half of the replica's key.
+pub(crate) const REPLICA_KEY: &[u8] = &[0x00, b'k'];
+
+fn join(prefix: u8, parts: &[&[u8]]) -> Vec<u8> {
+    let mut key = Vec::with_capacity(1 + parts.iter().map(|part| part.len()).sum::<usize>());
+    key.push(prefix);
+    for part in parts {
+        key.extend_from_slice(part);
+    }
+    key
+}
+
+/// Every space this replica holds.
+pub(crate) fn spaces() -> (Vec<u8>, Vec<u8>) {
+    (vec![0x01], vec![0x02])
+}
+
+pub(crate) fn space(space: &SpaceId) -> Vec<u8> {
+    join(0x01, &[&space.0])
+}
+
+pub(crate) fn progress(space: &SpaceId) -> Vec<u8> {
+    join(0x02, &[&space.0])
+}
+
+/// Every remembered peer address.
+pub(crate) fn peer_addresses() -> (Vec<u8>, Vec<u8>) {
+    (vec![0x04], vec![0x05])
+}
+
+pub(crate) fn peer_address(replica: &ReplicaId) -> Vec<u8> {
+    join(0x04, &[&replica.0])
+}
+
+/// The open invitations of every space.
+pub(crate) fn all_invitations() -> (Vec<u8>, Vec<u8>) {
+    (vec![0x05], vec![0x06])
+}
+
+pub(crate) fn invitation(space: &SpaceId, secret_hash: &[u8; 32]) -> Vec<u8> {
+    join(0x05, &[&space.0, secret_hash])
+}
+
+pub(crate) fn apply_log(space: &SpaceId, position: u64) -> Vec<u8> {
+    join(0x12, &[&space.0, &position.to_be_bytes()])
+}
+
+/// The lanes of a space.
+pub(crate) fn lanes(space: &SpaceId) -> (Vec<u8>, Vec<u8>) {
+    range(join(0x21, &[&space.0]))
+}
+
+pub(crate) fn lane(space: &SpaceId, lane: &LaneId) -> Vec<u8> {
+    join(0x21, &[&space.0, &lane.0])
+}
+
+pub(crate) fn head(space: &SpaceId, lane: &LaneId, lsn: u64) -> Vec<u8> {
+    join(0x22, &[&space.0, &lane.0, &lsn.to_be_bytes()])
+}
+
+/// The kept heads of a lane from `lsn` on.
+pub(crate) fn heads_from(space: &SpaceId, lane: &LaneId, lsn: u64) -> (Vec<u8>, Vec<u8>) {
+    (head(space, lane, lsn), range(join(0x22, &[&space.0, &lane.0])).1)
+}
+
+pub(crate) fn object(space: &SpaceId, address: &ObjectAddress) -> Vec<u8> {
+    let (collection, key) = (address.collection().as_bytes(), address.key().as_bytes());
+    join(0x30, &[&space.0, &[address.kind() as u8], collection, &[0], key])
+}
+
+/// The objects of one kind in one collection whose keys start with `prefix` and come after `after`.
+pub(crate) fn objects(
+    space: &SpaceId,
+    kind: Kind,
+    collection: &str,
+    prefix: &str,
+    after: Option<&str>,
+) -> (Vec<u8>, Vec<u8>) {
+    let base = join(0x30, &[&space.0, &[kind as u8], collection.as_bytes(), &[0]]);
+    let with = |name: &str| [base.as_slice(), name.as_bytes()].concat();
+    let (mut from, until) = range(with(prefix));
+    if let Some(after) = after {
+        let mut next = with(after);
+        next.push(0);
+        from = from.max(next);
+    }
+    (from, until)
+}
+
+/// The key part of an object's row.
+pub(crate) fn object_key<'a>(row: &'a [u8], collection: &str) -> &'a [u8] {
+    &row[1 + 16 + 1 + collection.len() + 1..]
+}
+
+/// The elements of a set.
+pub(crate) fn elements(object: &ObjectId) -> (Vec<u8>, Vec<u8>) {
+    range(join(0x31, &[&object.0]))
+}
+
+pub(crate) fn element(object: &ObjectId, element: &[u8]) -> Vec<u8> {
+    join(0x31, &[&object.0, element])
+}
+
+/// The element part of an element's row.
+pub(crate) fn element_bytes(row: &[u8]) -> &[u8] {
+    &row[1 + 16..]
+}
+
+/// The changes of a document, in the order applied here.
+pub(crate) fn document_changes(object: &ObjectId) -> (Vec<u8>, Vec<u8>) {
+    range(join(0x33, &[&object.0]))
+}
+
+pub(crate) fn document_change(object: &ObjectId, index: u64) -> Vec<u8> {
+    join(0x33, &[&object.0, &index.to_be_bytes()])
+}
+
+/// The members of a space.
+pub(crate) fn members(space: &SpaceId) -> (Vec<u8>, Vec<u8>) {
+    range(join(0x36, &[&space.0]))
+}
+
+pub(crate) fn member(space: &SpaceId, replica: &ReplicaId) -> Vec<u8> {
+    join(0x36, &[&space.0, &replica.0])
+}
+
+/// The journal of a space, oldest first.
+pub(crate) fn journal(space: &SpaceId) -> (Vec<u8>, Vec<u8>) {
+    range(join(0x40, &[&space.0]))
+}
+
+/// A journal row. The object is part of the key because dots are unique within an object only.
+pub(crate) fn journal_row(space: &SpaceId, at: Hlc, object: &ObjectId, dot: &Dot) -> Vec<u8> {
+    let (hlc, seq, index) = (at.bits().to_be_bytes(), dot.seq.to_be_bytes(), dot.index.to_be_bytes());
+    join(0x40, &[&space.0, &hlc, &object.0, &dot.origin.0, &seq, &index])
+}
+
+/// All keys that start with `prefix`.
+fn range(prefix: Vec<u8>) -> (Vec<u8>, Vec<u8>) {
+    let mut until = prefix.clone();
+    while let Some(last) = until.pop() {
+        if last < 0xff {
+            until.push(last + 1);
+            break;
+        }
+    }
+    (prefix, until)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_ends_after_the_last_key_with_the_prefix() {
+        assert_eq!(range(vec![1, 0xff]), (vec![1, 0xff], vec![2]));
+    }
+
+    #[test]
+    fn listing_starts_strictly_after_the_given_key() {
+        let space_id = SpaceId([9; 16]);
+        let (from, until) = objects(&space_id, Kind::Counter, "c", "k", Some("k1"));
+        let at = |key: &str| object(&space_id, &ObjectAddress::new(Kind::Counter, "c", key).unwrap());
+        assert!(at("k1") < from && at("k10") >= from && at("k10") < until && at("l") >= until);
+        assert_eq!(object_key(&at("k10"), "c"), b"k10");
+    }
+}

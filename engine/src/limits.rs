@@ -1,0 +1,37 @@
+//! Limits of the conversation between replicas. What a stored thing may measure is in
+//! `comity_crdts::limits`.
+
+use std::time::Duration;
+
+use comity_crdts::limits::CHANGE_SET_BYTES_MAX;
+
+/// One frame.
+pub const FRAME_BYTES_MAX: usize = 256 * 1024;
+/// Entries are gathered into runs of about this size.
+pub(crate) const RUN_BYTES_TARGET: usize = 64 * 1024;
+/// One run: the largest change set and what surrounds it.
+pub(crate) const RUN_BYTES_MAX: usize = CHANGE_SET_BYTES_MAX + 256 * 1024;
+/// Unacknowledged bytes of one lane that is caught up.
+pub(crate) const LIVE_WINDOW_BYTES: usize = 256 * 1024;
+/// Unacknowledged bytes of one lane that is catching up.
+pub(crate) const CATCH_UP_WINDOW_BYTES: usize = 4 * 1024 * 1024;
+/// Unacknowledged bytes on one session.
+pub(crate) const SESSION_WINDOW_BYTES: usize = 16 * 1024 * 1024;
+/// Unacknowledged runs on one session; bounds the driver's queue when runs are small.
+pub(crate) const SESSION_WINDOW_RUNS: usize = 512;
+/// Bytes of one lane that may wait here for their turn: the window, and a run beyond it.
+pub(crate) const STAGED_BYTES_MAX: usize = CATCH_UP_WINDOW_BYTES + 2 * RUN_BYTES_MAX;
+/// Staged bytes that are applied without waiting for the sync under way.
+pub(crate) const STAGED_BYTES_APPLY: usize = 1024 * 1024;
+/// Heads of a lane are kept about this far apart, so that its copies can be served from any of them.
+pub(crate) const HEAD_SPACING_BYTES: u64 = 64 * 1024;
+/// Spaces one session may open.
+pub(crate) const SESSION_SPACES_MAX: usize = 16_384;
+/// Acknowledgements that nobody waits for are gathered this long.
+pub(crate) const HAVE_INTERVAL: Duration = Duration::from_millis(20);
+/// A lane that makes no progress for this long while another peer has more is taken from that peer.
+pub(crate) const GRAFT_AFTER: Duration = Duration::from_millis(150);
+/// How long after a graft the lane's owner is tried again.
+pub(crate) const RETURN_AFTER: Duration = Duration::from_secs(2);
+/// A full disk is tried again this often.
+pub(crate) const SYNC_RETRY: Duration = Duration::from_secs(1);

@@ -1,0 +1,259 @@
+//! The messages two replicas exchange, and their frames. `docs/wire.md` has the tables.
+
+use comity_crdts::{DecodeError, LaneId, Nonce, Reader, ReplicaId, SpaceId, Writer};
+use serde::{Deserialize, Serialize};
+
+/// The version spoken. Both sides name the range they speak and use the highest common one.
+pub const PROTOCOL_VERSION: u16 = 1;
+
+/// First on every session, in both directions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The lowest protocol version the sender speaks.
+    pub version_min: u16,
+    /// The highest protocol version the sender speaks.
+    pub version_max: u16,
+    /// The sender's wall clock, milliseconds since the Unix epoch; for display only.
+    pub wall_ms: u64,
+}
+
+/// Redeems an invitation: the sender asks to become a member.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Join {
+    /// The space.
+    pub space: SpaceId,
+    /// The invitation's secret.
+    pub secret: [u8; 16],
+}
+
+impl std::fmt::Debug for Join {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Join({})", self.space)
+    }
+}
+
+/// Where the sender stands in one lane.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenLane {
+    /// The lane.
+    pub lane: LaneId,
+    /// The prefix that is durable at the sender.
+    pub lsn: u64,
+    /// The first bytes of the lane's chain hash there.
+    pub hash: [u8; 8],
+    /// When present, the sender subscribes to the lane from `lsn + 1` on under this number.
+    pub subscription: Option<u32>,
+}
+
+/// Opens a space on a session: the sender's fresh frontier.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Open {
+    /// The number by which the sender will name the space on this session.
+    pub space_ref: u32,
+    /// The space.
+    pub space: SpaceId,
+    /// The sender does not know who founded the space yet.
+    pub needs_genesis: bool,
+    /// Every lane the sender holds.
+    pub lanes: Vec<OpenLane>,
+}
+
+/// Who founded a space; checked against the space's id.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Genesis {
+    /// The space.
+    pub space: SpaceId,
+    /// The founder.
+    pub creator: ReplicaId,
+    /// What the founder drew for the space.
+    pub nonce: Nonce,
+    /// What people call the space.
+    pub name: String,
+}
+
+/// The sender will not serve a space to this peer. Unknown and forbidden look the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Denied {
+    /// The space.
+    pub space: SpaceId,
+}
+
+/// Asks for a lane from a position on, for as long as the session lasts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subscribe {
+    /// The space.
+    pub space: SpaceId,
+    /// The number under which the data will come; unique on the session.
+    pub subscription: u32,
+    /// The lane.
+    pub lane: LaneId,
+    /// The first entry wanted.
+    pub from: u64,
+    /// The first bytes of the receiver's chain hash before `from`.
+    pub hash: [u8; 8],
+}
+
+/// Ends a subscription, from either side.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unsubscribe {
+    /// The subscription.
+    pub subscription: u32,
+    /// Whether the sender of this message is the one who sends the data, and cannot.
+    pub refused: bool,
+}
+
+/// A lane as `Have` names it: by its place among the lanes the sender has named on this session for the
+/// space, in `Open` first, or by its id when it is named for the first time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LaneRef {
+    /// The n-th lane named.
+    Known(u32),
+    /// A lane not named before.
+    New(LaneId),
+}
+
+/// What the sender holds durably, as far as it moved: acknowledgement, lag report and announcement at once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Have {
+    /// The sender's number for the space.
+    pub space_ref: u32,
+    /// Each lane with the prefix held.
+    pub lanes: Vec<(LaneRef, u64)>,
+}
+
+/// A piece of a run of lane entries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Data<'a> {
+    /// The subscription it belongs to.
+    pub subscription: u32,
+    /// The run goes on in the next frame of this subscription.
+    pub more: bool,
+    /// The sender has a write waiting for the receiver's acknowledgement.
+    pub awaited: bool,
+    /// The first entry of the run.
+    pub first: u64,
+    /// The piece of the run.
+    pub bytes: &'a [u8],
+}
+
+/// Everything a frame can carry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message<'a> {
+    /// The greeting.
+    Hello(Hello),
+    /// An invitation to redeem.
+    Join(Join),
+    /// A space is opened.
+    Open(Open),
+    /// Who founded a space.
+    Genesis(Genesis),
+    /// A space is refused.
+    Denied(Denied),
+    /// A lane is asked for.
+    Subscribe(Subscribe),
+    /// A subscription ends.
+    Unsubscribe(Unsubscribe),
+    /// Lane entries.
+    Data(Data<'a>),
+    /// What is held.
+    Have(Have),
+    /// A type this version does not know, marked as safe to skip.
+    Skippable(u8),
+}
+
+const HELLO: u8 = 0x01;
+const JOIN: u8 = 0x02;
+const OPEN: u8 = 0x10;
+const GENESIS: u8 = 0x1b;
+const DENIED: u8 = 0x11;
+const SUBSCRIBE: u8 = 0x12;
+const UNSUBSCRIBE: u8 = 0x13;
+const DATA: u8 = 0x14;
+const HAVE: u8 = 0x18;
+const SKIPPABLE: u8 = 0x80;
+
+const DATA_MORE: u8 = 1;
+const DATA_AWAITED: u8 = 1 << 1;
+
+/// The bytes a `Data` frame adds to the piece of a run it carries, at most.
+pub(crate) const DATA_HEADER_BYTES_MAX: usize = 1 + 5 + 1 + 10;
+
+impl<'a> Message<'a> {
+    /// The message as a frame.
+    pub fn encode(&self) -> Vec<u8> {
+        match self {
+            Self::Hello(body) => encode(HELLO, body),
+            Self::Join(body) => encode(JOIN, body),
+            Self::Open(body) => encode(OPEN, body),
+            Self::Genesis(body) => encode(GENESIS, body),
+            Self::Denied(body) => encode(DENIED, body),
+            Self::Subscribe(body) => encode(SUBSCRIBE, body),
+            Self::Unsubscribe(body) => encode(UNSUBSCRIBE, body),
+            Self::Have(body) => encode(HAVE, body),
+            Self::Data(data) => {
+                let mut out = Writer::new();
+                out.u8(DATA);
+                out.varint(u64::from(data.subscription));
+                out.u8(if data.more { DATA_MORE } else { 0 } | if data.awaited { DATA_AWAITED } else { 0 });
+                out.varint(data.first);
+                out.bytes(data.bytes);
+                out.finish()
+            }
+            Self::Skippable(tag) => vec![*tag],
+        }
+    }
+
+    /// The message in a frame.
+    ///
+    /// # Errors
+    /// [`DecodeError`] when it is not one message in canonical form.
+    pub fn decode(frame: &'a [u8]) -> Result<Self, DecodeError> {
+        let Some((tag, body)) = frame.split_first() else {
+            return Err(DecodeError::Truncated { what: "message" });
+        };
+        match *tag {
+            HELLO => decode(body, "Hello").map(Self::Hello),
+            JOIN => decode(body, "Join").map(Self::Join),
+            OPEN => decode(body, "Open").map(Self::Open),
+            GENESIS => decode(body, "Genesis").map(Self::Genesis),
+            DENIED => decode(body, "Denied").map(Self::Denied),
+            SUBSCRIBE => decode(body, "Subscribe").map(Self::Subscribe),
+            UNSUBSCRIBE => decode(body, "Unsubscribe").map(Self::Unsubscribe),
+            HAVE => decode(body, "Have").map(Self::Have),
+            DATA => {
+                let mut reader = Reader::new(body);
+                let subscription = reader.varint_max(u64::from(u32::MAX), "subscription")? as u32;
+                let flags = reader.u8("data flags")?;
+                if flags & !(DATA_MORE | DATA_AWAITED) != 0 {
+                    return Err(DecodeError::UnknownTag { what: "data flags", tag: u64::from(flags) });
+                }
+                let first = reader.varint("first entry")?;
+                let bytes = reader.bytes(reader.remaining(), "run")?;
+                let (more, awaited) = (flags & DATA_MORE != 0, flags & DATA_AWAITED != 0);
+                Ok(Self::Data(Data { subscription, more, awaited, first, bytes }))
+            }
+            tag if tag & SKIPPABLE != 0 => Ok(Self::Skippable(tag)),
+            tag => Err(DecodeError::UnknownTag { what: "message", tag: u64::from(tag) }),
+        }
+    }
+}
+
+fn encode<T: Serialize>(tag: u8, body: &T) -> Vec<u8> {
+    let mut frame = vec![tag];
+    frame.extend(postcard::to_allocvec(body).expect("a message is plain data, which always encodes"));
+    frame
+}
+
+/// Decodes a body and accepts only its one canonical encoding.
+fn decode<T: Serialize + for<'b> Deserialize<'b>>(body: &[u8], what: &'static str) -> Result<T, DecodeError> {
+    let rule = "must decode as a message of its type";
+    let (message, rest) =
+        postcard::take_from_bytes::<T>(body).map_err(|_| DecodeError::Invalid { what, rule })?;
+    if !rest.is_empty() {
+        return Err(DecodeError::Trailing { what, bytes: rest.len() });
+    }
+    if postcard::to_allocvec(&message).ok().as_deref() != Some(body) {
+        return Err(DecodeError::NotCanonical { what });
+    }
+    Ok(message)
+}

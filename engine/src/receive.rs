@@ -1,0 +1,441 @@
+//! Receiving: what peers say, checked before any of it is kept.
+
+use comity_crdts::limits::LANES_MAX;
+use comity_crdts::{Frontier, Hlc, LaneId, SpaceId};
+
+use crate::change::{Body, LaneEntry, LaneTip};
+use crate::engine::Engine;
+use crate::io::{Class, CloseReason, Notice, Now, Output, SessionId};
+use crate::limits::{RUN_BYTES_MAX, SESSION_SPACES_MAX, STAGED_BYTES_MAX};
+use crate::message::{
+    Data, Denied, Genesis, Have, Hello, Join, LaneRef, Message, Open, PROTOCOL_VERSION, Subscribe,
+    Unsubscribe,
+};
+use crate::run::{CheckedRun, RunError, decode_run};
+use crate::space::{Founder, Lane, Staged};
+use crate::status::Freeze;
+use crate::store::{Store, StoreError};
+use crate::tx::TxError;
+use crate::work::Work;
+
+/// Why a message ends its session.
+pub(crate) enum Refusal {
+    Close(CloseReason),
+    Store(StoreError),
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<CloseReason> for Refusal {
+    fn from(reason: CloseReason) -> Self {
+        Self::Close(reason)
+    }
+}
+
+impl Engine {
+    pub(crate) fn on_frame(&mut self, now: &Now, session: SessionId, frame: &[u8], store: &mut dyn Store) {
+        if !self.sessions.contains_key(&session) {
+            return;
+        }
+        let result = match Message::decode(frame) {
+            Ok(message) => self.on_message(now, session, message, store),
+            Err(_) => Err(CloseReason::Malformed.into()),
+        };
+        match result {
+            Ok(()) => {}
+            Err(Refusal::Close(reason)) => self.close(session, reason),
+            Err(Refusal::Store(error)) => {
+                self.failed = Some(error);
+                self.close(session, CloseReason::Storage);
+            }
+        }
+    }
+
+    fn on_message(
+        &mut self,
+        now: &Now,
+        session: SessionId,
+        message: Message<'_>,
+        store: &mut dyn Store,
+    ) -> Result<(), Refusal> {
+        let greeted = self.sessions.get(&session).is_some_and(|session| session.greeted);
+        match message {
+            Message::Hello(hello) if !greeted => self.on_hello(session, &hello),
+            Message::Skippable(_) => Ok(()),
+            // Data may overtake the greeting, because streams are not ordered among themselves, but only data
+            // of a subscription, which was made after it.
+            _ if !greeted => Err(CloseReason::Unexpected.into()),
+            Message::Hello(_) => Err(CloseReason::Unexpected.into()),
+            Message::Join(join) => self.on_join(now, session, &join, store),
+            Message::Open(open) => self.on_open(now, session, open, store),
+            Message::Genesis(genesis) => self.on_genesis(session, genesis, store),
+            Message::Denied(Denied { space }) => {
+                if let Some(held) = self.sessions.get(&session) {
+                    let peer = held.peer;
+                    self.push(Output::Notify(Notice::Denied { space, peer }));
+                }
+                Ok(())
+            }
+            Message::Subscribe(subscribe) => self.on_subscribe(session, &subscribe, store),
+            Message::Unsubscribe(unsubscribe) => {
+                self.on_unsubscribe(session, &unsubscribe);
+                Ok(())
+            }
+            Message::Data(data) => self.on_data(now, session, &data, store),
+            Message::Have(have) => self.on_have(session, &have),
+        }
+    }
+
+    fn on_hello(&mut self, session: SessionId, hello: &Hello) -> Result<(), Refusal> {
+        if !(hello.version_min..=hello.version_max).contains(&PROTOCOL_VERSION) {
+            return Err(CloseReason::Version.into());
+        }
+        if let Some(session) = self.sessions.get_mut(&session) {
+            session.greeted = true;
+        }
+        Ok(())
+    }
+
+    fn on_join(
+        &mut self,
+        now: &Now,
+        session: SessionId,
+        join: &Join,
+        store: &mut dyn Store,
+    ) -> Result<(), Refusal> {
+        let Some(peer) = self.sessions.get(&session).map(|session| session.peer) else { return Ok(()) };
+        let admitted = match self.redeem(now, peer, join, store) {
+            Ok(admitted) => admitted,
+            Err(TxError::Store(error)) => return Err(error.into()),
+            Err(_) => false,
+        };
+        if admitted {
+            self.open_space(now, session, join.space, store)?;
+        } else {
+            self.send(session, Class::Control, &Message::Denied(Denied { space: join.space }));
+        }
+        Ok(())
+    }
+
+    fn on_open(
+        &mut self,
+        now: &Now,
+        session_id: SessionId,
+        open: Open,
+        store: &mut dyn Store,
+    ) -> Result<(), Refusal> {
+        let Some(session) = self.sessions.get_mut(&session_id) else { return Ok(()) };
+        let peer = session.peer;
+        let Some(space) = self.spaces.get_mut(&open.space).filter(|space| space.admits(&peer)) else {
+            self.send(session_id, Class::Control, &Message::Denied(Denied { space: open.space }));
+            return Ok(());
+        };
+        if session.spaces.len() >= SESSION_SPACES_MAX || open.lanes.len() > LANES_MAX {
+            return Err(CloseReason::TooMany.into());
+        }
+        let part = session.space_mut(&open.space);
+        if part.opened_by_peer || open.lanes.iter().any(|lane| part.named_by_peer.contains(&lane.lane)) {
+            return Err(CloseReason::Unexpected.into());
+        }
+        part.opened_by_peer = true;
+        part.named_by_peer = open.lanes.iter().map(|lane| lane.lane).collect();
+        part.peer_have = open.lanes.iter().map(|lane| (lane.lane, lane.lsn)).collect();
+        space.peer_durable.insert(peer, part.peer_have.clone());
+        if session.peer_refs.insert(open.space_ref, open.space).is_some() {
+            return Err(CloseReason::Unexpected.into());
+        }
+        if let (true, Some(founder)) = (open.needs_genesis, space.row.founder) {
+            let (creator, nonce) = (founder.replica, founder.nonce);
+            let genesis = Genesis { space: open.space, creator, nonce, name: space.row.name.clone() };
+            self.send(session_id, Class::Control, &Message::Genesis(genesis));
+        }
+        self.open_space(now, session_id, open.space, store)?;
+        for lane in &open.lanes {
+            self.compare_lane(open.space, (lane.lane, lane.lsn, lane.hash), store)?;
+        }
+        for lane in open.lanes {
+            if let Some(subscription) = lane.subscription {
+                let (lane, from, hash) = (lane.lane, lane.lsn.saturating_add(1), lane.hash);
+                let subscribe = Subscribe { space: open.space, subscription, lane, from, hash };
+                self.on_subscribe(session_id, &subscribe, store)?;
+            }
+        }
+        self.resolve_remote(open.space);
+        self.dirty.insert(open.space);
+        Ok(())
+    }
+
+    /// Compares a lane with what a peer says of it: a different hash under the same number freezes it, and
+    /// an own lane in which the peer has more than we do was rolled back here.
+    fn compare_lane(
+        &mut self,
+        id: SpaceId,
+        (lane_id, lsn, hash): (LaneId, u64, [u8; 8]),
+        store: &mut dyn Store,
+    ) -> Result<(), Refusal> {
+        let Some(space) = self.spaces.get_mut(&id) else { return Ok(()) };
+        let Some(lane) = space.lanes.get(&lane_id) else { return Ok(()) };
+        if lsn == 0 || lane.row.frozen.is_some() {
+            return Ok(());
+        }
+        if lsn <= lane.row.tip.lsn {
+            let ours = self.lane_hash(id, lane_id, lsn, store)?;
+            if ours.is_some_and(|ours| ours.prefix() != hash) {
+                self.freeze(id, lane_id, Freeze::Fork { lsn }, store)?;
+            }
+        } else if space.own_lane() == Some(lane_id) {
+            space.incarnation = None;
+            space.row.incarnation = None;
+            let mut work = Work::over(store);
+            space.put_row(&mut work);
+            let batch = work.into_batch();
+            self.committed = store.commit(batch)?;
+            self.request_sync();
+        }
+        Ok(())
+    }
+
+    /// Stops following a lane, durably. The own lane is left for a fresh incarnation.
+    pub(crate) fn freeze(
+        &mut self,
+        id: SpaceId,
+        lane_id: LaneId,
+        why: Freeze,
+        store: &mut dyn Store,
+    ) -> Result<(), StoreError> {
+        let Some(space) = self.spaces.get_mut(&id) else { return Ok(()) };
+        if space.own_lane() == Some(lane_id) {
+            space.incarnation = None;
+        }
+        let Some(lane) = space.lanes.get_mut(&lane_id) else { return Ok(()) };
+        lane.row.frozen = Some(why.clone());
+        lane.drop_staged();
+        let mut work = Work::over(store);
+        work.put_fact(crate::keys::lane(&id, &lane_id), crate::space::encode(&lane.row));
+        let batch = work.into_batch();
+        self.committed = store.commit(batch)?;
+        self.drop_parent(id, lane_id);
+        for session in self.sessions.values_mut() {
+            let of_lane =
+                |(_, out): &(&u32, &crate::session::Outgoing)| out.space == id && out.lane == lane_id;
+            let ended: Vec<u32> = session.outgoing.iter().filter(of_lane).map(|(sub, _)| *sub).collect();
+            for subscription in ended {
+                session.end_outgoing(subscription);
+            }
+        }
+        self.push(Output::Notify(Notice::Frozen { space: id, lane: lane_id, why }));
+        self.request_sync();
+        Ok(())
+    }
+
+    fn on_genesis(
+        &mut self,
+        session: SessionId,
+        genesis: Genesis,
+        store: &mut dyn Store,
+    ) -> Result<(), Refusal> {
+        let Some(peer) = self.sessions.get(&session).map(|session| session.peer) else { return Ok(()) };
+        let Some(space) = self.spaces.get_mut(&genesis.space) else { return Ok(()) };
+        if space.row.founder.is_some() || !space.admits(&peer) {
+            return Ok(());
+        }
+        let named = genesis.name.len() <= comity_crdts::limits::SPACE_NAME_BYTES_MAX;
+        if SpaceId::derive(&genesis.creator, &genesis.nonce) != genesis.space || !named {
+            return Err(CloseReason::Signature.into());
+        }
+        let founder = Founder { replica: genesis.creator, nonce: genesis.nonce };
+        let mut work = Work::over(store);
+        let mut effects = crate::apply::Effects::default();
+        space.found(&mut work, &mut effects, founder, genesis.name);
+        space.progress.digest.0 = space.progress.digest.0.wrapping_add(effects.digest);
+        space.put_row(&mut work);
+        space.put_progress(&mut work, &space.progress);
+        space.strangers.clear();
+        let batch = work.into_batch();
+        self.committed = store.commit(batch)?;
+        self.request_sync();
+        self.dirty.insert(genesis.space);
+        self.push(Output::Notify(Notice::TrustChanged));
+        Ok(())
+    }
+
+    fn on_unsubscribe(&mut self, session_id: SessionId, message: &Unsubscribe) {
+        let Some(session) = self.sessions.get_mut(&session_id) else { return };
+        if !message.refused {
+            // The lane's position is news again for this peer.
+            if let Some(ended) = session.outgoing.get(&message.subscription) {
+                self.dirty.insert(ended.space);
+            }
+            return session.end_outgoing(message.subscription);
+        }
+        if let Some(incoming) = session.incoming.remove(&message.subscription)
+            && let Some(space) = self.spaces.get_mut(&incoming.space)
+        {
+            let parent = space.parents.get(&incoming.lane);
+            if parent.is_some_and(|p| p.session == session_id && p.subscription == message.subscription) {
+                space.parents.remove(&incoming.lane);
+            }
+            // What the peer said it has, it cannot serve; another Have brings it back into consideration.
+            if let Some(part) = session.spaces.get_mut(&incoming.space) {
+                let others = part.peer_have.iter().filter(|(lane, _)| *lane != incoming.lane);
+                part.peer_have = others.collect::<Frontier>();
+            }
+            self.dirty.insert(incoming.space);
+        }
+    }
+
+    fn on_have(&mut self, session_id: SessionId, have: &Have) -> Result<(), Refusal> {
+        let Some(session) = self.sessions.get_mut(&session_id) else { return Ok(()) };
+        let Some(id) = session.peer_refs.get(&have.space_ref).copied() else {
+            return Err(CloseReason::Unexpected.into());
+        };
+        let peer = session.peer;
+        for (lane, lsn) in &have.lanes {
+            let part = session.space_mut(&id);
+            let lane = match lane {
+                LaneRef::Known(place) => part.named_by_peer.get(*place as usize).copied(),
+                LaneRef::New(lane) => {
+                    part.named_by_peer.push(*lane);
+                    Some(*lane)
+                }
+            };
+            let lane = lane.ok_or(CloseReason::Unexpected)?;
+            if part.named_by_peer.len() > LANES_MAX {
+                return Err(CloseReason::TooMany.into());
+            }
+            part.peer_have.advance(lane, *lsn);
+            session.acknowledge(&id, &lane, *lsn);
+            if let Some(space) = self.spaces.get_mut(&id) {
+                space.peer_durable.entry(peer).or_default().advance(lane, *lsn);
+            }
+        }
+        self.resolve_remote(id);
+        self.dirty.insert(id);
+        Ok(())
+    }
+
+    fn on_data(
+        &mut self,
+        now: &Now,
+        session_id: SessionId,
+        data: &Data<'_>,
+        store: &mut dyn Store,
+    ) -> Result<(), Refusal> {
+        let Some(session) = self.sessions.get_mut(&session_id) else { return Ok(()) };
+        let Some(incoming) = session.incoming.get_mut(&data.subscription) else {
+            // Data of a subscription that was ended may still be on its way.
+            let ended = data.subscription < session.next_subscription;
+            return if ended { Ok(()) } else { Err(CloseReason::Unexpected.into()) };
+        };
+        let (first, mut run) = incoming.partial.take().unwrap_or((data.first, Vec::new()));
+        if first != data.first || run.len() + data.bytes.len() > RUN_BYTES_MAX {
+            return Err(CloseReason::Malformed.into());
+        }
+        let whole;
+        let bytes = if run.is_empty() && !data.more {
+            data.bytes
+        } else {
+            run.extend_from_slice(data.bytes);
+            if data.more {
+                incoming.partial = Some((first, run));
+                return Ok(());
+            }
+            whole = run;
+            whole.as_slice()
+        };
+        let (id, lane_id) = (incoming.space, incoming.lane);
+        let Some(space) = self.spaces.get(&id) else { return Ok(()) };
+        let start = LaneTip::start(&id, &lane_id);
+        let (before, owner) = match space.lanes.get(&lane_id) {
+            Some(lane) => (lane.staged_tip(), Some(lane.row.owner)),
+            None => (&start, None),
+        };
+        if first != before.lsn + 1 {
+            return Err(CloseReason::LaneOrder.into());
+        }
+        let run = decode_run(&id, &lane_id, owner, before, &mut incoming.dictionary, bytes);
+        let run = run.map_err(|error| match error {
+            RunError::Decode(_) => CloseReason::Malformed,
+            RunError::Signature | RunError::Owner => CloseReason::Signature,
+        })?;
+        if let (Some(part), Some((_, last))) = (session.spaces.get_mut(&id), run.entries.last()) {
+            part.have_awaited |= data.awaited;
+            part.peer_have.advance(lane_id, last.lsn);
+        }
+        self.stage(now, session_id, (id, lane_id), run, bytes.len(), store)
+    }
+
+    /// Keeps a checked run until its entries' turn comes.
+    fn stage(
+        &mut self,
+        now: &Now,
+        session: SessionId,
+        (id, lane_id): (SpaceId, LaneId),
+        run: CheckedRun,
+        bytes: usize,
+        store: &mut dyn Store,
+    ) -> Result<(), Refusal> {
+        let Some(space) = self.spaces.get_mut(&id) else { return Ok(()) };
+        if !space.members.contains_key(&run.owner.replica) {
+            space.strangers.insert(lane_id);
+            self.unsubscribe(session, id, lane_id);
+            return Ok(());
+        }
+        if !space.lanes.contains_key(&lane_id) {
+            if space.lanes.len() >= LANES_MAX {
+                return Err(CloseReason::TooMany.into());
+            }
+            space.lanes.insert(lane_id, Lane::new(&id, run.owner));
+        }
+        space.note_progress(lane_id, now.monotonic);
+        let Some(lane) = space.lanes.get_mut(&lane_id) else { return Ok(()) };
+        if lane.row.frozen.is_some() {
+            return Ok(());
+        }
+        if lane.staged_bytes + bytes > STAGED_BYTES_MAX {
+            return Err(CloseReason::Window.into());
+        }
+        let share = bytes / run.entries.len().max(1);
+        let last = run.entries.len() - 1;
+        let mut broken = None;
+        for (index, (entry, after)) in run.entries.into_iter().enumerate() {
+            if let Err(rule) = check_entry(&lane_id, lane.staged_tip(), &entry) {
+                broken = Some(Freeze::Invalid { lsn: after.lsn, rule: rule.to_owned() });
+                break;
+            }
+            let head = (index == last).then_some((run.signature, bytes as u64));
+            lane.staged_bytes += share;
+            lane.staged.push_back(Staged { entry, after, head, bytes: share });
+        }
+        if let Some(why) = broken {
+            self.freeze(id, lane_id, why, store)?;
+        }
+        self.dirty.insert(id);
+        Ok(())
+    }
+}
+
+/// The rules that every entry of a lane keeps and that its owner's signature does not prove.
+fn check_entry(lane: &LaneId, before: &LaneTip, entry: &LaneEntry) -> Result<(), &'static str> {
+    let Body::Change(change) = &entry.body else { return Ok(()) };
+    if change.origin != *lane {
+        return Err("a change set of another author in a space without edges");
+    }
+    if change.seq != before.seq + 1 {
+        return Err("change sets are numbered without gaps");
+    }
+    if change.hlc <= before.hlc && before.hlc != Hlc::ZERO {
+        return Err("stamps increase along an origin");
+    }
+    if !entry.admitted.covers(&change.context) {
+        return Err("a change set is admitted after everything its author had seen");
+    }
+    if change.groups.is_empty() {
+        return Err("a change set does something");
+    }
+    Ok(())
+}

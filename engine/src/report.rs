@@ -1,0 +1,54 @@
+//! The core's report on itself.
+
+use comity_crdts::LaneId;
+
+use crate::engine::Engine;
+use crate::space::Space;
+use crate::status::{LaneStatus, SpaceStatus, Status};
+
+impl Engine {
+    /// Reports on every space, lane and peer. O(spaces × lanes × peers).
+    pub fn status(&self) -> Status {
+        let spaces = self.spaces.values().map(|space| self.space_status(space)).collect();
+        let sessions = self.sessions.values().filter(|s| s.greeted).map(|session| session.peer).collect();
+        Status { spaces, sessions }
+    }
+
+    fn space_status(&self, space: &Space) -> SpaceStatus {
+        let open = self.sessions.values().filter(|session| session.is_open(&space.id));
+        let peers = open.filter_map(|session| {
+            let part = session.spaces.get(&space.id)?;
+            Some((session.peer, space.durable.distance_from(&part.peer_have)))
+        });
+        SpaceStatus {
+            space: space.id,
+            name: space.row.name.clone(),
+            frontier: space.frontier.clone(),
+            durable: space.durable.clone(),
+            digest: space.progress.digest,
+            members: space.members.iter().map(|(replica, role)| (*replica, *role)).collect(),
+            lanes: space.lanes.keys().map(|lane| self.lane_status(space, lane)).collect(),
+            peers: peers.collect(),
+        }
+    }
+
+    fn lane_status(&self, space: &Space, lane_id: &LaneId) -> LaneStatus {
+        let lane = &space.lanes[lane_id];
+        let parts = self.sessions.values().filter_map(|session| session.spaces.get(&space.id));
+        let known = parts.map(|part| part.peer_have.at(lane_id)).max().unwrap_or(0);
+        let waits_for =
+            lane.staged.front().and_then(|staged| space.frontier.first_missing(&staged.entry.admitted));
+        let parent = space.parents.get(lane_id).and_then(|parent| self.sessions.get(&parent.session));
+        LaneStatus {
+            lane: *lane_id,
+            owner: lane.row.owner.replica,
+            is_own: space.own_lane() == Some(*lane_id),
+            applied: lane.row.tip.lsn,
+            known: known.max(lane.row.tip.lsn),
+            staged: lane.staged.len() as u64,
+            waits_for,
+            parent: parent.map(|session| session.peer),
+            frozen: lane.row.frozen.clone(),
+        }
+    }
+}

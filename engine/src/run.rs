@@ -1,0 +1,133 @@
+//! Runs: consecutive entries of a lane that end at a signed head, so that a receiver can check all of
+//! them before it keeps any.
+
+use comity_crdts::{DecodeError, LaneId, Nonce, Reader, ReplicaId, SpaceId, Writer};
+
+use crate::change::{LaneEntry, LaneOwner, LaneTip, decode_entry, encode_entry};
+use crate::dictionary::Dictionary;
+use crate::head::{self, HeadSignature};
+
+/// Entries in one run.
+pub(crate) const RUN_ENTRIES_MAX: usize = 4_096;
+
+const OWNER: u8 = 1;
+const FRESH_DICTIONARY: u8 = 1 << 1;
+
+/// A run that was decoded and whose signature was checked.
+#[derive(Debug)]
+pub struct CheckedRun {
+    /// Named by the run that starts the lane.
+    pub owner: LaneOwner,
+    /// Each entry with where the lane stands after it.
+    pub entries: Vec<(LaneEntry, LaneTip)>,
+    /// The owner's signature over the last one.
+    pub signature: HeadSignature,
+}
+
+/// Why a run was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RunError {
+    /// The bytes are not a run.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// The signature at its end is not the lane owner's over these entries in this space.
+    #[error("the signature at the end of the run does not verify")]
+    Signature,
+    /// The owner named at the start of the lane does not hash to the lane's id.
+    #[error("the run names an owner that is not the lane's")]
+    Owner,
+}
+
+/// Encodes `entries`, which follow `before`, and the signature over the last of them.
+pub fn encode_run(
+    lane: &LaneId,
+    owner: &LaneOwner,
+    before: &LaneTip,
+    entries: &[(LaneEntry, LaneTip)],
+    signature: &HeadSignature,
+    dictionary: &mut Dictionary,
+) -> Vec<u8> {
+    let mut out = Writer::new();
+    let fresh = dictionary.is_full();
+    if fresh {
+        *dictionary = Dictionary::default();
+    }
+    let starts = before.lsn == 0;
+    out.u8(if starts { OWNER } else { 0 } | if fresh { FRESH_DICTIONARY } else { 0 });
+    if starts {
+        out.bytes(&owner.replica.0);
+        out.bytes(&owner.nonce.0);
+    }
+    out.varint(entries.len() as u64);
+    let mut tip = before;
+    for (entry, after) in entries {
+        encode_entry(lane, tip, entry, dictionary, &mut out);
+        tip = after;
+    }
+    out.bytes(signature);
+    out.finish()
+}
+
+/// Decodes a run that follows `before` and checks its signature; nothing of it is to be kept otherwise.
+///
+/// # Errors
+/// [`RunError`].
+pub fn decode_run(
+    space: &SpaceId,
+    lane: &LaneId,
+    known_owner: Option<LaneOwner>,
+    before: &LaneTip,
+    dictionary: &mut Dictionary,
+    bytes: &[u8],
+) -> Result<CheckedRun, RunError> {
+    let mut reader = Reader::new(bytes);
+    let flags = reader.u8("run flags")?;
+    if flags & !(OWNER | FRESH_DICTIONARY) != 0 {
+        return Err(DecodeError::UnknownTag { what: "run flags", tag: u64::from(flags) }.into());
+    }
+    if flags & FRESH_DICTIONARY != 0 {
+        *dictionary = Dictionary::default();
+    }
+    let owner = decode_owner(flags & OWNER != 0, before, known_owner, &mut reader)?;
+    if owner.lane(space) != *lane {
+        return Err(RunError::Owner);
+    }
+    let count = reader.count(RUN_ENTRIES_MAX, "entries in a run")?;
+    if count == 0 {
+        return Err(DecodeError::Invalid { what: "run", rule: "must hold an entry" }.into());
+    }
+    let mut entries: Vec<(LaneEntry, LaneTip)> = Vec::new();
+    for _ in 0..count {
+        let tip = entries.last().map_or(before, |(_, tip)| tip);
+        let entry = decode_entry(lane, tip, dictionary, &mut reader)?;
+        let after = tip.after(space, &entry);
+        entries.push((entry, after));
+    }
+    let signature: HeadSignature = reader.array("head signature")?;
+    reader.finish("run")?;
+    let last = entries.last().map_or(before, |(_, tip)| tip);
+    if !head::verify(&owner.replica, space, lane, (last.lsn, &last.hash), &signature) {
+        return Err(RunError::Signature);
+    }
+    Ok(CheckedRun { owner, entries, signature })
+}
+
+fn decode_owner(
+    named: bool,
+    before: &LaneTip,
+    known: Option<LaneOwner>,
+    reader: &mut Reader<'_>,
+) -> Result<LaneOwner, RunError> {
+    if named != (before.lsn == 0) {
+        return Err(DecodeError::Invalid {
+            what: "run",
+            rule: "names the owner exactly at the lane's start",
+        }
+        .into());
+    }
+    if named {
+        let replica = ReplicaId(reader.array("lane owner")?);
+        return Ok(LaneOwner { replica, nonce: Nonce(reader.array("lane nonce")?) });
+    }
+    known.ok_or(RunError::Owner)
+}

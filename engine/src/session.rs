@@ -1,0 +1,140 @@
+//! What the core knows of one connection. Nothing here outlives it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use comity_crdts::{Frontier, LaneId, ReplicaId, SpaceId};
+
+use crate::change::LaneTip;
+use crate::dictionary::Dictionary;
+use crate::io::Class;
+
+/// A lane this replica receives on the session.
+#[derive(Debug)]
+pub(crate) struct Incoming {
+    pub(crate) space: SpaceId,
+    pub(crate) lane: LaneId,
+    pub(crate) dictionary: Dictionary,
+    /// The pieces of a run that is not complete yet, with its first entry.
+    pub(crate) partial: Option<(u64, Vec<u8>)>,
+}
+
+/// A lane this replica sends on the session: a cursor, not a queue.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    pub(crate) space: SpaceId,
+    pub(crate) lane: LaneId,
+    pub(crate) dictionary: Dictionary,
+    /// Where the peer stands once all that was sent has arrived.
+    pub(crate) sent: LaneTip,
+    /// Runs the peer has not acknowledged: last entry and bytes.
+    pub(crate) in_flight: VecDeque<(u64, usize)>,
+    pub(crate) in_flight_bytes: usize,
+    pub(crate) class: Class,
+}
+
+/// One space on one session.
+#[derive(Debug, Default)]
+pub(crate) struct PeerSpace {
+    /// The number by which this side names the space.
+    pub(crate) own_ref: u32,
+    pub(crate) opened_by_us: bool,
+    pub(crate) opened_by_peer: bool,
+    /// Lanes this side has named, in order; `Have` refers to them by place.
+    pub(crate) named_by_us: Vec<LaneId>,
+    pub(crate) named_by_peer: Vec<LaneId>,
+    /// What the peer holds durably, as it said in this session.
+    pub(crate) peer_have: Frontier,
+    /// What the peer was told is held here.
+    pub(crate) told: Frontier,
+    pub(crate) have_sent_at: Option<Duration>,
+    /// The peer waits for an acknowledgement.
+    pub(crate) have_awaited: bool,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) peer: ReplicaId,
+    pub(crate) greeted: bool,
+    pub(crate) spaces: BTreeMap<SpaceId, PeerSpace>,
+    /// The peer's numbers for spaces.
+    pub(crate) peer_refs: BTreeMap<u32, SpaceId>,
+    pub(crate) incoming: BTreeMap<u32, Incoming>,
+    pub(crate) outgoing: BTreeMap<u32, Outgoing>,
+    pub(crate) next_space_ref: u32,
+    pub(crate) next_subscription: u32,
+    pub(crate) in_flight_bytes: usize,
+    pub(crate) in_flight_runs: usize,
+}
+
+impl Session {
+    pub(crate) fn new(peer: ReplicaId) -> Self {
+        Self {
+            peer,
+            greeted: false,
+            spaces: BTreeMap::new(),
+            peer_refs: BTreeMap::new(),
+            incoming: BTreeMap::new(),
+            outgoing: BTreeMap::new(),
+            next_space_ref: 0,
+            next_subscription: 0,
+            in_flight_bytes: 0,
+            in_flight_runs: 0,
+        }
+    }
+
+    /// The session's part in a space, numbered on first use.
+    pub(crate) fn space_mut(&mut self, space: &SpaceId) -> &mut PeerSpace {
+        let next = &mut self.next_space_ref;
+        self.spaces.entry(*space).or_insert_with(|| {
+            let own_ref = *next;
+            *next += 1;
+            PeerSpace { own_ref, ..PeerSpace::default() }
+        })
+    }
+
+    /// Whether both sides have opened the space.
+    pub(crate) fn is_open(&self, space: &SpaceId) -> bool {
+        self.spaces.get(space).is_some_and(|part| part.opened_by_us && part.opened_by_peer)
+    }
+
+    /// Whether the peer receives the lane from this side.
+    pub(crate) fn serves(&self, space: &SpaceId, lane: &LaneId) -> bool {
+        self.outgoing.values().any(|outgoing| outgoing.space == *space && outgoing.lane == *lane)
+    }
+
+    pub(crate) fn subscribe(&mut self, space: SpaceId, lane: LaneId) -> u32 {
+        let subscription = self.next_subscription;
+        self.next_subscription += 1;
+        let incoming = Incoming { space, lane, dictionary: Dictionary::default(), partial: None };
+        self.incoming.insert(subscription, incoming);
+        subscription
+    }
+
+    /// Takes back what the window counted for a subscription that ends.
+    pub(crate) fn end_outgoing(&mut self, subscription: u32) {
+        if let Some(ended) = self.outgoing.remove(&subscription) {
+            self.in_flight_bytes -= ended.in_flight_bytes;
+            self.in_flight_runs -= ended.in_flight.len();
+        }
+    }
+
+    /// The peer acknowledged `lane` up to `lsn`.
+    pub(crate) fn acknowledge(&mut self, space: &SpaceId, lane: &LaneId, lsn: u64) {
+        for outgoing in self.outgoing.values_mut() {
+            if outgoing.space != *space || outgoing.lane != *lane {
+                continue;
+            }
+            while let Some((last, bytes)) = outgoing.in_flight.front().copied() {
+                if last > lsn {
+                    break;
+                }
+                outgoing.in_flight.pop_front();
+                outgoing.in_flight_bytes -= bytes;
+                self.in_flight_bytes -= bytes;
+                self.in_flight_runs -= 1;
+            }
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! One space at one replica: its lanes, its members, its clock, and what of it is durable.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use comity_crdts::{Clock, Frontier, Hlc, LaneId, Nonce, OriginId, ReplicaId, SpaceId};
+use serde::{Deserialize, Serialize};
+
+use crate::apply::{Effects, store_member};
+use crate::change::{LaneEntry, LaneOwner, LaneTip};
+use crate::documents::DocumentCache;
+use crate::head::HeadSignature;
+use crate::io::SessionId;
+use crate::keys;
+use crate::op::Role;
+use crate::read::members;
+use crate::rows::damaged;
+use crate::status::{Freeze, StateDigest};
+use crate::store::{StateRead, StoreError};
+use crate::work::Work;
+
+/// Proof that a data directory is the one it was, neither copied nor restored.
+pub type InstanceToken = [u8; 32];
+
+/// Who founded a space. The space's id commits to both, so nobody can name another founder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Founder {
+    pub(crate) replica: ReplicaId,
+    pub(crate) nonce: Nonce,
+}
+
+/// Facts about a space that no lane entry tells.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SpaceRow {
+    pub(crate) name: String,
+    pub(crate) founder: Option<Founder>,
+    /// This replica's incarnation, and the directory it was minted in.
+    pub(crate) incarnation: Option<(Nonce, InstanceToken)>,
+    /// Peers trusted before the member list says anything.
+    pub(crate) pinned: BTreeSet<ReplicaId>,
+    /// An invitation still to be redeemed.
+    pub(crate) invitation: Option<(ReplicaId, [u8; 16])>,
+}
+
+/// What applying has come to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Progress {
+    pub(crate) applied: u64,
+    pub(crate) digest: StateDigest,
+    /// No stamp at or below this is issued again.
+    pub(crate) clock_floor: Hlc,
+}
+
+/// The durable part of a lane.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LaneRow {
+    pub(crate) owner: LaneOwner,
+    pub(crate) tip: LaneTip,
+    pub(crate) frozen: Option<Freeze>,
+    /// The last entry with a kept signed head; 0 for none.
+    pub(crate) head: u64,
+    /// Bytes of runs since the last head that stays.
+    pub(crate) head_bytes: u64,
+}
+
+/// An entry that was received and checked and waits for its turn.
+#[derive(Clone, Debug)]
+pub(crate) struct Staged {
+    pub(crate) entry: LaneEntry,
+    pub(crate) after: LaneTip,
+    /// The signature over it, and the bytes of the run that it ends.
+    pub(crate) head: Option<(HeadSignature, u64)>,
+    pub(crate) bytes: usize,
+}
+
+/// From whom a lane is received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Parent {
+    pub(crate) session: SessionId,
+    pub(crate) subscription: u32,
+    /// When the subscription was made.
+    pub(crate) since: Duration,
+}
+
+/// One lane: its durable row, and what is on its way.
+#[derive(Clone, Debug)]
+pub(crate) struct Lane {
+    pub(crate) row: LaneRow,
+    pub(crate) staged: VecDeque<Staged>,
+    pub(crate) staged_bytes: usize,
+    pub(crate) signed: Option<(u64, HeadSignature)>,
+}
+
+impl Lane {
+    pub(crate) fn new(space: &SpaceId, owner: LaneOwner) -> Self {
+        let tip = LaneTip::start(space, &owner.lane(space));
+        let row = LaneRow { owner, tip, frozen: None, head: 0, head_bytes: 0 };
+        Self { row, staged: VecDeque::new(), staged_bytes: 0, signed: None }
+    }
+
+    /// Where the lane stands once everything staged is applied.
+    pub(crate) fn staged_tip(&self) -> &LaneTip {
+        self.staged.back().map_or(&self.row.tip, |staged| &staged.after)
+    }
+
+    pub(crate) fn drop_staged(&mut self) {
+        self.staged.clear();
+        self.staged_bytes = 0;
+    }
+}
+
+/// This replica's incarnation in a space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Incarnation {
+    pub(crate) origin: OriginId,
+    pub(crate) nonce: Nonce,
+}
+
+/// One space. No state is shared between spaces.
+pub(crate) struct Space {
+    pub(crate) id: SpaceId,
+    pub(crate) row: SpaceRow,
+    pub(crate) progress: Progress,
+    /// `None` until the first write, and again when continuity cannot be proved.
+    pub(crate) incarnation: Option<Incarnation>,
+    pub(crate) clock: Clock,
+    pub(crate) lanes: BTreeMap<LaneId, Lane>,
+    pub(crate) parents: BTreeMap<LaneId, Parent>,
+    /// What is applied.
+    pub(crate) frontier: Frontier,
+    /// What is synced, and may therefore be spoken of.
+    pub(crate) durable: Frontier,
+    pub(crate) members: BTreeMap<ReplicaId, Role>,
+    pub(crate) documents: DocumentCache,
+    /// What each connected peer said it holds durably, in this session.
+    pub(crate) peer_durable: BTreeMap<ReplicaId, Frontier>,
+    /// Lanes whose owner is no member, as far as is known here.
+    pub(crate) strangers: BTreeSet<LaneId>,
+    /// Lanes in which a connected peer has more, and since when nothing has moved.
+    pub(crate) lagging: BTreeMap<LaneId, Duration>,
+}
+
+impl Space {
+    pub(crate) fn new(id: SpaceId, row: SpaceRow) -> Self {
+        Self {
+            id,
+            row,
+            progress: Progress::default(),
+            incarnation: None,
+            clock: Clock::default(),
+            lanes: BTreeMap::new(),
+            parents: BTreeMap::new(),
+            frontier: Frontier::new(),
+            durable: Frontier::new(),
+            members: BTreeMap::new(),
+            documents: DocumentCache::default(),
+            peer_durable: BTreeMap::new(),
+            strangers: BTreeSet::new(),
+            lagging: BTreeMap::new(),
+        }
+    }
+
+    /// Reads a space back from its rows. The incarnation is taken up again only in the directory it was
+    /// minted in.
+    pub(crate) fn load(
+        read: &dyn StateRead,
+        id: SpaceId,
+        row: SpaceRow,
+        replica: &ReplicaId,
+        instance: &InstanceToken,
+    ) -> Result<Self, StoreError> {
+        let mut space = Self::new(id, row);
+        if let Some(bytes) = read.get(&keys::progress(&id))? {
+            space.progress = decode("progress row", &bytes)?;
+        }
+        space.clock = Clock::with_floor(space.progress.clock_floor);
+        let (from, until) = keys::lanes(&id);
+        for (_, bytes) in read.scan(&from, &until, usize::MAX)? {
+            let row: LaneRow = decode("lane row", &bytes)?;
+            let lane_id = row.owner.lane(&id);
+            space.frontier.advance(lane_id, row.tip.lsn);
+            space.lanes.insert(lane_id, Lane { row, staged: VecDeque::new(), staged_bytes: 0, signed: None });
+        }
+        space.durable = space.frontier.clone();
+        space.members =
+            members(read, &id).map_err(|error| damaged("member rows", &error))?.into_iter().collect();
+        space.incarnation = match space.row.incarnation {
+            Some((nonce, minted_in)) if minted_in == *instance => {
+                let origin = OriginId::derive(&id, replica, &nonce);
+                let frozen = space.lanes.get(&origin).is_some_and(|lane| lane.row.frozen.is_some());
+                (!frozen).then_some(Incarnation { origin, nonce })
+            }
+            _ => None,
+        };
+        Ok(space)
+    }
+
+    /// Whether `peer` may see this space.
+    pub(crate) fn admits(&self, peer: &ReplicaId) -> bool {
+        self.members.contains_key(peer) || self.row.pinned.contains(peer)
+    }
+
+    /// Makes `founder` the first admin.
+    pub(crate) fn found(
+        &mut self,
+        work: &mut Work<'_>,
+        effects: &mut Effects,
+        founder: Founder,
+        name: String,
+    ) {
+        self.row.founder = Some(founder);
+        self.row.name = name;
+        store_member(work, effects, &self.id, &founder.replica, (None, Role::Admin));
+        self.members.insert(founder.replica, Role::Admin);
+    }
+
+    /// The lane this replica writes to at present.
+    pub(crate) fn own_lane(&self) -> Option<LaneId> {
+        self.incarnation.map(|incarnation| incarnation.origin)
+    }
+
+    /// The actor under which documents are edited here. Without an incarnation nothing is edited, so any
+    /// will do.
+    pub(crate) fn actor(&self) -> [u8; 16] {
+        self.incarnation.map_or([0; 16], |own| crate::apply::actor(&own.origin, &own.nonce))
+    }
+
+    pub(crate) fn put_row(&self, work: &mut Work<'_>) {
+        work.put_fact(keys::space(&self.id), encode(&self.row));
+    }
+
+    pub(crate) fn put_progress(&self, work: &mut Work<'_>, progress: &Progress) {
+        work.put(keys::progress(&self.id), encode(progress));
+    }
+
+    /// Panics when the space contradicts itself: what a debug build checks after every step.
+    pub(crate) fn assert_invariants(&self) {
+        for (id, lane) in &self.lanes {
+            assert_eq!(
+                lane.row.tip.lsn,
+                self.frontier.at(id),
+                "invariant 8: the frontier is the applied prefix"
+            );
+            assert!(lane.row.head <= lane.row.tip.lsn, "a kept head covers applied entries only");
+            let mut lsn = lane.row.tip.lsn;
+            for staged in &lane.staged {
+                assert_eq!(staged.after.lsn, lsn + 1, "invariant 3: staged entries are contiguous");
+                lsn += 1;
+            }
+        }
+        assert!(self.frontier.covers(&self.durable), "invariant 4: only what was applied can be durable");
+        if let Some(own) = self.own_lane() {
+            assert!(!self.parents.contains_key(&own), "the own lane is received from nobody");
+        }
+    }
+}
+
+pub(crate) fn encode<T: Serialize>(row: &T) -> Vec<u8> {
+    postcard::to_allocvec(row).expect("a row is plain data, which always encodes")
+}
+
+pub(crate) fn decode<T: for<'b> Deserialize<'b>>(what: &str, bytes: &[u8]) -> Result<T, StoreError> {
+    postcard::from_bytes(bytes).map_err(|error| damaged(what, &error))
+}

@@ -1,0 +1,104 @@
+//! What the core can say of itself.
+
+use std::fmt;
+
+use comity_crdts::{Frontier, LaneId, ReplicaId, SpaceId};
+use serde::{Deserialize, Serialize};
+
+use crate::op::Role;
+
+/// A digest of a space's whole visible state. Replicas with equal frontiers have equal digests.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateDigest(pub u128);
+
+impl fmt::Display for StateDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl fmt::Debug for StateDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StateDigest({self})")
+    }
+}
+
+/// Why a lane is not followed any further.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Freeze {
+    /// A peer holds another entry than ours under the same number: the owner was cloned or restored, or lies.
+    Fork {
+        /// Our hash and the peer's differ at this entry.
+        lsn: u64,
+    },
+    /// The owner signed an entry that breaks a rule.
+    Invalid {
+        /// The entry.
+        lsn: u64,
+        /// The rule.
+        rule: String,
+    },
+}
+
+impl fmt::Display for Freeze {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fork { lsn } => write!(f, "two different entries are numbered {lsn}"),
+            Self::Invalid { lsn, rule } => write!(f, "entry {lsn} breaks a rule: {rule}"),
+        }
+    }
+}
+
+/// The whole report.
+#[derive(Clone, Debug, Default)]
+pub struct Status {
+    /// Every space this replica holds.
+    pub spaces: Vec<SpaceStatus>,
+    /// Every connected peer.
+    pub sessions: Vec<ReplicaId>,
+}
+
+/// The report on one space.
+#[derive(Clone, Debug)]
+pub struct SpaceStatus {
+    /// The space.
+    pub space: SpaceId,
+    /// Its name; empty until the founder's record arrived.
+    pub name: String,
+    /// What is applied here.
+    pub frontier: Frontier,
+    /// What is durable here.
+    pub durable: Frontier,
+    /// The digest of the state at `frontier`.
+    pub digest: StateDigest,
+    /// Who takes part.
+    pub members: Vec<(ReplicaId, Role)>,
+    /// Every lane.
+    pub lanes: Vec<LaneStatus>,
+    /// Every connected peer that opened the space, with how many lane entries it lacks of what is here.
+    pub peers: Vec<(ReplicaId, u64)>,
+}
+
+/// The report on one lane.
+#[derive(Clone, Debug)]
+pub struct LaneStatus {
+    /// The lane.
+    pub lane: LaneId,
+    /// Who owns it.
+    pub owner: ReplicaId,
+    /// Whether this replica writes to it.
+    pub is_own: bool,
+    /// Entries applied here.
+    pub applied: u64,
+    /// Entries some connected peer has.
+    pub known: u64,
+    /// Entries received and waiting.
+    pub staged: u64,
+    /// What the first waiting entry waits for: a lane and the entry needed in it.
+    pub waits_for: Option<(LaneId, u64)>,
+    /// From whom the lane is received.
+    pub parent: Option<ReplicaId>,
+    /// Why it is not followed any further.
+    pub frozen: Option<Freeze>,
+}

@@ -1,0 +1,13 @@
+//! The formats that replicas exchange and keep, for tools that inspect them and tests that forge them.
+//! `docs/wire.md` has the tables.
+
+pub use crate::change::{Body, ChangeSet, LaneEntry, LaneOwner, LaneTip, decode_entry, encode_entry};
+pub use crate::dictionary::Dictionary;
+pub use crate::hash::Hash;
+pub use crate::head::{HeadSignature, sign};
+pub use crate::message::{
+    Data, Denied, Genesis, Have, Hello, Join, LaneRef, Message, Open, OpenLane, PROTOCOL_VERSION, Subscribe,
+    Unsubscribe,
+};
+pub use crate::op::{Group, Op};
+pub use crate::run::{CheckedRun, RunError, decode_run, encode_run};

@@ -1,0 +1,80 @@
+//! A batch while it is being made: reads see the store with the batch's own changes on top.
+
+use std::collections::BTreeMap;
+
+use crate::store::{Batch, LaneRecord, Row, StateRead, StoreError};
+
+/// Puts and appends gathered over a store; nothing is visible to others until the batch is committed.
+pub(crate) struct Work<'a> {
+    below: &'a dyn StateRead,
+    state: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    facts: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    entries: Vec<LaneRecord>,
+}
+
+impl<'a> Work<'a> {
+    pub(crate) fn over(below: &'a dyn StateRead) -> Self {
+        Self { below, state: BTreeMap::new(), facts: BTreeMap::new(), entries: Vec::new() }
+    }
+
+    pub(crate) fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
+        self.state.insert(key, Some(value));
+    }
+
+    pub(crate) fn delete(&mut self, key: Vec<u8>) {
+        self.state.insert(key, None);
+    }
+
+    pub(crate) fn put_fact(&mut self, key: Vec<u8>, value: Vec<u8>) {
+        self.facts.insert(key, Some(value));
+    }
+
+    pub(crate) fn delete_fact(&mut self, key: Vec<u8>) {
+        self.facts.insert(key, None);
+    }
+
+    pub(crate) fn append(&mut self, record: LaneRecord) {
+        self.entries.push(record);
+    }
+
+    /// Ends the borrow of the store and hands over the batch.
+    pub(crate) fn into_batch(self) -> Batch {
+        Batch {
+            entries: self.entries,
+            facts: self.facts.into_iter().collect(),
+            state: self.state.into_iter().collect(),
+        }
+    }
+}
+
+impl StateRead for Work<'_> {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        match self.state.get(key).or_else(|| self.facts.get(key)) {
+            Some(value) => Ok(value.clone()),
+            None => self.below.get(key),
+        }
+    }
+
+    fn scan(&self, from: &[u8], until: &[u8], limit: usize) -> Result<Vec<Row>, StoreError> {
+        if from >= until {
+            return Ok(Vec::new());
+        }
+        let mut own: BTreeMap<&Vec<u8>, &Option<Vec<u8>>> = self
+            .state
+            .range::<[u8], _>((std::ops::Bound::Included(from), std::ops::Bound::Excluded(until)))
+            .collect();
+        own.extend(
+            self.facts.range::<[u8], _>((std::ops::Bound::Included(from), std::ops::Bound::Excluded(until))),
+        );
+        // Each own row can hide at most one row below.
+        let below = self.below.scan(from, until, limit.saturating_add(own.len()))?;
+        let mut rows: BTreeMap<Vec<u8>, Vec<u8>> = below.into_iter().collect();
+        for (key, value) in own {
+            match value {
+                Some(value) => rows.insert(key.clone(), value.clone()),
+                None => rows.remove(key),
+            };
+        }
+        Ok(rows.into_iter().take(limit).collect())
+    }
+}
