@@ -90,3 +90,60 @@ impl fmt::Debug for Frontier {
         f.debug_map().entries(self.iter()).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::id::OriginId;
+
+    fn frontiers() -> impl Strategy<Value = Frontier> {
+        prop::collection::vec((0..5_u8, 0..6_u64), 0..6)
+            .prop_map(|lanes| lanes.into_iter().map(|(name, lsn)| (lane(name), lsn)).collect())
+    }
+
+    fn lane(byte: u8) -> LaneId {
+        OriginId([byte; 16])
+    }
+
+    fn merged(a: &Frontier, b: &Frontier) -> Frontier {
+        let mut merged = a.clone();
+        merged.merge(b);
+        merged
+    }
+
+    proptest! {
+        #[test]
+        fn merging_is_the_least_upper_bound(a in frontiers(), b in frontiers(), c in frontiers()) {
+            prop_assert_eq!(merged(&a, &b), merged(&b, &a));
+            prop_assert_eq!(merged(&merged(&a, &b), &c), merged(&a, &merged(&b, &c)));
+            prop_assert_eq!(&merged(&a, &a), &a);
+            let both = merged(&a, &b);
+            prop_assert!(both.covers(&a) && both.covers(&b));
+            prop_assert!(!(c.covers(&a) && c.covers(&b)) || c.covers(&both));
+        }
+
+        #[test]
+        fn covering_is_a_partial_order_and_the_other_questions_agree_with_it(a in frontiers(), b in frontiers()) {
+            prop_assert_eq!(a.covers(&b) && b.covers(&a), a == b);
+            prop_assert_eq!(a.covers(&b), merged(&a, &b) == a);
+            prop_assert_eq!(a.covers(&b), a.first_missing(&b).is_none());
+            prop_assert_eq!(a.covers(&b), b.ahead_of(&a).next().is_none());
+            prop_assert_eq!(a.covers(&b), b.distance_from(&a) == 0);
+            if let Some((lane, lsn)) = a.first_missing(&b) {
+                prop_assert!(a.at(&lane) < lsn && b.at(&lane) == lsn);
+            }
+        }
+    }
+
+    #[test]
+    fn a_lane_at_zero_is_no_lane_and_prefixes_never_shrink() {
+        let mut frontier = Frontier::new();
+        frontier.advance(lane(1), 0);
+        assert_eq!((frontier.len(), &frontier), (0, &Frontier::new()));
+        frontier.advance(lane(1), 3);
+        frontier.advance(lane(1), 2);
+        assert_eq!(frontier.at(&lane(1)), 3);
+    }
+}

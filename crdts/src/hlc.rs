@@ -87,7 +87,52 @@ impl Clock {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    const AHEAD_MS_MAX: u64 = 500;
+
+    proptest! {
+        #[test]
+        fn stamps_order_by_time_then_counter(a in (0..1_u64 << 48, any::<u16>()), b in (0..1_u64 << 48, any::<u16>())) {
+            let (first, second) = (Hlc::new(a.0, a.1), Hlc::new(b.0, b.1));
+            prop_assert_eq!((first.millis(), first.counter()), a);
+            prop_assert_eq!(first.cmp(&second), a.cmp(&b));
+            prop_assert_eq!(Hlc::from_bits(first.bits()), first);
+        }
+
+        /// `None` is a local event, `Some` a stamp that arrives; wall clocks jump about.
+        #[test]
+        fn every_tick_is_later_than_all_before_and_ahead_of_the_wall_by_the_bound_at_most(
+            events in prop::collection::vec((0..2_000_u64, prop::option::of(0..1_u64 << 48)), 1..40),
+        ) {
+            let mut clock = Clock::default();
+            let mut wall_max = 0;
+            for (wall, remote) in events {
+                wall_max = wall_max.max(wall);
+                let before = clock.last();
+                match remote {
+                    None => prop_assert!(clock.tick(wall) > before),
+                    Some(millis) => {
+                        clock.observe(Hlc::new(millis, 0), wall, AHEAD_MS_MAX);
+                        prop_assert!(clock.last() >= before);
+                        prop_assert!(clock.last() >= Hlc::new(millis.min(wall + AHEAD_MS_MAX), 0));
+                    }
+                }
+                // A millisecond more for the counter's overflow.
+                prop_assert!(clock.last().millis() <= wall_max + AHEAD_MS_MAX + 1);
+            }
+        }
+    }
+
+    #[test]
+    fn the_clock_starts_above_its_floor_and_time_is_cut_to_48_bits() {
+        let floor = Hlc::new(9, 9);
+        assert!(Clock::with_floor(floor).tick(1) > floor);
+        assert_eq!(Hlc::new(u64::MAX, 0).millis(), (1 << 48) - 1);
+        assert_eq!(Hlc::from_bits(u64::MAX).succ(), Hlc::from_bits(u64::MAX));
+    }
 
     #[test]
     fn ticks_increase_strictly_even_when_the_wall_clock_goes_back() {

@@ -19,6 +19,15 @@ pub const VALUE_DEPTH_MAX: usize = 32;
 pub const DOCUMENT_CHANGE_BYTES_MAX: usize = 512 * 1024;
 /// Operations inside one Automerge change, counted from its columns before it is parsed.
 pub const DOCUMENT_CHANGE_OPS_MAX: u64 = 10_000;
+/// Predecessors named by the operations of one Automerge change, counted like the operations: run lengths
+/// can claim any number of either.
+pub const DOCUMENT_CHANGE_PREDECESSORS_MAX: u64 = 4 * DOCUMENT_CHANGE_OPS_MAX;
+/// Map keys and mark names in one Automerge change, bytes, each counted as often as it is used.
+pub const DOCUMENT_CHANGE_NAMES_BYTES_MAX: u64 = 8 * 1024 * 1024;
+/// The actor of an Automerge change, bytes.
+pub const DOCUMENT_ACTOR_BYTES_MAX: usize = 64;
+/// The operation counter of an Automerge document; Automerge itself overflows beyond twice this.
+pub const DOCUMENT_OP_COUNTER_MAX: u64 = (1 << 31) - 1;
 /// One change set, encoded bytes.
 pub const CHANGE_SET_BYTES_MAX: usize = 1024 * 1024;
 /// Operations in one change set.
