@@ -1,0 +1,303 @@
+//! The thread that owns the core, and the thread that syncs storage.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, RwLock, mpsc as std_mpsc};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use comity_crdts::{Nonce, ReplicaId};
+use comity_engine::{
+    Class, CommandError, Engine, Input, Notice, Now, Output, Reply, RequestId, SessionId, Trust,
+};
+use comity_store::{EmbeddedStore, Syncer};
+use comity_transport::{
+    CloseCode, ConnectionHandle, ConnectionStats, FrameSender, Keep, PeerKey, SendError, survivor,
+};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+
+/// Inputs that wait for the core. Writers wait for room, which is how the core pushes back.
+pub(crate) const EVENTS_MAX: usize = 1_024;
+/// Notices a slow watcher may be behind before it is told that it missed some.
+pub(crate) const NOTICES_MAX: usize = 4_096;
+
+/// Something for the core to do.
+pub(crate) enum Event {
+    Input(Input),
+    /// A transaction or a command, with its way back inside.
+    Job(Box<dyn FnOnce(&mut Core) + Send>),
+    /// A connection was established; the answer is its number, unless another to the same peer is kept.
+    Connected(Box<Connected>),
+    /// Close every connection.
+    DropSessions(CloseCode),
+}
+
+/// A connection that asks to become a session.
+pub(crate) struct Connected {
+    pub(crate) sender: FrameSender,
+    pub(crate) handle: ConnectionHandle,
+    pub(crate) answer: oneshot::Sender<Option<SessionId>>,
+}
+
+struct Sink {
+    sender: FrameSender,
+    handle: ConnectionHandle,
+    peer: ReplicaId,
+}
+
+/// Whom the listener lets in, kept in step with the core.
+#[derive(Default)]
+pub(crate) struct TrustSet(RwLock<Trust>);
+
+impl TrustSet {
+    fn set(&self, trust: Trust) {
+        *self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner) = trust;
+    }
+}
+
+impl comity_transport::Trust for TrustSet {
+    fn accepts(&self, peer: &PeerKey) -> bool {
+        let trust = self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        trust.invitations_open || trust.peers.contains(&ReplicaId(peer.0))
+    }
+}
+
+/// What the rest of the program sees of the core as it runs.
+#[derive(Clone)]
+pub(crate) struct Signals {
+    pub(crate) notices: broadcast::Sender<Arc<Notice>>,
+    /// The peers with a session at present.
+    pub(crate) connected: watch::Sender<std::collections::BTreeSet<ReplicaId>>,
+    pub(crate) trust: Arc<TrustSet>,
+}
+
+/// The core and everything it commands. One thread owns it by value.
+pub(crate) struct Core {
+    engine: Engine,
+    store: EmbeddedStore,
+    replies: BTreeMap<RequestId, oneshot::Sender<Result<Reply, CommandError>>>,
+    sinks: BTreeMap<SessionId, Sink>,
+    signals: Signals,
+    sync_requests: std_mpsc::SyncSender<()>,
+    started: Instant,
+    next_request: u64,
+    next_session: u64,
+}
+
+impl Core {
+    pub(crate) fn new(
+        engine: Engine,
+        store: EmbeddedStore,
+        signals: Signals,
+        sync_requests: std_mpsc::SyncSender<()>,
+    ) -> Self {
+        signals.trust.set(engine.trust());
+        Self {
+            engine,
+            store,
+            replies: BTreeMap::new(),
+            sinks: BTreeMap::new(),
+            signals,
+            sync_requests,
+            started: Instant::now(),
+            next_request: 0,
+            next_session: 0,
+        }
+    }
+
+    /// Runs until told to stop. What is committed but not synced by then is not acknowledged to anyone.
+    pub(crate) async fn run(mut self, mut events: mpsc::Receiver<Event>, mut stop: watch::Receiver<bool>) {
+        self.drain();
+        loop {
+            let deadline = self.engine.next_deadline().map(|at| self.started + at);
+            tokio::select! {
+                biased;
+                _ = stop.wait_for(|stop| *stop) => return,
+                event = events.recv() => match event {
+                    Some(event) => self.on_event(event),
+                    None => return,
+                },
+                () = sleep_until(deadline) => self.input(Input::DeadlineReached),
+            }
+            self.drain();
+        }
+    }
+
+    fn on_event(&mut self, event: Event) {
+        match event {
+            Event::Input(Input::SessionClosed { session }) => {
+                if self.sinks.remove(&session).is_some() {
+                    self.publish_connected();
+                    self.input(Input::SessionClosed { session });
+                }
+            }
+            // Frames of a session that was closed here may still be in the channel; the core ignores them.
+            Event::Input(input) => self.input(input),
+            Event::Job(job) => job(self),
+            Event::Connected(connected) => self.on_connected(*connected),
+            Event::DropSessions(code) => {
+                for session in self.sinks.keys().copied().collect::<Vec<_>>() {
+                    self.end_session(session, code, code.name().unwrap_or_default());
+                    self.input(Input::SessionClosed { session });
+                }
+            }
+        }
+    }
+
+    fn input(&mut self, input: Input) {
+        let now = self.now();
+        self.engine.handle(&now, input, &mut self.store);
+    }
+
+    /// The present moment, with fresh randomness.
+    pub(crate) fn now(&self) -> Now {
+        let wall_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+        Now { monotonic: self.started.elapsed(), wall_ms, fresh: Nonce(fresh()) }
+    }
+
+    /// The core and its store, for a job.
+    pub(crate) fn parts(&mut self) -> (&mut Engine, &mut EmbeddedStore) {
+        (&mut self.engine, &mut self.store)
+    }
+
+    /// A number for a question, whose answer goes to `answer`.
+    pub(crate) fn ask(&mut self, answer: oneshot::Sender<Result<Reply, CommandError>>) -> RequestId {
+        self.next_request += 1;
+        let request = RequestId(self.next_request);
+        self.replies.insert(request, answer);
+        request
+    }
+
+    /// Takes back a question that will not be answered.
+    pub(crate) fn withdraw(&mut self, request: RequestId) {
+        self.replies.remove(&request);
+    }
+
+    /// Traffic of every session, by peer.
+    pub(crate) fn traffic(&self) -> Vec<(ReplicaId, ConnectionStats)> {
+        self.sinks.values().map(|sink| (sink.peer, sink.handle.stats())).collect()
+    }
+
+    fn on_connected(&mut self, connected: Connected) {
+        let Connected { sender, handle, answer } = connected;
+        let peer = ReplicaId(handle.peer().0);
+        let existing = self.sinks.iter().find(|(_, sink)| sink.peer == peer).map(|(session, _)| *session);
+        if let Some(existing) = existing {
+            let local = PeerKey(self.engine.replica().0);
+            let kept = &self.sinks[&existing].handle;
+            let verdict = survivor(&local, &handle.peer(), kept.dialed(), kept.age(), handle.dialed());
+            if kept.close_reason().is_none() && verdict == Keep::Existing {
+                handle.close(CloseCode::DUPLICATE, "another connection is kept");
+                // A receiver that is gone has given up on the connection, which is closed either way.
+                let _ = answer.send(None);
+                return;
+            }
+            self.end_session(existing, CloseCode::DUPLICATE, "another connection is kept");
+            self.input(Input::SessionClosed { session: existing });
+        }
+        self.next_session += 1;
+        let session = SessionId(self.next_session);
+        self.sinks.insert(session, Sink { sender, handle, peer });
+        self.publish_connected();
+        // When nobody takes the number, the connection's task is gone and its close follows by the handle.
+        let _ = answer.send(Some(session));
+        self.input(Input::SessionOpened { session, peer });
+    }
+
+    fn end_session(&mut self, session: SessionId, code: CloseCode, reason: &str) {
+        if let Some(sink) = self.sinks.remove(&session) {
+            sink.handle.close(code, reason);
+            self.publish_connected();
+        }
+    }
+
+    fn publish_connected(&self) {
+        let peers = self.sinks.values().map(|sink| sink.peer).collect();
+        self.signals.connected.send_replace(peers);
+    }
+
+    /// Carries out everything the core wants done.
+    pub(crate) fn drain(&mut self) {
+        while let Some(output) = self.engine.poll_output() {
+            match output {
+                Output::Reply { request, reply } => {
+                    if let Some(answer) = self.replies.remove(&request) {
+                        // The caller may have stopped waiting; the write stands all the same.
+                        let _ = answer.send(reply);
+                    }
+                }
+                Output::SendFrame { session, class, frame } => self.send(session, class, frame),
+                Output::CloseSession { session, reason } => {
+                    tracing::warn!(session = session.0, reason = reason.sentence(), "closing a session");
+                    self.end_session(session, CloseCode(reason.code()), reason.sentence());
+                }
+                // At most one is outstanding, so there is room; a storage thread that is gone has said why.
+                Output::RequestSync => drop(self.sync_requests.try_send(())),
+                Output::Notify(notice) => self.notify(notice),
+            }
+        }
+    }
+
+    fn send(&mut self, session: SessionId, class: Class, frame: Vec<u8>) {
+        let Some(sink) = self.sinks.get_mut(&session) else { return };
+        let class = match class {
+            Class::Control => comity_transport::Class::Control,
+            Class::Live => comity_transport::Class::Live,
+            Class::CatchUp => comity_transport::Class::CatchUp,
+        };
+        match sink.sender.try_send(class, Bytes::from(frame)) {
+            Ok(()) | Err(SendError::Closed) => {}
+            // The core bounds what is unacknowledged, so a full queue is a peer that stopped reading.
+            Err(error) => {
+                tracing::warn!(peer = %sink.peer, %error, "closing a session that does not keep up");
+                self.end_session(session, CloseCode::SLOW_PEER, "the peer does not keep up");
+                self.input(Input::SessionClosed { session });
+            }
+        }
+    }
+
+    fn notify(&mut self, notice: Notice) {
+        match &notice {
+            Notice::TrustChanged => self.signals.trust.set(self.engine.trust()),
+            Notice::Denied { space, peer } => tracing::warn!(%space, %peer, "the peer will not serve the space"),
+            Notice::Frozen { space, lane, why } => tracing::error!(%space, %lane, %why, "a lane is frozen"),
+            _ => {}
+        }
+        // Nobody may be watching.
+        let _ = self.signals.notices.send(Arc::new(notice));
+    }
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Bits from the operating system, drawn now.
+pub(crate) fn fresh<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).expect("the operating system has randomness for a running process");
+    bytes
+}
+
+/// Runs the storage barrier whenever asked, until the core is gone.
+pub(crate) fn run_syncer(
+    mut syncer: Syncer,
+    requests: &std_mpsc::Receiver<()>,
+    events: &mpsc::WeakSender<Event>,
+) {
+    while requests.recv().is_ok() {
+        let result = syncer.sync();
+        if let Err(error) = &result {
+            tracing::error!(%error, "sync failed");
+        }
+        let Some(events) = events.upgrade() else { return };
+        if events.blocking_send(Event::Input(Input::Synced { result })).is_err() {
+            return;
+        }
+    }
+}
+
+/// How long a transaction may hold up its space.
+pub(crate) const TRANSACTION_TIME_MAX: Duration = Duration::from_secs(1);

@@ -1,0 +1,305 @@
+//! The replica: opening, connecting, shutting down.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, mpsc as std_mpsc};
+use std::thread;
+use std::time::Duration;
+
+use comity_crdts::{ReplicaId, SpaceId};
+use comity_engine::{Command, Engine, EngineOptions, Notice, Reply, Status};
+use comity_store::{EmbeddedStore, Reader, StoreOptions};
+use comity_transport::{BindError, CloseCode, ConnectionStats, Identity, TransportConfig};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+
+use crate::core::{Core, EVENTS_MAX, Event, NOTICES_MAX, Signals, TrustSet, fresh, run_syncer};
+use crate::error::{ConnectedError, OpenError, RequestError};
+use crate::network::Network;
+use crate::space::Space;
+use crate::ticket::Ticket;
+
+/// How a replica is opened.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct OpenOptions {
+    /// Storage.
+    pub store: StoreOptions,
+    /// The network.
+    pub transport: TransportConfig,
+    /// Do not dial remembered peers by itself.
+    pub stay_offline: bool,
+}
+
+/// One installation that accepts writes, with its own durable store. Cheap to clone; all clones are the same
+/// replica. It works without a network; where there is one, it keeps its spaces in step with its peers.
+///
+/// Shut it down with [`Replica::shutdown`]. A replica that is only dropped stops as after a power cut: nothing
+/// acknowledged is lost.
+#[derive(Clone)]
+pub struct Replica {
+    pub(crate) shared: Arc<Shared>,
+}
+
+pub(crate) struct Shared {
+    pub(crate) id: ReplicaId,
+    pub(crate) events: mpsc::Sender<Event>,
+    pub(crate) reader: Reader,
+    pub(crate) notices: broadcast::Sender<Arc<Notice>>,
+    pub(crate) network: Arc<Network>,
+    connected: watch::Receiver<BTreeSet<ReplicaId>>,
+    stop: watch::Sender<bool>,
+    threads: std::sync::Mutex<Vec<thread::JoinHandle<()>>>,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+    }
+}
+
+impl Replica {
+    /// Opens the replica kept in `dir`, and makes it where there is none. Peers that were connected to before
+    /// are dialed again. Needs a tokio runtime, on which the network tasks run.
+    ///
+    /// # Errors
+    /// [`OpenError`]; an existing replica is unchanged.
+    pub async fn open(dir: impl AsRef<Path>) -> Result<Self, OpenError> {
+        Self::open_with(dir, OpenOptions::default()).await
+    }
+
+    /// As [`Replica::open`], with options.
+    ///
+    /// # Errors
+    /// [`OpenError`]; an existing replica is unchanged.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub async fn open_with(dir: impl AsRef<Path>, options: OpenOptions) -> Result<Self, OpenError> {
+        let dir = dir.as_ref().to_owned();
+        let store_options = options.store.clone();
+        let opened = tokio::task::spawn_blocking(move || open_core(&dir, store_options))
+            .await
+            .expect("opening a store does not panic and is not cancelled")?;
+        let OpenedCore { engine, store, syncer, reader, remembered } = opened;
+        let id = engine.replica();
+        let identity = Identity::from_secret(&engine.secret_key());
+        let (events, inputs) = mpsc::channel(EVENTS_MAX);
+        let (stop, stopped) = watch::channel(false);
+        let (connected_sender, connected) = watch::channel(BTreeSet::new());
+        let (notices, _) = broadcast::channel(NOTICES_MAX);
+        let trust = Arc::new(TrustSet::default());
+        let signals = Signals { notices: notices.clone(), connected: connected_sender, trust: Arc::clone(&trust) };
+        let (sync_requests, sync_inputs) = std_mpsc::sync_channel(1);
+        let core = Core::new(engine, store, signals, sync_requests);
+        let weak = events.downgrade();
+        let syncing = spawn("comity-storage", move || run_syncer(syncer, &sync_inputs, &weak))?;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(OpenError::Thread)?;
+        let core_stop = stopped.clone();
+        let running = spawn("comity-core", move || runtime.block_on(core.run(inputs, core_stop)))?;
+        let weak = events.downgrade();
+        let network =
+            Network::new(identity, trust, options.transport, weak, connected.clone(), stopped);
+        let threads = std::sync::Mutex::new(vec![running, syncing]);
+        let shared = Shared { id, events, reader, notices, network, connected, stop, threads };
+        let replica = Self { shared: Arc::new(shared) };
+        if !options.stay_offline {
+            for (peer, addresses) in remembered {
+                replica.shared.network.dial(peer, addresses);
+            }
+        }
+        Ok(replica)
+    }
+
+    /// Who this replica is.
+    pub fn id(&self) -> ReplicaId {
+        self.shared.id
+    }
+
+    /// Founds a space, of which this replica is the first admin.
+    ///
+    /// # Errors
+    /// [`RequestError`] when the name is out of limits or storage fails.
+    pub async fn create_space(&self, name: &str) -> Result<Space, RequestError> {
+        match self.request(Command::CreateSpace { name: name.to_owned() }).await? {
+            Reply::SpaceCreated(id) => Ok(Space::new(self.clone(), id)),
+            other => unreachable!("a space was asked for, not {other:?}"),
+        }
+    }
+
+    /// A space that this replica holds.
+    ///
+    /// # Errors
+    /// [`RequestError`] when it holds no such space.
+    pub async fn space(&self, id: SpaceId) -> Result<Space, RequestError> {
+        let held = self.status().await?.spaces.iter().any(|space| space.space == id);
+        if !held {
+            return Err(comity_engine::CommandError::UnknownSpace(id).into());
+        }
+        Ok(Space::new(self.clone(), id))
+    }
+
+    /// The spaces this replica holds, with their names.
+    ///
+    /// # Errors
+    /// [`RequestError`] when the replica is shut down.
+    pub async fn spaces(&self) -> Result<Vec<(SpaceId, String)>, RequestError> {
+        Ok(self.status().await?.spaces.into_iter().map(|space| (space.space, space.name)).collect())
+    }
+
+    /// Takes part in the space a ticket names, and keeps a connection to the replica it names. The space can be
+    /// written to at once; joining and catching up go on in the background, also after a restart.
+    ///
+    /// # Errors
+    /// [`RequestError`] when storage fails.
+    pub async fn connect(&self, ticket: &Ticket) -> Result<Space, RequestError> {
+        let Ticket { replica, addresses, space, secret } = ticket.clone();
+        self.request(Command::JoinSpace { space, inviter: replica, secret }).await?;
+        if !addresses.is_empty() {
+            let text: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+            self.request(Command::RememberPeer { replica, address: text.join(",") }).await?;
+            self.shared.network.dial(replica, addresses);
+        }
+        Ok(Space::new(self.clone(), space))
+    }
+
+    /// Listens for peers; returns the address, with the port that was chosen when 0 was asked for.
+    ///
+    /// # Errors
+    /// [`BindError`] when the socket cannot be had.
+    pub async fn listen(&self, addr: SocketAddr) -> Result<SocketAddr, BindError> {
+        self.shared.network.listen(addr)
+    }
+
+    /// Puts `addr` into tickets instead of the addresses listened on: for a replica that listens on every
+    /// interface, or behind a forwarded port.
+    pub fn advertise(&self, addr: SocketAddr) {
+        self.shared.network.advertise(addr);
+    }
+
+    /// Ends every connection and makes no more until [`Replica::go_online`]. Writing goes on.
+    ///
+    /// # Errors
+    /// [`RequestError`] when the replica is shut down.
+    pub async fn go_offline(&self) -> Result<(), RequestError> {
+        self.shared.network.set_online(false);
+        self.send(Event::DropSessions(CloseCode::NORMAL)).await?;
+        let mut connected = self.shared.connected.clone();
+        connected.wait_for(BTreeSet::is_empty).await.map(|_| ()).map_err(|_| RequestError::Stopped)
+    }
+
+    /// Connects again after [`Replica::go_offline`].
+    pub fn go_online(&self) {
+        self.shared.network.set_online(true);
+    }
+
+    /// The peers connected at present.
+    pub fn connected(&self) -> BTreeSet<ReplicaId> {
+        self.shared.connected.borrow().clone()
+    }
+
+    /// Waits until `peer` is connected.
+    ///
+    /// # Errors
+    /// [`ConnectedError`]; dialing goes on when the time is over.
+    pub async fn wait_connected(&self, peer: ReplicaId, within: Duration) -> Result<(), ConnectedError> {
+        let mut connected = self.shared.connected.clone();
+        let arrival = connected.wait_for(|peers| peers.contains(&peer));
+        match tokio::time::timeout(within, arrival).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(ConnectedError::Stopped),
+            Err(_) => Err(ConnectedError::TimedOut(within)),
+        }
+    }
+
+    /// The report on every space, lane and peer.
+    ///
+    /// # Errors
+    /// [`RequestError`] when the replica is shut down.
+    pub async fn status(&self) -> Result<Status, RequestError> {
+        match self.request(Command::Status).await? {
+            Reply::Status(status) => Ok(*status),
+            other => unreachable!("a report was asked for, not {other:?}"),
+        }
+    }
+
+    /// What went over every connection at present, by peer.
+    ///
+    /// # Errors
+    /// [`RequestError`] when the replica is shut down.
+    pub async fn traffic(&self) -> Result<Vec<(ReplicaId, ConnectionStats)>, RequestError> {
+        let (answer, traffic) = oneshot::channel();
+        // A caller that stopped waiting does not want the answer.
+        let job = move |core: &mut Core| drop(answer.send(core.traffic()));
+        self.send(Event::Job(Box::new(job))).await?;
+        traffic.await.map_err(|_| RequestError::Stopped)
+    }
+
+    pub(crate) async fn send(&self, event: Event) -> Result<(), RequestError> {
+        self.shared.events.send(event).await.map_err(|_| RequestError::Stopped)
+    }
+
+    /// Asks the core and waits for the answer. Cancelling it loses the answer only.
+    pub(crate) async fn request(&self, command: Command) -> Result<Reply, RequestError> {
+        let (answer, reply) = oneshot::channel();
+        let job = move |core: &mut Core| {
+            let (request, now) = (core.ask(answer), core.now());
+            let (engine, store) = core.parts();
+            engine.handle(&now, comity_engine::Input::Command { request, command }, store);
+        };
+        self.send(Event::Job(Box::new(job))).await?;
+        Ok(reply.await.map_err(|_| RequestError::Stopped)??)
+    }
+
+    /// Ends the replica in order:
+    ///
+    /// 1. go offline: no connection is made or accepted, those that exist are closed;
+    /// 2. wait for the sync of everything committed so far;
+    /// 3. stop the core and the network tasks;
+    /// 4. close the sockets, and wait until peers were told;
+    /// 5. wait for the threads to end, which closes the store and unlocks the directory.
+    ///
+    /// Other clones of the replica answer [`RequestError::Stopped`] from then on.
+    pub async fn shutdown(self) {
+        // Each step holds also when the replica is already stopped, so their errors change nothing.
+        let _ = self.go_offline().await;
+        let _ = self.request(Command::Flush).await;
+        self.shared.stop.send_replace(true);
+        self.shared.network.close().await;
+        let threads = {
+            let mut threads = self.shared.threads.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            std::mem::take(&mut *threads)
+        };
+        let joined = tokio::task::spawn_blocking(move || {
+            for thread in threads {
+                // A thread that panicked has said so on its way out.
+                let _ = thread.join();
+            }
+        });
+        let _ = joined.await;
+    }
+}
+
+struct OpenedCore {
+    engine: Engine,
+    store: EmbeddedStore,
+    syncer: comity_store::Syncer,
+    reader: Reader,
+    remembered: Vec<(ReplicaId, Vec<SocketAddr>)>,
+}
+
+fn open_core(dir: &Path, options: StoreOptions) -> Result<OpenedCore, OpenError> {
+    let opened = EmbeddedStore::open(dir, options)?;
+    let (mut store, syncer, reader) = (opened.store, opened.syncer, opened.reader);
+    let options = EngineOptions { fresh_key: fresh(), instance: opened.instance.0 };
+    let engine = Engine::open(&options, &mut store)?;
+    let parse = |text: &str| text.split(',').filter_map(|addr| addr.parse().ok()).collect();
+    let remembered = engine.remembered_peers(&store)?;
+    let remembered = remembered.into_iter().map(|(peer, text)| (peer, parse(&text))).collect();
+    Ok(OpenedCore { engine, store, syncer, reader, remembered })
+}
+
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<thread::JoinHandle<()>, OpenError> {
+    thread::Builder::new().name(name.to_owned()).spawn(body).map_err(OpenError::Thread)
+}
