@@ -150,7 +150,8 @@ impl Core {
 
     /// The present moment, with fresh randomness.
     pub(crate) fn now(&self) -> Now {
-        let wall_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+        let wall_ms =
+            SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
         Now { monotonic: self.started.elapsed(), wall_ms, fresh: Nonce(fresh()) }
     }
 
@@ -258,7 +259,9 @@ impl Core {
     fn notify(&mut self, notice: Notice) {
         match &notice {
             Notice::TrustChanged => self.signals.trust.set(self.engine.trust()),
-            Notice::Denied { space, peer } => tracing::warn!(%space, %peer, "the peer will not serve the space"),
+            Notice::Denied { space, peer } => {
+                tracing::warn!(%space, %peer, "the peer will not serve the space")
+            }
             Notice::Frozen { space, lane, why } => tracing::error!(%space, %lane, %why, "a lane is frozen"),
             _ => {}
         }

@@ -50,12 +50,12 @@ mod watch;
 pub use comity_crdts::automerge::transaction::Transactable;
 pub use comity_crdts::automerge::{self, ObjType, ROOT, ReadDoc};
 pub use comity_crdts::{
-    Document, Dot, Frontier, Hlc, Kind, LaneId, MvRegister, ObjectAddress, Policy, RegisterView, ReplicaId, Sibling,
-    SpaceId, Value,
+    Document, Dot, Frontier, Hlc, Kind, LaneId, MvRegister, ObjectAddress, Policy, RegisterView, ReplicaId,
+    Sibling, SpaceId, Value,
 };
 pub use comity_engine::{
-    Applied, CommandError, Durability, Freeze, JournalEntry, JournalReason, LaneStatus, Listing, ReadError, Role,
-    SpaceStatus, StateDigest, Status, StoreError, Token, TransactError, TxError,
+    Applied, CommandError, Durability, Freeze, JournalEntry, JournalReason, LaneStatus, Listing, ReadError,
+    Role, SpaceStatus, StateDigest, Status, StoreError, Token, TransactError, TxError,
 };
 pub use comity_store::{OpenError as DirectoryError, StoreOptions};
 pub use comity_transport::{BindError, ClassStats, Congestion, ConnectionStats, TransportConfig};

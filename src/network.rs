@@ -49,16 +49,7 @@ impl Network {
         stop: watch::Receiver<bool>,
     ) -> Arc<Self> {
         let (online, _) = watch::channel(true);
-        Arc::new(Self {
-            identity,
-            trust,
-            config,
-            events,
-            connected,
-            online,
-            stop,
-            state: Mutex::default(),
-        })
+        Arc::new(Self { identity, trust, config, events, connected, online, stop, state: Mutex::default() })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -212,7 +203,11 @@ impl Network {
         std::future::pending().await
     }
 
-    async fn dial_once(self: &Arc<Self>, addr: SocketAddr, peer: ReplicaId) -> Result<Connection, ConnectError> {
+    async fn dial_once(
+        self: &Arc<Self>,
+        addr: SocketAddr,
+        peer: ReplicaId,
+    ) -> Result<Connection, ConnectError> {
         let endpoint = {
             let fits = |endpoint: &&Arc<Endpoint>| endpoint.local_addr().is_ipv4() == addr.is_ipv4();
             self.state().endpoints.iter().find(fits).cloned()
@@ -220,7 +215,8 @@ impl Network {
         let endpoint = match endpoint {
             Some(endpoint) => endpoint,
             None => {
-                let any = if addr.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+                let any =
+                    if addr.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
                 self.bind(SocketAddr::new(any, 0)).map_err(|_| ConnectError::BadAddress(addr))?
             }
         };

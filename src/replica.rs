@@ -89,7 +89,8 @@ impl Replica {
         let (connected_sender, connected) = watch::channel(BTreeSet::new());
         let (notices, _) = broadcast::channel(NOTICES_MAX);
         let trust = Arc::new(TrustSet::default());
-        let signals = Signals { notices: notices.clone(), connected: connected_sender, trust: Arc::clone(&trust) };
+        let signals =
+            Signals { notices: notices.clone(), connected: connected_sender, trust: Arc::clone(&trust) };
         let (sync_requests, sync_inputs) = std_mpsc::sync_channel(1);
         let core = Core::new(engine, store, signals, sync_requests);
         let weak = events.downgrade();
@@ -99,8 +100,7 @@ impl Replica {
         let core_stop = stopped.clone();
         let running = spawn("comity-core", move || runtime.block_on(core.run(inputs, core_stop)))?;
         let weak = events.downgrade();
-        let network =
-            Network::new(identity, trust, options.transport, weak, connected.clone(), stopped);
+        let network = Network::new(identity, trust, options.transport, weak, connected.clone(), stopped);
         let threads = std::sync::Mutex::new(vec![running, syncing]);
         let shared = Shared { id, events, reader, notices, network, connected, stop, threads };
         let replica = Self { shared: Arc::new(shared) };

@@ -1,15 +1,14 @@
 //! A space, and typed handles on its objects.
 
 use std::future::{Future, IntoFuture};
-use std::marker::PhantomData;
 use std::pin::Pin;
 use std::time::Duration;
 
 use comity_crdts::automerge::transaction::Transaction as DocumentEdit;
 use comity_crdts::{Document, Dot, SpaceId, Value};
 use comity_engine::{
-    Acknowledgement, Command, Durability, JournalEntry, Reply, Role, SpaceStatus, StoreError, Token, TransactError,
-    TxError, WriteOptions,
+    Acknowledgement, Command, Durability, JournalEntry, Reply, Role, SpaceStatus, StoreError, Token,
+    TransactError, TxError, WriteOptions,
 };
 use tokio::sync::oneshot;
 
@@ -97,13 +96,13 @@ impl Space {
     /// in its space, for at most a second; an error or a panic in it rolls everything back.
     ///
     /// Await the result for a durable write, or configure it first.
-    pub fn transact<R, F>(&self, body: F) -> Transact<R, F>
+    pub fn transact<R, F>(&self, body: F) -> Transact<R>
     where
         R: Send + 'static,
         F: FnOnce(&mut Transaction<'_, '_>) -> Result<R, TxError> + Send + 'static,
     {
         let (durability, within) = (Durability::Local, WAIT_DEFAULT);
-        Transact { space: self.clone(), body, durability, within, result: PhantomData }
+        Transact { space: self.clone(), body: Box::new(body), durability, within }
     }
 
     /// The newest durable state. It shows whole change sets only, and expires after 30 s.
@@ -198,19 +197,16 @@ impl Space {
 
 /// A transaction to be made. Await it, or change what it asks for first. Nothing happens before.
 #[must_use = "a transaction does nothing until it is awaited or submitted"]
-pub struct Transact<R, F> {
+pub struct Transact<R = ()> {
     space: Space,
-    body: F,
+    body: Body<R>,
     durability: Durability,
     within: Duration,
-    result: PhantomData<fn() -> R>,
 }
 
-impl<R, F> Transact<R, F>
-where
-    R: Send + 'static,
-    F: FnOnce(&mut Transaction<'_, '_>) -> Result<R, TxError> + Send + 'static,
-{
+type Body<R> = Box<dyn FnOnce(&mut Transaction<'_, '_>) -> Result<R, TxError> + Send>;
+
+impl<R: Send + 'static> Transact<R> {
     /// How durable the write must be before it is acknowledged; [`Durability::Local`] otherwise.
     pub fn durability(mut self, durability: Durability) -> Self {
         self.durability = durability;
@@ -229,7 +225,7 @@ where
     /// # Errors
     /// [`WriteError::Stopped`] when the replica is shut down.
     pub async fn submit(self) -> Result<Pending<R>, WriteError> {
-        let Self { space, body, durability, within, .. } = self;
+        let Self { space, body, durability, within } = self;
         let (done, outcome) = oneshot::channel();
         let id = space.id;
         let job = move |core: &mut Core| {
@@ -256,18 +252,15 @@ fn timed<R>(
 ) -> Result<R, TxError> {
     let started = std::time::Instant::now();
     let result = body(&mut Transaction::new(tx))?;
-    let (millis, millis_max) = (started.elapsed().as_millis() as u64, TRANSACTION_TIME_MAX.as_millis() as u64);
+    let (millis, millis_max) =
+        (started.elapsed().as_millis() as u64, TRANSACTION_TIME_MAX.as_millis() as u64);
     if millis > millis_max {
         return Err(TxError::TooSlow { millis, millis_max });
     }
     Ok(result)
 }
 
-impl<R, F> IntoFuture for Transact<R, F>
-where
-    R: Send + 'static,
-    F: FnOnce(&mut Transaction<'_, '_>) -> Result<R, TxError> + Send + 'static,
-{
+impl<R: Send + 'static> IntoFuture for Transact<R> {
     type Output = Result<Receipt<R>, WriteError>;
     type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
 
@@ -309,12 +302,12 @@ struct Object {
 
 impl Object {
     /// One transaction that does one thing to the object.
-    async fn write<R: Send + 'static>(
+    fn write<R: Send + 'static>(
         &self,
         body: impl FnOnce(&mut Transaction<'_, '_>, &str, &str) -> Result<R, TxError> + Send + 'static,
-    ) -> Result<Receipt<R>, WriteError> {
+    ) -> Transact<R> {
         let (collection, key) = (self.collection.clone(), self.key.clone());
-        self.space.transact(move |tx| body(tx, &collection, &key)).await
+        self.space.transact(move |tx| body(tx, &collection, &key))
     }
 }
 
@@ -323,12 +316,9 @@ impl Object {
 pub struct Counter(Object);
 
 impl Counter {
-    /// Adds, durably.
-    ///
-    /// # Errors
-    /// [`WriteError`].
-    pub async fn add(&self, delta: i64) -> Result<Receipt, WriteError> {
-        self.0.write(move |tx, collection, key| tx.counter(collection, key).add(delta)).await
+    /// Adds.
+    pub fn add(&self, delta: i64) -> Transact {
+        self.0.write(move |tx, collection, key| tx.counter(collection, key).add(delta))
     }
 
     /// The newest durable value; 0 when nothing was ever added.
@@ -345,22 +335,16 @@ impl Counter {
 pub struct Set(Object);
 
 impl Set {
-    /// Adds an element, durably.
-    ///
-    /// # Errors
-    /// [`WriteError`].
-    pub async fn insert(&self, element: impl Into<Value>) -> Result<Receipt, WriteError> {
+    /// Adds an element.
+    pub fn insert(&self, element: impl Into<Value>) -> Transact {
         let element = element.into();
-        self.0.write(move |tx, collection, key| tx.set(collection, key).insert(element)).await
+        self.0.write(move |tx, collection, key| tx.set(collection, key).insert(element))
     }
 
     /// Removes an element as it is known here, durably; an addition made elsewhere at the same time survives.
-    ///
-    /// # Errors
-    /// [`WriteError`].
-    pub async fn remove(&self, element: impl Into<Value>) -> Result<Receipt, WriteError> {
+    pub fn remove(&self, element: impl Into<Value>) -> Transact {
         let element = element.into();
-        self.0.write(move |tx, collection, key| tx.set(collection, key).remove(element)).await
+        self.0.write(move |tx, collection, key| tx.set(collection, key).remove(element))
     }
 
     /// Whether the newest durable state holds the element. O(log n).
@@ -385,22 +369,16 @@ impl Set {
 pub struct Register(Object);
 
 impl Register {
-    /// Writes, durably, replacing every value visible here.
-    ///
-    /// # Errors
-    /// [`WriteError`].
-    pub async fn write(&self, value: impl Into<Value>) -> Result<Receipt, WriteError> {
+    /// Writes, replacing every value visible here.
+    pub fn write(&self, value: impl Into<Value>) -> Transact {
         let value = value.into();
-        self.0.write(move |tx, collection, key| tx.register(collection, key).write(value)).await
+        self.0.write(move |tx, collection, key| tx.register(collection, key).write(value))
     }
 
-    /// Resolves a conflict, durably: replaces the siblings that were seen, and only those.
-    ///
-    /// # Errors
-    /// [`WriteError`].
-    pub async fn resolve(&self, value: impl Into<Value>, seen: &[Dot]) -> Result<Receipt, WriteError> {
+    /// Resolves a conflict: replaces the siblings that were seen, and only those.
+    pub fn resolve(&self, value: impl Into<Value>, seen: &[Dot]) -> Transact {
         let (value, seen) = (value.into(), seen.to_vec());
-        self.0.write(move |tx, collection, key| tx.register(collection, key).resolve(value, &seen)).await
+        self.0.write(move |tx, collection, key| tx.register(collection, key).resolve(value, &seen))
     }
 
     /// The newest durable state, to be read under a policy.
@@ -417,16 +395,13 @@ impl Register {
 pub struct DocumentHandle(Object);
 
 impl DocumentHandle {
-    /// Edits the document through automerge's transaction API, durably. What the closure does is one change; an
+    /// Edits the document through automerge's transaction API. What the closure does is one change; an
     /// error in it leaves the document as it was.
-    ///
-    /// # Errors
-    /// [`WriteError`].
-    pub async fn edit<R: Send + 'static>(
+    pub fn edit<R: Send + 'static>(
         &self,
         edit: impl FnOnce(&mut DocumentEdit<'_>) -> Result<R, TxError> + Send + 'static,
-    ) -> Result<Receipt<R>, WriteError> {
-        self.0.write(move |tx, collection, key| tx.document(collection, key).edit(edit)).await
+    ) -> Transact<R> {
+        self.0.write(move |tx, collection, key| tx.document(collection, key).edit(edit))
     }
 
     /// The newest durable state, loaded for reading. O(history).

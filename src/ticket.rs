@@ -80,7 +80,8 @@ impl FromStr for Ticket {
             return Err(TicketError::TooLong { chars: text.len(), chars_max: TICKET_CHARS_MAX });
         }
         let body = text.strip_prefix(PREFIX).ok_or(TicketError::Prefix)?;
-        let bytes = BASE32_NOPAD.decode(body.to_ascii_uppercase().as_bytes()).map_err(|_| TicketError::Damaged)?;
+        let bytes =
+            BASE32_NOPAD.decode(body.to_ascii_uppercase().as_bytes()).map_err(|_| TicketError::Damaged)?;
         let split = bytes.len().checked_sub(CHECKSUM_BYTES).ok_or(TicketError::Damaged)?;
         let (body, sum) = bytes.split_at(split);
         if checksum(body) != sum {

@@ -85,7 +85,9 @@ async fn compare(story: &Space, report: &Space, here: &str, there: &'static str)
     let digest = story.status().await?.digest.to_string();
     println!("{here} digest {digest}");
     report.register("digest", here).write(digest.as_str()).await?;
-    let read = |space: &Space| -> Result<Option<Value>, Failure> { Ok(space.register("digest", there).read()?.latest()) };
+    let read = |space: &Space| -> Result<Option<Value>, Failure> {
+        Ok(space.register("digest", there).read()?.latest())
+    };
     until(report, |space| Ok(read(space)?.is_some())).await?;
     let other = read(report)?;
     claim(other == Some(Value::from(digest)), "both halves have the same state")?;

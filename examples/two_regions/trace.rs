@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use comity::{ObjType, ROOT, ReadDoc, Replica, ReplicaId, Space, Transactable, TxError, Watch};
+use comity::{ObjType, ROOT, ReadDoc, Replica, ReplicaId, Space, Transactable, TxError, Watch, automerge};
 use serde_json::Value as Json;
 
 use crate::{Failure, PATIENCE, claim, ms};
@@ -53,7 +53,8 @@ pub(crate) async fn replay(file: &Path) -> Result<(), Failure> {
     let us = Replica::open(directory.path().join("us")).await?;
     let us_space = us.connect(&eu_space.invite().await?).await?;
     let (eu_watch, us_watch) = (eu_space.watch(), us_space.watch());
-    let created = eu_space.document("trace", "text").edit(|doc| Ok(doc.put_object(ROOT, "text", ObjType::Text)?));
+    let created =
+        eu_space.document("trace", "text").edit(|doc| Ok(doc.put_object(ROOT, "text", ObjType::Text)?));
     us_space.at_within(&created.await?.token(), PATIENCE).await?;
 
     let shared = Shared::default();
@@ -81,7 +82,10 @@ pub(crate) async fn replay(file: &Path) -> Result<(), Failure> {
 
 fn report(count: usize, elapsed: Duration, mut lags: Vec<Duration>) {
     let rate = count as f64 / elapsed.as_secs_f64();
-    println!("{count} change sets made, made durable and exchanged in {:.1} s: {rate:.0} a second", elapsed.as_secs_f64());
+    println!(
+        "{count} change sets made, made durable and exchanged in {:.1} s: {rate:.0} a second",
+        elapsed.as_secs_f64()
+    );
     lags.sort_unstable();
     let at = |share: f64| lags.get((lags.len() as f64 * share) as usize).copied().unwrap_or_default();
     println!(
@@ -99,7 +103,11 @@ async fn check(eu: &Space, us: &Space, end: &str) -> Result<(), Failure> {
     }
     let (eu, us) = (eu.status().await?, us.status().await?);
     claim(eu.digest == us.digest, "both regions have the same state")?;
-    println!("final text of {} characters as recorded, in both regions; state digest {}", end.chars().count(), eu.digest);
+    println!(
+        "final text of {} characters as recorded, in both regions; state digest {}",
+        end.chars().count(),
+        eu.digest
+    );
     Ok(())
 }
 
@@ -144,11 +152,13 @@ async fn play(
         all.filter(|(_, recorded)| recorded.agent == agent).map(|(index, _)| index).collect()
     };
     let (own, others) = (by(agent), by(1 - agent));
-    let place: BTreeMap<usize, usize> = others.iter().enumerate().map(|(place, index)| (*index, place)).collect();
+    let place: BTreeMap<usize, usize> =
+        others.iter().enumerate().map(|(place, index)| (*index, place)).collect();
     let mut pending = std::collections::VecDeque::new();
     for index in own {
         let parents = &trace.transactions[index].parents;
-        let needed = parents.iter().filter_map(|parent| place.get(parent)).map(|place| place + 1).max().unwrap_or(0);
+        let needed =
+            parents.iter().filter_map(|parent| place.get(parent)).map(|place| place + 1).max().unwrap_or(0);
         while arrivals.arrived < needed {
             tokio::time::timeout(PATIENCE, arrivals.next(&others, &shared)).await??;
         }
@@ -185,14 +195,18 @@ fn make(
     parents.sort_unstable();
     let mut document = tx.document("trace", "text");
     let before = document.read()?.heads();
-    let edit = |doc: &mut comity::automerge::transaction::Transaction<'_>| -> Result<(), TxError> {
+    let edit = |doc: &mut automerge::transaction::Transaction<'_>| -> Result<(), TxError> {
         let text = text(doc)?;
         for (position, deleted, inserted) in &recorded.patches {
             doc.splice_text(&text, *position, *deleted as isize, inserted)?;
         }
         Ok(())
     };
-    if parents.is_empty() || parents == before { document.edit(edit)? } else { document.edit_at(&parents, edit)? }
+    if parents.is_empty() || parents == before {
+        document.edit(edit)?
+    } else {
+        document.edit_at(&parents, edit)?
+    }
     let made: Vec<[u8; 32]> =
         document.read()?.heads().into_iter().filter(|head| !before.contains(head)).collect();
     let [change] = made.as_slice() else { return Err(TxError::refuse("an edit makes one change")) };
@@ -202,7 +216,7 @@ fn make(
     Ok(())
 }
 
-fn text(document: &impl ReadDoc) -> Result<comity::automerge::ObjId, TxError> {
+fn text(document: &impl ReadDoc) -> Result<automerge::ObjId, TxError> {
     let found = document.get(ROOT, "text")?;
     found.map(|(_, text)| text).ok_or_else(|| TxError::refuse("the document has no text"))
 }
@@ -212,7 +226,8 @@ fn read(file: &Path) -> Result<Trace, Failure> {
     let json: Json = serde_json::from_reader(std::io::BufReader::new(flate2::read::GzDecoder::new(opened)))?;
     let malformed = || format!("{} is not an editing history of two authors", file.display());
     let transactions = json["txns"].as_array().ok_or_else(malformed)?;
-    let transactions = transactions.iter().map(|t| recorded(t).ok_or_else(malformed)).collect::<Result<_, _>>()?;
+    let transactions =
+        transactions.iter().map(|t| recorded(t).ok_or_else(malformed)).collect::<Result<_, _>>()?;
     let end = json["endContent"].as_str().ok_or_else(malformed)?.to_owned();
     claim(json["numAgents"].as_u64() == Some(2), "the history has two authors")?;
     Ok(Trace { transactions, end })

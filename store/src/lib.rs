@@ -1,1 +1,29 @@
-//! Stores.
+//! Stores for the core: [`EmbeddedStore`] on disk and [`MemoryStore`] for tests and simulation.
+//!
+//! A committed batch is visible to the core's handle at once and to nobody else; a sync makes everything
+//! committed before it durable and then shows it to readers. The bytes on disk are described in
+//! `docs/storage.md`.
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test"))]
+
+mod directory;
+mod embedded;
+mod error;
+mod format;
+mod health;
+mod instance;
+mod layer;
+mod memory;
+mod merge;
+mod overlay;
+mod snapshot;
+mod syncer;
+
+#[cfg(test)]
+mod faults;
+
+pub use embedded::{EmbeddedStore, Opened, StoreOptions};
+pub use error::OpenError;
+pub use instance::InstanceToken;
+pub use memory::{MemoryReader, MemorySnapshot, MemoryStore};
+pub use snapshot::{Reader, Snapshot};
+pub use syncer::Syncer;

@@ -1,0 +1,209 @@
+//! The store on disk: the core's handle, and opening it.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use comity_crdts::{LaneId, SpaceId};
+use comity_engine::{Batch, Position, Row, StateRead, Store, StoreError};
+use redb::Database;
+
+use crate::directory::{self, DATA_FILE, DirectoryLock};
+use crate::error::OpenError;
+use crate::format;
+use crate::health::Health;
+use crate::instance::{self, InstanceToken};
+use crate::merge::{Merged, Sourced, rows, run};
+use crate::overlay::{Overlay, View};
+use crate::snapshot::{Base, Published, Reader};
+use crate::syncer::{Room, RoomProbe, Syncer};
+
+/// How a store behaves. None of it is written to disk.
+#[derive(Clone, Debug)]
+pub struct StoreOptions {
+    /// Memory for batches that are not synced yet; beyond it `commit` refuses until a sync completes.
+    pub overlay_bytes_max: usize,
+    /// Memory for pages of the data file.
+    pub cache_bytes: usize,
+    /// How long a snapshot may be read; a year at most.
+    pub view_age_max: Duration,
+    /// Space on the disk that a sync leaves free beyond its own estimate; with less, it answers
+    /// [`StoreError::NoSpace`] instead of trying.
+    pub headroom_bytes: u64,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self {
+            overlay_bytes_max: 64 * 1024 * 1024,
+            cache_bytes: 64 * 1024 * 1024,
+            view_age_max: Duration::from_secs(30),
+            headroom_bytes: 4 * 1024 * 1024,
+        }
+    }
+}
+
+/// An open store: one handle for each of its users. The directory stays locked until `store` and `syncer`
+/// are both dropped; readers then fail.
+#[derive(Debug)]
+pub struct Opened {
+    /// The core's handle.
+    pub store: EmbeddedStore,
+    /// The storage thread's handle.
+    pub syncer: Syncer,
+    /// Opens snapshots for readers.
+    pub reader: Reader,
+    /// Differs from the last time when the directory was copied or restored.
+    pub instance: InstanceToken,
+    /// Whether the store was made by this call.
+    pub created: bool,
+}
+
+/// What the core's and the storage thread's handles share.
+pub(crate) struct Shared {
+    pub(crate) overlay: Overlay,
+    published: Arc<Published>,
+    health: Arc<Health>,
+    // Closed before the directory is unlocked: fields drop in this order.
+    pub(crate) database: Database,
+    _lock: Option<DirectoryLock>,
+}
+
+impl Shared {
+    pub(crate) fn published(&self) -> &Published {
+        &self.published
+    }
+
+    pub(crate) fn health(&self) -> &Arc<Health> {
+        &self.health
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.health.close();
+    }
+}
+
+/// The core's handle on the store: sees every committed batch. `commit` never touches the disk; reads do
+/// when what they want is neither recent nor cached.
+pub struct EmbeddedStore {
+    shared: Arc<Shared>,
+}
+
+impl EmbeddedStore {
+    /// Opens the store in `dir`, and makes the directory (for the owner only) and the store where they are
+    /// missing. Blocks on the disk; a store that was not closed opens as fast as one that was.
+    ///
+    /// # Errors
+    /// [`OpenError`]; an existing store is unchanged.
+    #[expect(clippy::needless_pass_by_value, reason = "options are made for one store")]
+    pub fn open(dir: &Path, options: StoreOptions) -> Result<Opened, OpenError> {
+        directory::create(dir)?;
+        let lock = directory::lock(dir)?;
+        let path = dir.join(DATA_FILE);
+        let (file, created) = directory::data_file(dir)?;
+        let database = format::open(&path, file, options.cache_bytes)?;
+        let instance = instance::token(dir)?;
+        let (room_dir, room_path) = (dir.to_owned(), path.clone());
+        let room = Box::new(move || {
+            let free = fs4::available_space(&room_dir).ok()?;
+            Some(Room { free, used: room_path.metadata().ok()?.len() })
+        });
+        let (store, syncer, reader) = assemble(database, Some(lock), room, &options)
+            .map_err(|error| OpenError::database(&path, error))?;
+        Ok(Opened { store, syncer, reader, instance, created })
+    }
+
+    fn view(&self) -> Result<View, StoreError> {
+        self.shared.health.check()?;
+        Ok(self.shared.overlay.view())
+    }
+}
+
+/// The handles over an open database.
+pub(crate) fn assemble(
+    database: Database,
+    lock: Option<DirectoryLock>,
+    room: RoomProbe,
+    options: &StoreOptions,
+) -> Result<(EmbeddedStore, Syncer, Reader), redb::Error> {
+    let health = Arc::new(Health::default());
+    let base = Arc::new(Base::open(&database, &health)?);
+    let published = Published::new(Arc::clone(&base), options.view_age_max, Arc::clone(&health));
+    let published = Arc::new(published);
+    let shared = Arc::new(Shared {
+        overlay: Overlay::new(base, options.overlay_bytes_max),
+        published: Arc::clone(&published),
+        health,
+        database,
+        _lock: lock,
+    });
+    let syncer = Syncer::new(Arc::clone(&shared), room, options.headroom_bytes);
+    Ok((EmbeddedStore { shared }, syncer, Reader::new(published)))
+}
+
+impl StateRead for EmbeddedStore {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let view = self.view()?;
+        let recent = view.active.get(key).or_else(|| view.flushing.as_ref()?.get(key));
+        match recent {
+            Some(value) => Ok(value),
+            None => view.base.get(key),
+        }
+    }
+
+    fn scan(&self, from: &[u8], until: &[u8], limit: usize) -> Result<Vec<Row>, StoreError> {
+        let view = self.view()?;
+        if from >= until {
+            return Ok(Vec::new());
+        }
+        let base = view.base.scan(from, until)?;
+        let flushing = view.flushing.iter().flat_map(|layer| layer.scan(from, until));
+        rows(stacked(view.active.scan(from, until), flushing, base), limit)
+    }
+}
+
+impl Store for EmbeddedStore {
+    fn commit(&mut self, batch: Batch) -> Result<Position, StoreError> {
+        self.shared.health.check()?;
+        self.shared.overlay.commit(batch)
+    }
+
+    fn lane_entry(&self, space: &SpaceId, lane: &LaneId, lsn: u64) -> Result<Option<Vec<u8>>, StoreError> {
+        let view = self.view()?;
+        let recent = view.active.entry(space, lane, lsn);
+        match recent.or_else(|| view.flushing.as_ref()?.entry(space, lane, lsn)) {
+            Some(entry) => Ok(Some(entry)),
+            None => view.base.entry(space, lane, lsn),
+        }
+    }
+
+    fn lane_entries(
+        &self,
+        space: &SpaceId,
+        lane: &LaneId,
+        from: u64,
+        bytes_max: usize,
+    ) -> Result<Vec<(u64, Vec<u8>)>, StoreError> {
+        let view = self.view()?;
+        let base = view.base.lane(space, lane, from)?;
+        let flushing = view.flushing.iter().flat_map(|layer| layer.lane(space, lane, from));
+        run(stacked(view.active.lane(space, lane, from), flushing, base), from, bytes_max)
+    }
+}
+
+impl std::fmt::Debug for EmbeddedStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EmbeddedStore").finish_non_exhaustive()
+    }
+}
+
+/// The three sources of a read as one, the newest first.
+fn stacked<K: Ord>(
+    active: impl Iterator<Item = Sourced<K>>,
+    flushing: impl Iterator<Item = Sourced<K>>,
+    base: impl Iterator<Item = Sourced<K>>,
+) -> impl Iterator<Item = Sourced<K>> {
+    Merged::new(active, Merged::new(flushing, base))
+}

@@ -1,0 +1,146 @@
+//! The tables of the data file, its format version, and opening it. Described in `docs/storage.md`.
+
+use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use comity_crdts::{LaneId, SpaceId};
+use redb::{Builder, Database, ReadableDatabase, TableDefinition, WriteTransaction};
+
+use crate::error::OpenError;
+
+/// The version this build writes, and the latest it reads.
+pub(crate) const FORMAT_VERSION: u32 = 1;
+
+/// Space, lane and lsn of an entry; sorts by them.
+pub(crate) type LogKey = [u8; 40];
+
+/// The log of record.
+pub(crate) const LOG: TableDefinition<'static, &LogKey, &[u8]> = TableDefinition::new("log");
+/// The ordered state.
+pub(crate) const STATE: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("state");
+/// What the file is.
+const META: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("meta");
+
+const META_KIND: &str = "kind";
+const META_FORMAT: &str = "format";
+const KIND: &[u8] = b"comity store";
+
+/// The key of an entry in the log table.
+pub(crate) fn log_key(space: &SpaceId, lane: &LaneId, lsn: u64) -> LogKey {
+    let mut key = [0; 40];
+    key[..16].copy_from_slice(&space.0);
+    key[16..32].copy_from_slice(&lane.0);
+    key[32..].copy_from_slice(&lsn.to_be_bytes());
+    key
+}
+
+/// The lsn in a key of the log table.
+pub(crate) fn lsn_of(key: &LogKey) -> u64 {
+    u64::from_be_bytes(*key.last_chunk().expect("a log key is longer than an lsn"))
+}
+
+/// Writes an empty store into an empty `file`, durably, and closes it.
+pub(crate) fn create(path: &Path, file: File) -> Result<(), OpenError> {
+    let database = guarded(path, || Ok(Builder::new().create_file(file)?))?;
+    initialise(&database).map_err(|error| OpenError::database(path, error))
+}
+
+/// Opens the store in `file` and checks what it is.
+pub(crate) fn open(path: &Path, file: File, cache_bytes: usize) -> Result<Database, OpenError> {
+    let length = file.metadata().map_err(|error| OpenError::io("reading", path, error))?.len();
+    if length == 0 {
+        // redb would make an empty file into a new database.
+        return Err(OpenError::Damaged { path: path.to_owned(), detail: "the file is empty".to_owned() });
+    }
+    let database = guarded(path, || Ok(Builder::new().set_cache_size(cache_bytes).create_file(file)?))?;
+    check(path, &database)?;
+    Ok(database)
+}
+
+/// Creates the tables in a new database.
+pub(crate) fn initialise(database: &Database) -> Result<(), redb::Error> {
+    let transaction = begin_durable(database)?;
+    transaction.open_table(LOG)?;
+    transaction.open_table(STATE)?;
+    let mut meta = transaction.open_table(META)?;
+    meta.insert(META_KIND, KIND)?;
+    meta.insert(META_FORMAT, FORMAT_VERSION.to_be_bytes().as_slice())?;
+    drop(meta);
+    Ok(transaction.commit()?)
+}
+
+/// A transaction whose commit survives a power cut, and after which opening needs no full repair.
+pub(crate) fn begin_durable(database: &Database) -> Result<WriteTransaction, redb::Error> {
+    let mut transaction = database.begin_write()?;
+    transaction.set_durability(redb::Durability::Immediate)?;
+    transaction.set_two_phase_commit(true);
+    transaction.set_quick_repair(true);
+    Ok(transaction)
+}
+
+/// Refuses a database that is not a store of a version this build reads.
+pub(crate) fn check(path: &Path, database: &Database) -> Result<(), OpenError> {
+    let (kind, format) = read_meta(database).map_err(|error| OpenError::database(path, error))?;
+    if kind.as_deref() != Some(KIND) {
+        let detail = "it does not say that it is one".to_owned();
+        return Err(OpenError::Foreign { path: path.to_owned(), detail });
+    }
+    let format = format.and_then(|bytes| Some(u32::from_be_bytes(bytes.try_into().ok()?)));
+    match format {
+        Some(FORMAT_VERSION) => Ok(()),
+        Some(found) if found > FORMAT_VERSION => {
+            Err(OpenError::NewerFormat { path: path.to_owned(), found, supported: FORMAT_VERSION })
+        }
+        _ => {
+            let detail = "its format version cannot be read".to_owned();
+            Err(OpenError::Damaged { path: path.to_owned(), detail })
+        }
+    }
+}
+
+type Meta = (Option<Vec<u8>>, Option<Vec<u8>>);
+
+fn read_meta(database: &Database) -> Result<Meta, redb::Error> {
+    let meta = database.begin_read()?.open_table(META)?;
+    let read = |key| -> Result<Option<Vec<u8>>, redb::Error> {
+        Ok(meta.get(key)?.map(|value| value.value().to_vec()))
+    };
+    Ok((read(META_KIND)?, read(META_FORMAT)?))
+}
+
+/// Opening parses bytes that a fault may have changed at will; a panic there says that they are damaged.
+fn guarded(path: &Path, open: impl FnOnce() -> Result<Database, redb::Error>) -> Result<Database, OpenError> {
+    match catch_unwind(AssertUnwindSafe(open)) {
+        Ok(opened) => opened.map_err(|error| OpenError::database(path, error)),
+        Err(_) => {
+            let detail = "the database could not make sense of it".to_owned();
+            Err(OpenError::Damaged { path: path.to_owned(), detail })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The bytes that the document gives for `name`, from a line `name: hex`.
+    fn documented(name: &str) -> Vec<u8> {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/storage.md");
+        let document = std::fs::read_to_string(path).unwrap();
+        let prefix = format!("{name}: ");
+        let hex = document.lines().find_map(|line| line.strip_prefix(&prefix)).unwrap();
+        let digits: Vec<_> = hex.bytes().filter(|byte| *byte != b' ').collect();
+        let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+        digits.chunks(2).map(byte).collect()
+    }
+
+    #[test]
+    fn the_bytes_are_those_in_the_document() {
+        let key = log_key(&SpaceId([0xa1; 16]), &comity_crdts::OriginId([0xb2; 16]), 258);
+        assert_eq!(documented("key in the log").as_slice(), key);
+        assert_eq!(documented("kind"), KIND);
+        assert_eq!(documented("format"), FORMAT_VERSION.to_be_bytes());
+        assert_eq!(lsn_of(&key), 258);
+    }
+}

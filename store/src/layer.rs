@@ -1,0 +1,126 @@
+//! Rows that were committed but are not in the database yet.
+
+use std::collections::BTreeMap;
+
+use comity_crdts::{LaneId, SpaceId};
+use comity_engine::Batch;
+
+use crate::format::{LogKey, log_key, lsn_of};
+use crate::merge::Sourced;
+
+/// What a row costs in memory besides its key and value, so that many tiny rows count too.
+const ROW_BYTES: usize = 96;
+
+/// The net effect of consecutive batches.
+#[derive(Debug, Default)]
+pub(crate) struct Layer {
+    state: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    log: BTreeMap<LogKey, Vec<u8>>,
+    bytes: usize,
+}
+
+impl Layer {
+    /// Applies a batch over what is there. Where `facts` and `state` name the same key, `state` wins.
+    pub(crate) fn apply(&mut self, batch: Batch) {
+        for entry in batch.entries {
+            let key = log_key(&entry.space, &entry.lane, entry.lsn);
+            self.bytes += entry_bytes(entry.bytes.len());
+            if let Some(old) = self.log.insert(key, entry.bytes) {
+                self.bytes -= entry_bytes(old.len());
+            }
+        }
+        for (key, value) in batch.facts.into_iter().chain(batch.state) {
+            let key_len = key.len();
+            self.bytes += put_bytes(key_len, value.as_deref());
+            if let Some(old) = self.state.insert(key, value) {
+                self.bytes -= put_bytes(key_len, old.as_deref());
+            }
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.state.is_empty() && self.log.is_empty()
+    }
+
+    /// About how much memory the rows take.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(crate) fn row_count(&self) -> usize {
+        self.state.len() + self.log.len()
+    }
+
+    /// `None` where the layer says nothing about the key, `Some(None)` where it deletes it.
+    pub(crate) fn get(&self, key: &[u8]) -> Option<Option<Vec<u8>>> {
+        self.state.get(key).cloned()
+    }
+
+    /// Needs `from < until`.
+    pub(crate) fn scan(&self, from: &[u8], until: &[u8]) -> impl Iterator<Item = Sourced<Vec<u8>>> {
+        self.state
+            .range::<[u8], _>((std::ops::Bound::Included(from), std::ops::Bound::Excluded(until)))
+            .map(|(key, value)| Ok((key.clone(), value.clone())))
+    }
+
+    pub(crate) fn entry(&self, space: &SpaceId, lane: &LaneId, lsn: u64) -> Option<Vec<u8>> {
+        self.log.get(&log_key(space, lane, lsn)).cloned()
+    }
+
+    /// The entries of a lane from `from` on.
+    pub(crate) fn lane(
+        &self,
+        space: &SpaceId,
+        lane: &LaneId,
+        from: u64,
+    ) -> impl Iterator<Item = Sourced<u64>> {
+        self.log
+            .range(log_key(space, lane, from)..=log_key(space, lane, u64::MAX))
+            .map(|(key, entry)| Ok((lsn_of(key), Some(entry.clone()))))
+    }
+
+    /// Every change to the state, by key.
+    pub(crate) fn puts(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
+        self.state.iter().map(|(key, value)| (key.as_slice(), value.as_deref()))
+    }
+
+    /// Every entry, by key.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (&LogKey, &[u8])> {
+        self.log.iter().map(|(key, entry)| (key, entry.as_slice()))
+    }
+}
+
+/// About how much memory a batch will take in a layer.
+pub(crate) fn batch_bytes(batch: &Batch) -> usize {
+    let entries = batch.entries.iter().map(|entry| entry_bytes(entry.bytes.len()));
+    let puts = batch.facts.iter().chain(&batch.state);
+    entries.sum::<usize>() + puts.map(|(key, value)| put_bytes(key.len(), value.as_deref())).sum::<usize>()
+}
+
+fn entry_bytes(len: usize) -> usize {
+    ROW_BYTES + size_of::<LogKey>() + len
+}
+
+fn put_bytes(key_len: usize, value: Option<&[u8]>) -> usize {
+    ROW_BYTES + key_len + value.map_or(0, <[u8]>::len)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replacing_a_row_counts_only_the_row_that_is_there() {
+        let put = |value: Option<&[u8]>| Batch {
+            state: vec![(b"key".to_vec(), value.map(<[u8]>::to_vec))],
+            ..Batch::default()
+        };
+        let mut layer = Layer::default();
+        layer.apply(put(Some(&[0; 1000])));
+        layer.apply(put(Some(&[0; 10])));
+        assert_eq!(layer.bytes(), batch_bytes(&put(Some(&[0; 10]))));
+        layer.apply(put(None));
+        assert_eq!(layer.bytes(), batch_bytes(&put(None)));
+        assert_eq!((layer.row_count(), layer.get(b"key")), (1, Some(None)));
+    }
+}

@@ -1,0 +1,121 @@
+//! What is committed but not yet in the database, and the hand-over when a sync completes.
+//!
+//! A read takes the layers and the base in one step under the lock. A completed sync exchanges the layer
+//! it wrote for the base that holds it in one step under the same lock. So a read finds every row in a
+//! layer or in the base, and never an older one.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use comity_engine::{Batch, Position, StoreError};
+
+use crate::layer::{Layer, batch_bytes};
+use crate::snapshot::Base;
+
+/// The answer to a commit at the overlay's bound: nothing was changed, and it may be tried again after a
+/// sync.
+const OVERLOADED: StoreError = StoreError::NoSpace;
+
+/// The layers over the database.
+pub(crate) struct Overlay {
+    stack: Mutex<Stack>,
+    bytes_max: usize,
+}
+
+struct Stack {
+    active: Arc<Layer>,
+    flushing: Option<Arc<Layer>>,
+    base: Arc<Base>,
+    committed: Position,
+    synced: Position,
+}
+
+/// The layers as they were at one moment, the newest first.
+pub(crate) struct View {
+    pub(crate) active: Arc<Layer>,
+    pub(crate) flushing: Option<Arc<Layer>>,
+    pub(crate) base: Arc<Base>,
+}
+
+/// A layer to be written, and the last batch in it.
+pub(crate) struct Flush {
+    pub(crate) layer: Arc<Layer>,
+    pub(crate) through: Position,
+}
+
+/// What waits to be written.
+pub(crate) struct Waiting {
+    pub(crate) rows: usize,
+    pub(crate) bytes: usize,
+}
+
+impl Overlay {
+    pub(crate) fn new(base: Arc<Base>, bytes_max: usize) -> Self {
+        let stack = Stack {
+            active: Arc::default(),
+            flushing: None,
+            base,
+            committed: Position(0),
+            synced: Position(0),
+        };
+        Self { stack: Mutex::new(stack), bytes_max }
+    }
+
+    /// Adds a batch. The caller is the only one who commits, and holds no view.
+    pub(crate) fn commit(&self, batch: Batch) -> Result<Position, StoreError> {
+        let mut stack = self.lock();
+        let held = stack.active.bytes() + stack.flushing.as_ref().map_or(0, |layer| layer.bytes());
+        // One batch alone is always taken, however large: refusing it would refuse it for ever.
+        if held > 0 && held + batch_bytes(&batch) > self.bytes_max {
+            return Err(OVERLOADED);
+        }
+        let active = Arc::get_mut(&mut stack.active)
+            .expect("only the handle that commits takes views of the active layer, and it is borrowed");
+        active.apply(batch);
+        stack.committed.0 += 1;
+        Ok(stack.committed)
+    }
+
+    pub(crate) fn view(&self) -> View {
+        let stack = self.lock();
+        View {
+            active: Arc::clone(&stack.active),
+            flushing: stack.flushing.clone(),
+            base: Arc::clone(&stack.base),
+        }
+    }
+
+    pub(crate) fn waiting(&self) -> Waiting {
+        let stack = self.lock();
+        Waiting { rows: stack.active.row_count(), bytes: stack.active.bytes() }
+    }
+
+    /// Takes what is to be written next; reads go on seeing it. `Err` holds the position up to which all is
+    /// synced when there is nothing to write.
+    pub(crate) fn begin_flush(&self) -> Result<Flush, Position> {
+        let mut stack = self.lock();
+        assert!(stack.flushing.is_none(), "one sync at a time, and none after a failed one");
+        if stack.active.is_empty() {
+            stack.synced = stack.committed;
+            return Err(stack.synced);
+        }
+        let layer = std::mem::take(&mut stack.active);
+        stack.flushing = Some(Arc::clone(&layer));
+        Ok(Flush { layer, through: stack.committed })
+    }
+
+    /// Exchanges the written layer for the base that holds it.
+    pub(crate) fn end_flush(&self, through: Position, base: Arc<Base>) {
+        let mut stack = self.lock();
+        let old_base = std::mem::replace(&mut stack.base, base);
+        let old_layer = stack.flushing.take();
+        stack.synced = through;
+        drop(stack);
+        // Freeing many rows takes long; the core waits for the lock meanwhile.
+        drop((old_base, old_layer));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Stack> {
+        // Nothing under the lock leaves the stack half changed but an allocation failure, which aborts.
+        self.stack.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
