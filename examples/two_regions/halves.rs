@@ -12,11 +12,12 @@ pub(crate) async fn eu(addr: &str) -> Result<(), Failure> {
     let replica = Replica::open(directory.path()).await?;
     let address = replica.listen(addr.parse()?).await?;
     let story = replica.create_space("story").await?;
+    write(&story, "eu", 5).await?;
     println!("eu listens on {address}. Now run, on this machine or another:\n");
     println!("  two_regions --connect {}\n", story.invite().await?);
     let report = replica.create_space("report").await?;
     story.register("report", "ticket").write(report.invite().await?.to_string()).await?;
-    play(&story, "eu", "us", 5).await?;
+    meet(&story, "eu", "us").await?;
     compare(&story, &report, "eu", "us").await?;
     replica.shutdown().await;
     Ok(())
@@ -27,9 +28,13 @@ pub(crate) async fn us(ticket: &str) -> Result<(), Failure> {
     let ticket: Ticket = ticket.parse()?;
     let directory = tempfile::tempdir()?;
     let replica = Replica::open(directory.path()).await?;
+    // The first write is made before the network is tried, so neither half has seen the other's.
+    replica.go_offline().await?;
     let story = replica.connect(&ticket).await?;
+    write(&story, "us", 2).await?;
     println!("us connects to {:?}", ticket.addresses);
-    play(&story, "us", "eu", 2).await?;
+    replica.go_online();
+    meet(&story, "us", "eu").await?;
     let report = story.register("report", "ticket").read()?.latest().and_then(|value| value.into_text().ok());
     let report: Ticket = report.ok_or("there is no ticket for the report")?.parse()?;
     let report = replica.connect(&report).await?;
@@ -38,8 +43,8 @@ pub(crate) async fn us(ticket: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Writes this half's part, and waits until the other half's is there and it has seen this one's.
-async fn play(story: &Space, here: &'static str, there: &'static str, likes: i64) -> Result<(), Failure> {
+/// Writes this half's part.
+async fn write(story: &Space, here: &'static str, likes: i64) -> Result<(), Failure> {
     let started = Instant::now();
     story
         .transact(move |tx| {
@@ -49,6 +54,11 @@ async fn play(story: &Space, here: &'static str, there: &'static str, likes: i64
         })
         .await?;
     println!("{here} wrote, durable after {}", ms(started.elapsed()));
+    Ok(())
+}
+
+/// Waits until the other half's part is here and it has seen this one's.
+async fn meet(story: &Space, here: &'static str, there: &'static str) -> Result<(), Failure> {
     wait_for(story, there).await?;
     println!("{here} sees what {there} wrote");
     story.set("seen by", "all").insert(here).await?;

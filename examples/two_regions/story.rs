@@ -153,7 +153,10 @@ async fn heal(eu: &Region, us: &Region) -> Result<(), Failure> {
         claim(likes(region)? == 117, "no like is lost and none counts twice")?;
         let tags: BTreeSet<Value> = region.space.set("tags", "post-1").elements()?.into_iter().collect();
         let expected = ["america", "crdt", "europe", "rust"].map(Value::from);
-        claim(tags == BTreeSet::from(expected), "all tags are there; the addition that did not know of the removal wins")?;
+        claim(
+            tags == BTreeSet::from(expected),
+            "all tags are there; the addition that did not know of the removal wins",
+        )?;
         let expected = "In Europa: The regions write together (and in America).";
         claim(body(region)? == expected, "both edits are in the text")?;
     }
