@@ -67,6 +67,8 @@ pub(crate) struct Signals {
     pub(crate) notices: broadcast::Sender<Arc<Notice>>,
     /// The peers with a session at present.
     pub(crate) connected: watch::Sender<std::collections::BTreeSet<ReplicaId>>,
+    /// Whether connections are wanted.
+    pub(crate) online: watch::Receiver<bool>,
     pub(crate) trust: Arc<TrustSet>,
 }
 
@@ -181,6 +183,12 @@ impl Core {
     fn on_connected(&mut self, connected: Connected) {
         let Connected { sender, handle, answer } = connected;
         let peer = ReplicaId(handle.peer().0);
+        if let Some(reason) = self.unwanted(&peer) {
+            handle.close(CloseCode::NORMAL, reason);
+            // A receiver that is gone has given up on the connection, which is closed either way.
+            let _ = answer.send(None);
+            return;
+        }
         let existing = self.sinks.iter().find(|(_, sink)| sink.peer == peer).map(|(session, _)| *session);
         if let Some(existing) = existing {
             let local = PeerKey(self.engine.replica().0);
@@ -202,6 +210,16 @@ impl Core {
         // When nobody takes the number, the connection's task is gone and its close follows by the handle.
         let _ = answer.send(Some(session));
         self.input(Input::SessionOpened { session, peer });
+    }
+
+    /// Why there is to be no session with a peer now.
+    fn unwanted(&self, peer: &ReplicaId) -> Option<&'static str> {
+        // Established before the network was told to go offline, and heard of after the sessions were ended.
+        if !*self.signals.online.borrow() {
+            return Some("this replica is offline for now");
+        }
+        // A copy of this data directory, or this very replica: it has the same key and the same name.
+        (*peer == self.engine.replica()).then_some("a replica has no session with itself")
     }
 
     fn end_session(&mut self, session: SessionId, code: CloseCode, reason: &str) {

@@ -17,6 +17,10 @@ use crate::core::{Connected, Event, TrustSet, fresh};
 /// A connection that lasted this long was a good one: the next dial starts over with short waits.
 const SETTLED_AFTER: std::time::Duration = std::time::Duration::from_secs(1);
 
+/// How long closing waits for peers to be told. The word goes out at once; QUIC only repeats it to a peer that
+/// did not hear it, and for a dial that nobody answered it would do so for seconds.
+const CLOSING_TIME_MAX: std::time::Duration = std::time::Duration::from_secs(1);
+
 /// The network side of a replica. Every task it starts ends when `stop` turns true.
 pub(crate) struct Network {
     identity: Identity,
@@ -46,9 +50,8 @@ impl Network {
         config: TransportConfig,
         events: mpsc::WeakSender<Event>,
         connected: watch::Receiver<BTreeSet<ReplicaId>>,
-        stop: watch::Receiver<bool>,
+        (online, stop): (watch::Sender<bool>, watch::Receiver<bool>),
     ) -> Arc<Self> {
-        let (online, _) = watch::channel(true);
         Arc::new(Self { identity, trust, config, events, connected, online, stop, state: Mutex::default() })
     }
 
@@ -120,8 +123,12 @@ impl Network {
         state.tasks.push(task);
     }
 
-    /// Keeps a connection to a peer for as long as the replica lives.
+    /// Keeps a connection to a peer for as long as the replica lives. Without an address, or to this very
+    /// replica, there is none to keep.
     pub(crate) fn dial(self: &Arc<Self>, peer: ReplicaId, addresses: Vec<SocketAddr>) {
+        if addresses.is_empty() || peer.0 == self.identity.public().0 {
+            return;
+        }
         let mut state = self.state();
         if let Some(known) = state.dialed.get(&peer) {
             known.send_replace(addresses);
@@ -147,7 +154,7 @@ impl Network {
                 return;
             }
             let known = addresses.borrow_and_update().clone();
-            let Some(addr) = known.get(attempt % known.len().max(1)).copied() else { return };
+            let addr = known[attempt % known.len()];
             attempt += 1;
             let dialed = tokio::select! {
                 biased;
@@ -265,9 +272,13 @@ impl Network {
         for endpoint in &endpoints {
             endpoint.close(CloseCode::SHUTTING_DOWN, "this replica is shutting down");
         }
-        for endpoint in &endpoints {
-            endpoint.wait_idle().await;
-        }
+        let told = async {
+            for endpoint in &endpoints {
+                endpoint.wait_idle().await;
+            }
+        };
+        // Who was not told by then finds out by silence.
+        let _ = tokio::time::timeout(CLOSING_TIME_MAX, told).await;
         for task in tasks {
             // A task that panicked has logged it and holds nothing any more.
             let _ = task.await;

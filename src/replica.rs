@@ -45,11 +45,13 @@ pub(crate) struct Shared {
     pub(crate) id: ReplicaId,
     pub(crate) events: mpsc::Sender<Event>,
     pub(crate) reader: Reader,
-    pub(crate) notices: broadcast::Sender<Arc<Notice>>,
+    /// Weak, so that watchers learn of the core's end.
+    pub(crate) notices: broadcast::WeakSender<Arc<Notice>>,
     pub(crate) network: Arc<Network>,
     connected: watch::Receiver<BTreeSet<ReplicaId>>,
     stop: watch::Sender<bool>,
-    threads: std::sync::Mutex<Vec<thread::JoinHandle<()>>>,
+    /// Locked by whoever waits for them to end.
+    threads: tokio::sync::Mutex<Vec<thread::JoinHandle<()>>>,
 }
 
 impl Drop for Shared {
@@ -87,10 +89,16 @@ impl Replica {
         let (events, inputs) = mpsc::channel(EVENTS_MAX);
         let (stop, stopped) = watch::channel(false);
         let (connected_sender, connected) = watch::channel(BTreeSet::new());
-        let (notices, _) = broadcast::channel(NOTICES_MAX);
+        let (online_sender, online) = watch::channel(true);
+        let (notices_sender, _) = broadcast::channel(NOTICES_MAX);
+        let notices = notices_sender.downgrade();
         let trust = Arc::new(TrustSet::default());
-        let signals =
-            Signals { notices: notices.clone(), connected: connected_sender, trust: Arc::clone(&trust) };
+        let signals = Signals {
+            notices: notices_sender,
+            connected: connected_sender,
+            online,
+            trust: Arc::clone(&trust),
+        };
         let (sync_requests, sync_inputs) = std_mpsc::sync_channel(1);
         let core = Core::new(engine, store, signals, sync_requests);
         let weak = events.downgrade();
@@ -100,8 +108,9 @@ impl Replica {
         let core_stop = stopped.clone();
         let running = spawn("comity-core", move || runtime.block_on(core.run(inputs, core_stop)))?;
         let weak = events.downgrade();
-        let network = Network::new(identity, trust, options.transport, weak, connected.clone(), stopped);
-        let threads = std::sync::Mutex::new(vec![running, syncing]);
+        let switches = (online_sender, stopped);
+        let network = Network::new(identity, trust, options.transport, weak, connected.clone(), switches);
+        let threads = tokio::sync::Mutex::new(vec![running, syncing]);
         let shared = Shared { id, events, reader, notices, network, connected, stop, threads };
         let replica = Self { shared: Arc::new(shared) };
         if !options.stay_offline {
@@ -267,12 +276,11 @@ impl Replica {
         let _ = self.request(Command::Flush).await;
         self.shared.stop.send_replace(true);
         self.shared.network.close().await;
-        let threads = {
-            let mut threads = self.shared.threads.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            std::mem::take(&mut *threads)
-        };
+        // Held until they have ended: a second shutdown returns no sooner than the first.
+        let mut threads = self.shared.threads.lock().await;
+        let ending = std::mem::take(&mut *threads);
         let joined = tokio::task::spawn_blocking(move || {
-            for thread in threads {
+            for thread in ending {
                 // A thread that panicked has said so on its way out.
                 let _ = thread.join();
             }

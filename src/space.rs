@@ -140,7 +140,7 @@ impl Space {
 
     /// Change sets as they become visible, from now on.
     pub fn watch(&self) -> Watch {
-        Watch::new(self.replica.shared.notices.subscribe(), self.id)
+        Watch::new(&self.replica.shared.notices, self.id)
     }
 
     /// The report on this space.

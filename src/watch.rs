@@ -16,7 +16,12 @@ pub struct Watch {
 }
 
 impl Watch {
-    pub(crate) fn new(notices: broadcast::Receiver<Arc<Notice>>, space: SpaceId) -> Self {
+    pub(crate) fn new(notices: &broadcast::WeakSender<Arc<Notice>>, space: SpaceId) -> Self {
+        let notices = match notices.upgrade() {
+            Some(notices) => notices.subscribe(),
+            // Nothing will come any more, and the watcher is told so.
+            None => broadcast::channel(1).1,
+        };
         Self { notices, space }
     }
 

@@ -1,9 +1,9 @@
 //! Who waits for what: local syncs, acknowledgements by other replicas, tokens.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use comity_crdts::{Frontier, LaneId, SpaceId};
+use comity_crdts::{Frontier, LaneId, OriginId, SpaceId};
 
 use crate::engine::{Engine, Timer, WriteOptions};
 use crate::io::{Acknowledgement, CommandError, Durability, Now, Reply, RequestId};
@@ -34,24 +34,60 @@ enum Local {
 struct TokenWait {
     request: RequestId,
     token: Token,
+    deadline: Duration,
 }
+
+/// Where a write stands in its lane.
+type Place = (SpaceId, LaneId, u64);
 
 /// Everything that is awaited.
 #[derive(Default)]
 pub(crate) struct Waits {
     local: VecDeque<(Position, Local)>,
-    remote: Vec<Write>,
-    tokens: Vec<TokenWait>,
+    remote: BTreeMap<Place, Write>,
+    places: BTreeMap<RequestId, Place>,
+    tokens: BTreeMap<SpaceId, Vec<TokenWait>>,
+    token_spaces: BTreeMap<RequestId, SpaceId>,
+    /// How many writes of a lane wait for other replicas, synced here or not.
+    awaited: BTreeMap<LaneId, usize>,
 }
 
 impl Waits {
-    /// Whether a write in `lane` waits for another replica.
+    /// Whether a write in `lane` waits for another replica. O(log n).
     pub(crate) fn awaits(&self, lane: &LaneId) -> bool {
-        let unsynced = self.local.iter().filter_map(|(_, local)| match local {
-            Local::Write(write) if write.durability != Durability::Local => Some(write),
-            _ => None,
-        });
-        self.remote.iter().chain(unsynced).any(|write| write.place.is_some_and(|(own, _)| own == *lane))
+        self.awaited.contains_key(lane)
+    }
+
+    fn count(&mut self, write: &Write) {
+        if let Some((lane, _)) = write.place.filter(|_| write.durability != Durability::Local) {
+            *self.awaited.entry(lane).or_insert(0) += 1;
+        }
+    }
+
+    /// The write is answered.
+    fn discount(&mut self, write: &Write) {
+        let Some((lane, _)) = write.place.filter(|_| write.durability != Durability::Local) else { return };
+        if let Some(count) = self.awaited.get_mut(&lane) {
+            *count -= 1;
+            if *count == 0 {
+                self.awaited.remove(&lane);
+            }
+        }
+    }
+
+    fn take_remote(&mut self, request: RequestId) -> Option<Write> {
+        self.places.remove(&request).and_then(|place| self.remote.remove(&place))
+    }
+
+    fn take_token(&mut self, request: RequestId) -> Option<TokenWait> {
+        let space = self.token_spaces.remove(&request)?;
+        let waits = self.tokens.get_mut(&space)?;
+        let index = waits.iter().position(|wait| wait.request == request)?;
+        let wait = waits.swap_remove(index);
+        if waits.is_empty() {
+            self.tokens.remove(&space);
+        }
+        Some(wait)
     }
 }
 
@@ -81,8 +117,9 @@ impl Engine {
     ) {
         let frontier = self.spaces.get(&space).map(|space| space.frontier.clone()).unwrap_or_default();
         let WriteOptions { request, durability, within } = options;
-        let deadline = now.monotonic + within;
+        let deadline = now.monotonic.saturating_add(within);
         let write = Write { request, space, place, frontier, durability, deadline };
+        self.waits.count(&write);
         self.waits.local.push_back((self.committed, Local::Write(write)));
         if self.synced >= self.committed {
             self.resolve_synced(now);
@@ -105,36 +142,52 @@ impl Engine {
                 None => break,
             }
         }
-        self.resolve_tokens();
     }
 
     fn resolve_write(&mut self, now: &Now, write: Write) {
-        let Some(space) = self.spaces.get(&write.space) else { return };
-        let (reached, acknowledgement) = acknowledged(space, &write);
-        if reached || write.deadline <= now.monotonic {
-            return self.reply(write.request, Ok(Reply::Acknowledged(acknowledgement)));
+        let answer = self.spaces.get(&write.space).map(|space| acknowledged(space, &write));
+        let Some((reached, acknowledgement)) = answer else { return };
+        match write.place.filter(|_| !reached && write.deadline > now.monotonic) {
+            None => {
+                self.waits.discount(&write);
+                self.reply(write.request, Ok(Reply::Acknowledged(acknowledgement)));
+            }
+            Some((lane, lsn)) => {
+                let place = (write.space, lane, lsn);
+                self.timers.insert((write.deadline, Timer::Wait(write.request)));
+                self.waits.places.insert(write.request, place);
+                self.waits.remote.insert(place, write);
+            }
         }
-        self.timers.insert((write.deadline, Timer::Wait(write.request)));
-        self.waits.remote.push(write);
     }
 
-    /// A peer reported what it holds durably.
+    /// A peer reported what it holds durably. O(writes that it may have decided).
     pub(crate) fn resolve_remote(&mut self, space_id: SpaceId) {
         let Some(space) = self.spaces.get(&space_id) else { return };
+        let remote = &self.waits.remote;
         let mut answers = Vec::new();
-        self.waits.remote.retain(|write| {
-            if write.space != space_id {
-                return true;
-            }
-            let (reached, acknowledgement) = acknowledged(space, write);
-            if reached {
-                answers.push((write.request, acknowledgement));
-            }
-            !reached
-        });
-        for (request, acknowledgement) in answers {
-            self.reply(request, Ok(Reply::Acknowledged(acknowledgement)));
+        let mut lane = OriginId([0; 16]);
+        let end = (space_id, OriginId([0xff; 16]), u64::MAX);
+        // Few lanes: the one written to, and those that were given up since.
+        while let Some(((_, next, _), _)) = remote.range((space_id, lane, u64::MAX)..=end).next() {
+            lane = *next;
+            let of_lane = remote.range((space_id, lane, 0)..=(space_id, lane, u64::MAX));
+            let known = of_lane.map(|(_, write)| (write.request, acknowledged(space, write)));
+            // What nobody has yet, nobody has more of.
+            let known = known.take_while(|(_, (_, acknowledgement))| acknowledgement.remote > 0);
+            let reached = known.filter(|(_, (reached, _))| *reached);
+            answers.extend(reached.map(|(request, (_, acknowledgement))| (request, acknowledgement)));
         }
+        for (request, acknowledgement) in answers {
+            self.answer_remote(request, acknowledgement);
+        }
+    }
+
+    fn answer_remote(&mut self, request: RequestId, acknowledgement: Acknowledgement) {
+        let Some(write) = self.waits.take_remote(request) else { return };
+        self.timers.remove(&(write.deadline, Timer::Wait(request)));
+        self.waits.discount(&write);
+        self.reply(request, Ok(Reply::Acknowledged(acknowledgement)));
     }
 
     pub(crate) fn await_token(
@@ -147,37 +200,35 @@ impl Engine {
         if !self.spaces.contains_key(&token.space) {
             return Err(CommandError::UnknownSpace(token.space));
         }
-        self.timers.insert((now.monotonic + within, Timer::Wait(request)));
-        self.waits.tokens.push(TokenWait { request, token });
-        self.resolve_tokens();
+        let (space, deadline) = (token.space, now.monotonic.saturating_add(within));
+        self.timers.insert((deadline, Timer::Wait(request)));
+        self.waits.token_spaces.insert(request, space);
+        self.waits.tokens.entry(space).or_default().push(TokenWait { request, token, deadline });
+        self.resolve_tokens(space);
         Ok(())
     }
 
-    fn resolve_tokens(&mut self) {
-        let mut reached = Vec::new();
-        let spaces = &self.spaces;
-        self.waits.tokens.retain(|wait| {
-            let here = spaces.get(&wait.token.space).is_some_and(|s| s.durable.covers(&wait.token.frontier));
-            if here {
-                reached.push(wait.request);
+    /// Answers who waits for what is durable in a space now. O(tokens awaited in it).
+    pub(crate) fn resolve_tokens(&mut self, id: SpaceId) {
+        let (Some(space), Some(waits)) = (self.spaces.get(&id), self.waits.tokens.get(&id)) else { return };
+        let here = waits.iter().filter(|wait| space.durable.covers(&wait.token.frontier));
+        for request in here.map(|wait| wait.request).collect::<Vec<_>>() {
+            if let Some(wait) = self.waits.take_token(request) {
+                self.timers.remove(&(wait.deadline, Timer::Wait(request)));
+                self.reply(request, Ok(Reply::Reached));
             }
-            !here
-        });
-        for request in reached {
-            self.reply(request, Ok(Reply::Reached));
         }
     }
 
     /// The time given to a wait is over.
     pub(crate) fn expire_wait(&mut self, request: RequestId) {
-        if let Some(index) = self.waits.remote.iter().position(|write| write.request == request) {
-            let write = self.waits.remote.swap_remove(index);
-            let Some(space) = self.spaces.get(&write.space) else { return };
-            let (_, acknowledgement) = acknowledged(space, &write);
-            return self.reply(request, Ok(Reply::Acknowledged(acknowledgement)));
+        let write = self.waits.places.get(&request).and_then(|place| self.waits.remote.get(place));
+        let space = write.and_then(|write| self.spaces.get(&write.space));
+        if let (Some(write), Some(space)) = (write, space) {
+            let (_, acknowledgement) = acknowledged(space, write);
+            return self.answer_remote(request, acknowledgement);
         }
-        if let Some(index) = self.waits.tokens.iter().position(|wait| wait.request == request) {
-            let wait = self.waits.tokens.swap_remove(index);
+        if let Some(wait) = self.waits.take_token(request) {
             let durable = self.spaces.get(&wait.token.space).map(|space| &space.durable);
             let missing = durable.map_or(0, |durable| wait.token.frontier.distance_from(durable));
             self.reply(request, Err(CommandError::Stale { missing }));
@@ -187,7 +238,13 @@ impl Engine {
     /// A sync failed: whether what waited for it is durable is not known.
     pub(crate) fn fail_waits(&mut self, error: &StoreError) {
         for (_, local) in std::mem::take(&mut self.waits.local) {
-            let (Local::Write(Write { request, .. }) | Local::Facts(request, _)) = local;
+            let request = match local {
+                Local::Facts(request, _) => request,
+                Local::Write(write) => {
+                    self.waits.discount(&write);
+                    write.request
+                }
+            };
             self.reply(request, Err(error.clone().into()));
         }
     }

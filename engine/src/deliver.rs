@@ -6,14 +6,14 @@ use std::collections::BTreeMap;
 use comity_crdts::{Dot, Frontier, LaneId, ObjectAddress, SpaceId};
 
 use crate::apply::{Application, Effects};
-use crate::change::{Body, encode_stored};
+use crate::change::Body;
 use crate::documents::flush;
 use crate::engine::Engine;
-use crate::head::HeadSignature;
 use crate::io::{Applied, Now};
 use crate::keys;
 use crate::limits::{HEAD_SPACING_BYTES, STAGED_BYTES_APPLY};
-use crate::space::{LaneRow, Space, Staged, encode};
+use crate::run::RUN_ENTRIES_MAX;
+use crate::space::{LaneRow, RunHead, Space, Staged, encode};
 use crate::store::{LaneRecord, Store, StoreError};
 use crate::work::Work;
 
@@ -145,7 +145,7 @@ impl Space {
         row.tip = staged.after.clone();
         delivery.frontier.advance(*lane_id, staged.after.lsn);
         delivery.applied += 1;
-        let bytes = encode_stored(&self.id, lane_id, &staged.after.hash, &staged.entry);
+        let bytes = staged.stored.clone();
         work.append(LaneRecord { space: self.id, lane: *lane_id, lsn: staged.after.lsn, bytes });
         let place = [lane_id.0.as_slice(), &staged.after.lsn.to_be_bytes()].concat();
         work.put(keys::apply_log(&self.id, delivery.applied), place);
@@ -175,8 +175,10 @@ impl Space {
             let Some(lane) = self.lanes.get_mut(&lane_id) else { continue };
             lane.row = row;
             for staged in lane.staged.drain(..taken.get(&lane_id).copied().unwrap_or(0)) {
-                lane.staged_bytes -= staged.bytes;
+                lane.staged_bytes -= staged.stored.len();
+                lane.heads.extend(staged.head.map(|head| (staged.after.lsn, head.signature)));
             }
+            self.review.insert(lane_id);
         }
     }
 }
@@ -184,21 +186,16 @@ impl Space {
 /// How far a received stamp may pull the local clock ahead of the wall clock.
 const CLOCK_AHEAD_MS_MAX: u64 = 500;
 
-/// Keeps the newest head of a lane, and older ones about every [`HEAD_SPACING_BYTES`], so that a copy of the
+/// Keeps the newest head of a lane, and older ones as far apart as one run reaches, so that a copy of the
 /// lane can be served in runs of bounded size.
-fn keep_head(
-    work: &mut Work<'_>,
-    space: &SpaceId,
-    lane: &LaneId,
-    row: &mut LaneRow,
-    (signature, bytes): &(HeadSignature, u64),
-) {
-    if row.head > 0 && row.head_bytes + bytes <= HEAD_SPACING_BYTES {
+fn keep_head(work: &mut Work<'_>, space: &SpaceId, lane: &LaneId, row: &mut LaneRow, head: &RunHead) {
+    let (entries, bytes) = (row.head_entries + head.entries, row.head_bytes + head.bytes);
+    if row.head > 0 && bytes <= HEAD_SPACING_BYTES && entries <= RUN_ENTRIES_MAX as u64 {
         work.delete_fact(keys::head(space, lane, row.head));
-        row.head_bytes += bytes;
+        (row.head_entries, row.head_bytes) = (entries, bytes);
     } else {
-        row.head_bytes = *bytes;
+        (row.head_entries, row.head_bytes) = (head.entries, head.bytes);
     }
     row.head = row.tip.lsn;
-    work.put_fact(keys::head(space, lane, row.head), signature.to_vec());
+    work.put_fact(keys::head(space, lane, row.head), head.signature.to_vec());
 }

@@ -17,12 +17,18 @@ pub struct Dictionary {
     origin_refs: BTreeMap<OriginId, u64>,
     objects: Vec<ObjectAddress>,
     object_refs: BTreeMap<ObjectAddress, u64>,
+    spent: bool,
 }
 
 impl Dictionary {
+    /// Makes the writer start a fresh dictionary before its next run.
+    pub(crate) fn spend(&mut self) {
+        self.spent = true;
+    }
+
     /// Whether the writer should start a fresh dictionary before its next run.
     pub(crate) fn is_full(&self) -> bool {
-        self.origins.len() + self.objects.len() >= DICTIONARY_REFERENCES_FRESH
+        self.spent || self.origins.len() + self.objects.len() >= DICTIONARY_REFERENCES_FRESH
     }
 
     pub(crate) fn write_origin(&mut self, origin: &OriginId, out: &mut Writer) {

@@ -4,24 +4,21 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use comity_crdts::limits::SPACE_NAME_BYTES_MAX;
 use comity_crdts::{Frontier, LaneId, Nonce, ReplicaId, SpaceId};
 use ed25519_dalek::SigningKey;
 
 use crate::acks::Waits;
-use crate::apply::Effects;
 use crate::change::LaneOwner;
 use crate::hash::hash;
 use crate::invitations::Invitation;
 use crate::io::{
-    Applied, CloseReason, Command, CommandError, Durability, Input, Notice, Now, Output, Reply, RequestId,
-    SessionId,
+    Applied, CloseReason, CommandError, Durability, Input, Notice, Now, Output, Reply, RequestId, SessionId,
 };
 use crate::keys;
 use crate::limits::SYNC_RETRY;
 use crate::op::Role;
 use crate::session::Session;
-use crate::space::{Founder, Incarnation, InstanceToken, Lane, Space, SpaceRow, decode};
+use crate::space::{Incarnation, InstanceToken, Lane, Space, SpaceRow, decode};
 use crate::store::{Position, StateRead, Store, StoreError};
 use crate::tx::{Finished, Tx, TxError};
 use crate::work::Work;
@@ -89,14 +86,19 @@ pub struct Engine {
     pub(crate) waits: Waits,
     pub(crate) unsynced: VecDeque<Unsynced>,
     pub(crate) timers: BTreeSet<(Duration, Timer)>,
+    /// Spaces with something to apply or parents to choose.
     pub(crate) dirty: BTreeSet<SpaceId>,
+    /// Sessions with something to send in a space.
+    pub(crate) to_serve: BTreeSet<(SpaceId, SessionId)>,
+    /// Spaces that a live session may be open for since.
+    pub(crate) to_open: BTreeSet<(SessionId, SpaceId)>,
     /// Spaces whose staged entries wait for the sync under way.
     pub(crate) postponed: BTreeSet<SpaceId>,
     pub(crate) committed: Position,
     pub(crate) synced: Position,
     pub(crate) sync_in_flight: bool,
     pub(crate) failed: Option<StoreError>,
-    outputs: VecDeque<Output>,
+    pub(crate) outputs: VecDeque<Output>,
 }
 
 impl Engine {
@@ -125,6 +127,8 @@ impl Engine {
             unsynced: VecDeque::new(),
             timers: BTreeSet::new(),
             dirty: BTreeSet::new(),
+            to_serve: BTreeSet::new(),
+            to_open: BTreeSet::new(),
             postponed: BTreeSet::new(),
             committed: Position(0),
             synced: Position(0),
@@ -249,9 +253,13 @@ impl Engine {
         };
         let finished = tx.finish(&self.instance).map_err(TransactError::Tx)?;
         let written = match finished {
-            Some(finished) => Some(
-                self.commit_local(space, finished, store).map_err(|error| TransactError::Tx(error.into()))?,
-            ),
+            Some(finished) => match self.commit_local(space, finished, store) {
+                Ok(place) => Some(place),
+                Err(error) => {
+                    self.on_store_error(now, error.clone());
+                    return Err(TransactError::Tx(error.into()));
+                }
+            },
             None => None,
         };
         self.await_write(now, space, write, written);
@@ -307,7 +315,9 @@ impl Engine {
             let members = crate::read::members(store, &id);
             space.members =
                 members.map_err(|error| crate::rows::damaged("member rows", &error))?.into_iter().collect();
-            space.strangers.clear();
+            space.review.append(&mut space.strangers);
+            let admitted = self.sessions.iter().filter(|(_, session)| space.admits(&session.peer));
+            self.to_open.extend(admitted.map(|(session, _)| (*session, id)));
             self.push(Output::Notify(Notice::TrustChanged));
         }
         Ok(())
@@ -349,11 +359,12 @@ impl Engine {
             Err(error) => return self.on_sync_failed(now, error),
         };
         self.synced = self.synced.max(position);
+        let mut moved = BTreeSet::new();
         while self.unsynced.front().is_some_and(|unsynced| unsynced.position <= position) {
             let Some(unsynced) = self.unsynced.pop_front() else { break };
             if let Some(space) = self.spaces.get_mut(&unsynced.space) {
                 space.durable.merge(&unsynced.frontier);
-                self.dirty.insert(unsynced.space);
+                moved.insert(unsynced.space);
             }
             for event in unsynced.events {
                 self.push(Output::Notify(Notice::Applied(event)));
@@ -361,16 +372,32 @@ impl Engine {
         }
         self.dirty.append(&mut self.postponed);
         self.resolve_synced(now);
+        for id in moved {
+            if let Some(space) = self.spaces.get_mut(&id) {
+                space
+                    .lanes
+                    .iter_mut()
+                    .for_each(|(lane_id, lane)| lane.forget_heads(space.durable.at(lane_id)));
+            }
+            self.resolve_tokens(id);
+            self.serve_all(id);
+        }
     }
 
-    /// A full disk is waited out: what was committed is still in memory. Anything else ends the writing:
-    /// what is on disk is unknown until the store is reopened.
+    /// A sync failed: whether what waited for it is durable is not known.
     fn on_sync_failed(&mut self, now: &Now, error: StoreError) {
         self.fail_waits(&error);
-        if error == StoreError::NoSpace {
+        self.on_store_error(now, error);
+    }
+
+    /// A full or slow disk is waited out: what was committed is still in memory. Anything else ends the
+    /// writing: what is on disk is unknown until the store is reopened.
+    pub(crate) fn on_store_error(&mut self, now: &Now, error: StoreError) {
+        if matches!(error, StoreError::NoSpace | StoreError::Overloaded) {
             self.timers.insert((now.monotonic + SYNC_RETRY, Timer::Sync));
             return;
         }
+        self.fail_waits(&error);
         self.failed = Some(error);
         for session in self.sessions.keys().copied().collect::<Vec<_>>() {
             self.close(session, CloseReason::Storage);
@@ -385,11 +412,17 @@ impl Engine {
             self.timers.pop_first();
             match timer {
                 Timer::Have(session, space) => self.send_have(now, session, space),
-                Timer::Parents(space) => {
-                    self.dirty.insert(space);
+                Timer::Parents(id) => {
+                    if let Some(space) = self.spaces.get_mut(&id) {
+                        space.review_parents();
+                        self.dirty.insert(id);
+                    }
                 }
                 Timer::Wait(request) => self.expire_wait(request),
-                Timer::Sync => self.request_sync(),
+                Timer::Sync => {
+                    self.dirty.append(&mut self.postponed);
+                    self.request_sync();
+                }
             }
         }
     }
@@ -401,25 +434,36 @@ impl Engine {
             return;
         }
         if let Err(error) = self.settle_spaces(now, store) {
-            self.on_sync_failed(now, error);
+            self.on_store_error(now, error);
         }
     }
 
     fn settle_spaces(&mut self, now: &Now, store: &mut dyn Store) -> Result<(), StoreError> {
-        let mut touched = BTreeSet::new();
-        while let Some(space) = self.dirty.pop_first() {
-            touched.insert(space);
-            self.apply_ready(now, space, store)?;
-            self.choose_parents(now, space);
-        }
-        self.request_sync();
-        for space in touched {
-            self.serve_subscribers(now, space, store)?;
-            if cfg!(debug_assertions)
-                && let Some(space) = self.spaces.get(&space)
-            {
-                space.assert_invariants();
+        loop {
+            if let Some(id) = self.dirty.pop_first() {
+                self.settle_space(now, id, store)?;
+            } else if let Some((session, id)) = self.to_open.pop_first() {
+                self.open_space(now, session, id, store)?;
+            } else if let Some((id, session)) = self.to_serve.pop_first() {
+                self.serve(now, session, id, store)?;
+            } else {
+                self.request_sync();
+                return Ok(());
             }
+        }
+    }
+
+    fn settle_space(&mut self, now: &Now, id: SpaceId, store: &mut dyn Store) -> Result<(), StoreError> {
+        if let Err(error) = self.apply_ready(now, id, store) {
+            // After a full disk it is tried again.
+            self.postponed.insert(id);
+            return Err(error);
+        }
+        self.choose_parents(now, id);
+        if cfg!(debug_assertions)
+            && let Some(space) = self.spaces.get(&id)
+        {
+            space.assert_invariants();
         }
         Ok(())
     }
@@ -429,104 +473,6 @@ impl Engine {
             self.on_session_closed(session);
             self.push(Output::CloseSession { session, reason });
         }
-    }
-
-    fn on_command(&mut self, now: &Now, request: RequestId, command: Command, store: &mut dyn Store) {
-        if let Some(error) = self.failed.clone() {
-            return self.reply(request, Err(error.into()));
-        }
-        let result = match command {
-            Command::CreateSpace { name } => self.create_space(now, request, &name, store),
-            Command::JoinSpace { space, inviter, secret } => {
-                self.join_space(now, request, (space, inviter, secret), store)
-            }
-            Command::Invite { space, role, valid_for } => {
-                self.invite(now, request, (space, role, valid_for), store)
-            }
-            Command::RememberPeer { replica, address } => {
-                let mut work = Work::over(store);
-                work.put_fact(keys::peer_address(&replica), address.into_bytes());
-                let batch = work.into_batch();
-                self.commit_facts(now, request, Reply::Remembered, batch, store)
-            }
-            Command::AwaitToken { token, within } => self.await_token(now, request, token, within),
-            Command::Status => {
-                let status = self.status();
-                self.reply(request, Ok(Reply::Status(Box::new(status))));
-                Ok(())
-            }
-        };
-        if let Err(error) = result {
-            self.reply(request, Err(error));
-        }
-    }
-
-    /// Commits a batch without lane entries; the reply waits for its sync.
-    pub(crate) fn commit_facts(
-        &mut self,
-        now: &Now,
-        request: RequestId,
-        reply: Reply,
-        batch: crate::store::Batch,
-        store: &mut dyn Store,
-    ) -> Result<(), CommandError> {
-        self.committed = store.commit(batch)?;
-        self.await_facts(now, request, reply);
-        self.request_sync();
-        Ok(())
-    }
-
-    fn create_space(
-        &mut self,
-        now: &Now,
-        request: RequestId,
-        name: &str,
-        store: &mut dyn Store,
-    ) -> Result<(), CommandError> {
-        if name.is_empty() || name.len() > SPACE_NAME_BYTES_MAX {
-            let (bytes, bytes_max) = (name.len(), SPACE_NAME_BYTES_MAX);
-            return Err(CommandError::SpaceName { name: name.chars().take(24).collect(), bytes, bytes_max });
-        }
-        let founder = Founder { replica: self.replica, nonce: now.fresh };
-        let id = SpaceId::derive(&founder.replica, &founder.nonce);
-        let mut space = Space::new(id, empty_row());
-        let mut work = Work::over(store);
-        let mut effects = Effects::default();
-        space.found(&mut work, &mut effects, founder, name.to_owned());
-        space.progress.digest.0 = effects.digest;
-        space.put_row(&mut work);
-        space.put_progress(&mut work, &space.progress);
-        let batch = work.into_batch();
-        self.commit_facts(now, request, Reply::SpaceCreated(id), batch, store)?;
-        self.spaces.insert(id, space);
-        self.push(Output::Notify(Notice::TrustChanged));
-        Ok(())
-    }
-
-    fn join_space(
-        &mut self,
-        now: &Now,
-        request: RequestId,
-        (id, inviter, secret): (SpaceId, ReplicaId, Option<[u8; 16]>),
-        store: &mut dyn Store,
-    ) -> Result<(), CommandError> {
-        let space = self.spaces.entry(id).or_insert_with(|| Space::new(id, empty_row()));
-        space.row.pinned.insert(inviter);
-        let is_member = space.members.contains_key(&self.replica);
-        if let Some(secret) = secret.filter(|_| !is_member) {
-            space.row.invitation = Some((inviter, secret));
-        }
-        let mut work = Work::over(store);
-        space.put_row(&mut work);
-        let batch = work.into_batch();
-        self.commit_facts(now, request, Reply::Joined(id), batch, store)?;
-        self.push(Output::Notify(Notice::TrustChanged));
-        let sessions: Vec<SessionId> =
-            self.sessions.iter().filter(|(_, s)| s.peer == inviter).map(|(id, _)| *id).collect();
-        for session in sessions {
-            self.open_space(now, session, id, store)?;
-        }
-        Ok(())
     }
 }
 
@@ -539,16 +485,6 @@ pub struct WriteOptions {
     pub durability: Durability,
     /// How long to wait for other replicas.
     pub within: Duration,
-}
-
-fn empty_row() -> SpaceRow {
-    SpaceRow {
-        name: String::new(),
-        founder: None,
-        incarnation: None,
-        pinned: BTreeSet::new(),
-        invitation: None,
-    }
 }
 
 /// The hash under which an invitation's secret is kept.

@@ -109,6 +109,8 @@ pub enum Command {
     },
     /// Report on every space and peer.
     Status,
+    /// Wait until everything committed so far is durable.
+    Flush,
 }
 
 /// The answer to a command or a transaction.
@@ -128,6 +130,8 @@ pub enum Reply {
     Reached,
     /// The report.
     Status(Box<Status>),
+    /// Everything committed before the question is durable.
+    Flushed,
 }
 
 /// How durable a write must be before it is acknowledged.

@@ -9,10 +9,12 @@
 mod acks;
 mod apply;
 mod change;
+mod commands;
 mod deliver;
 mod dictionary;
 mod documents;
 mod engine;
+mod forks;
 mod hash;
 mod head;
 mod invitations;

@@ -7,6 +7,9 @@ use comity_crdts::limits::CHANGE_SET_BYTES_MAX;
 
 /// One frame.
 pub const FRAME_BYTES_MAX: usize = 256 * 1024;
+// Runs, windows and staging count entries in their stored form, which both ends know and which is what
+// an entry costs in memory; the compact form on the wire is never longer by much.
+
 /// Entries are gathered into runs of about this size.
 pub(crate) const RUN_BYTES_TARGET: usize = 64 * 1024;
 /// One run: the largest change set and what surrounds it.
@@ -21,6 +24,8 @@ pub(crate) const SESSION_WINDOW_BYTES: usize = 16 * 1024 * 1024;
 pub(crate) const SESSION_WINDOW_RUNS: usize = 512;
 /// Bytes of one lane that may wait here for their turn: the window, and a run beyond it.
 pub(crate) const STAGED_BYTES_MAX: usize = CATCH_UP_WINDOW_BYTES + 2 * RUN_BYTES_MAX;
+/// Bytes of one lane that may wait here when a subscription is made: the new window comes on top.
+pub(crate) const STAGED_BYTES_SUBSCRIBE: usize = STAGED_BYTES_MAX - CATCH_UP_WINDOW_BYTES - RUN_BYTES_MAX;
 /// Staged bytes that are applied without waiting for the sync under way.
 pub(crate) const STAGED_BYTES_APPLY: usize = 1024 * 1024;
 /// Heads of a lane are kept about this far apart, so that its copies can be served from any of them.
@@ -33,5 +38,7 @@ pub(crate) const HAVE_INTERVAL: Duration = Duration::from_millis(20);
 pub(crate) const GRAFT_AFTER: Duration = Duration::from_millis(150);
 /// How long after a graft the lane's owner is tried again.
 pub(crate) const RETURN_AFTER: Duration = Duration::from_secs(2);
+/// How often the two above double at most while a lane stays behind.
+pub(crate) const GRAFT_DOUBLINGS_MAX: u32 = 6;
 /// A full disk is tried again this often.
 pub(crate) const SYNC_RETRY: Duration = Duration::from_secs(1);

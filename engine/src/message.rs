@@ -1,7 +1,10 @@
 //! The messages two replicas exchange, and their frames. `docs/wire.md` has the tables.
 
-use comity_crdts::{DecodeError, LaneId, Nonce, Reader, ReplicaId, SpaceId, Writer};
+use comity_crdts::{DecodeError, LaneId, Nonce, OriginId, Reader, ReplicaId, SpaceId, Writer};
 use serde::{Deserialize, Serialize};
+
+use crate::hash::Hash;
+use crate::head::HeadSignature;
 
 /// The version spoken. Both sides name the range they speak and use the highest common one.
 pub const PROTOCOL_VERSION: u16 = 1;
@@ -121,6 +124,22 @@ pub struct Have {
     pub lanes: Vec<(LaneRef, u64)>,
 }
 
+/// Evidence: the owner's signature over a lane up to one of its entries. Sent when the receiver seems to hold
+/// something else in the lane; only a signature that contradicts what is held proves it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// The space.
+    pub space: SpaceId,
+    /// The lane.
+    pub lane: LaneId,
+    /// The entry.
+    pub lsn: u64,
+    /// The chain hash after it.
+    pub hash: Hash,
+    /// The signature of the lane's owner.
+    pub signature: HeadSignature,
+}
+
 /// A piece of a run of lane entries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Data<'a> {
@@ -157,6 +176,8 @@ pub enum Message<'a> {
     Data(Data<'a>),
     /// What is held.
     Have(Have),
+    /// Evidence about a lane.
+    Head(Head),
     /// A type this version does not know, marked as safe to skip.
     Skippable(u8),
 }
@@ -169,6 +190,7 @@ const DENIED: u8 = 0x11;
 const SUBSCRIBE: u8 = 0x12;
 const UNSUBSCRIBE: u8 = 0x13;
 const DATA: u8 = 0x14;
+const HEAD: u8 = 0x16;
 const HAVE: u8 = 0x18;
 const SKIPPABLE: u8 = 0x80;
 
@@ -199,6 +221,16 @@ impl<'a> Message<'a> {
                 out.bytes(data.bytes);
                 out.finish()
             }
+            Self::Head(head) => {
+                let mut out = Writer::new();
+                out.u8(HEAD);
+                out.bytes(&head.space.0);
+                out.bytes(&head.lane.0);
+                out.varint(head.lsn);
+                out.bytes(&head.hash.0);
+                out.bytes(&head.signature);
+                out.finish()
+            }
             Self::Skippable(tag) => vec![*tag],
         }
     }
@@ -220,6 +252,14 @@ impl<'a> Message<'a> {
             SUBSCRIBE => decode(body, "Subscribe").map(Self::Subscribe),
             UNSUBSCRIBE => decode(body, "Unsubscribe").map(Self::Unsubscribe),
             HAVE => decode(body, "Have").map(Self::Have),
+            HEAD => {
+                let mut reader = Reader::new(body);
+                let (space, lane) = (SpaceId(reader.array("space")?), OriginId(reader.array("lane")?));
+                let lsn = reader.varint("lane position")?;
+                let (hash, signature) = (Hash(reader.array("chain hash")?), reader.array("signature")?);
+                reader.finish("Head")?;
+                Ok(Self::Head(Head { space, lane, lsn, hash, signature }))
+            }
             DATA => {
                 let mut reader = Reader::new(body);
                 let subscription = reader.varint_max(u64::from(u32::MAX), "subscription")? as u32;

@@ -96,6 +96,17 @@ impl Op {
         }
     }
 
+    /// The bytes of the value or change it carries; 0 for operations of a few bytes.
+    pub(crate) fn value_bytes(&self) -> usize {
+        match self {
+            Self::SetAdd { element: value, .. }
+            | Self::SetRemove { element: value, .. }
+            | Self::RegisterSet { value, .. } => value.to_bytes().len(),
+            Self::DocumentChange(change) => change.bytes().len(),
+            Self::CounterAdd(_) | Self::RegisterReset { .. } | Self::Grant { .. } => 0,
+        }
+    }
+
     /// The canonical form that is hashed: full ids, and a document change by its own hash.
     fn encode_canonical(&self, out: &mut Writer) {
         match self {

@@ -7,9 +7,9 @@ use comity_crdts::{LaneId, SpaceId};
 use crate::engine::{Engine, Timer};
 use crate::hash::Hash;
 use crate::io::{Class, Now, SessionId};
-use crate::limits::{GRAFT_AFTER, RETURN_AFTER};
+use crate::limits::{GRAFT_AFTER, GRAFT_DOUBLINGS_MAX, RETURN_AFTER, STAGED_BYTES_SUBSCRIBE};
 use crate::message::{Message, Subscribe, Unsubscribe};
-use crate::space::{Parent, Space};
+use crate::space::{Lag, Parent, Space};
 
 /// A peer that could be the parent of a lane.
 #[derive(Clone, Copy)]
@@ -22,23 +22,23 @@ struct Candidate {
 impl Space {
     /// A lane moved: it is not stuck.
     pub(crate) fn note_progress(&mut self, lane: LaneId, now: Duration) {
-        if let Some(since) = self.lagging.get_mut(&lane) {
-            *since = now;
+        if let Some(lag) = self.lagging.get_mut(&lane) {
+            lag.since = now;
         }
+    }
+
+    /// Every lane for which time alone can call for another parent is to be considered.
+    pub(crate) fn review_parents(&mut self) {
+        self.review_due = None;
+        self.review.extend(self.parents.keys());
     }
 }
 
 impl Engine {
-    /// Chooses parents for every lane of a space that anyone connected has named.
+    /// Chooses parents for the lanes that something has happened to.
     pub(crate) fn choose_parents(&mut self, now: &Now, id: SpaceId) {
-        let Some(space) = self.spaces.get(&id) else { return };
-        let mut lanes: std::collections::BTreeSet<LaneId> = space.lanes.keys().copied().collect();
-        for session in self.sessions.values().filter(|session| session.is_open(&id)) {
-            lanes.extend(
-                session.spaces.get(&id).into_iter().flat_map(|part| part.peer_have.iter()).map(|(l, _)| l),
-            );
-        }
-        for lane in lanes {
+        let Some(space) = self.spaces.get_mut(&id) else { return };
+        for lane in std::mem::take(&mut space.review) {
             self.choose_parent(now, id, lane);
         }
     }
@@ -52,29 +52,33 @@ impl Engine {
             return;
         }
         let have = lane.map_or(0, |lane| lane.staged_tip().lsn);
-        let best = candidates.iter().filter(|c| c.has >= have).max_by_key(|c| (c.is_owner, c.has)).copied();
+        let staged_bytes = lane.map_or(0, |lane| lane.staged_bytes);
+        let is_waiting = lane.is_some_and(|lane| !lane.staged.is_empty());
         let Some(parent) = space.parents.get(&lane_id).copied() else {
-            if let Some(best) = best {
+            space.lagging.remove(&lane_id);
+            let best = candidates.iter().filter(|c| c.has >= have).max_by_key(|c| (c.is_owner, c.has));
+            if let Some(best) = best.filter(|_| staged_bytes <= STAGED_BYTES_SUBSCRIBE) {
                 self.subscribe(now, id, lane_id, best.session);
             }
             return;
         };
-        let owner = candidates.iter().find(|c| c.is_owner && c.has >= have).copied();
-        let from_owner = candidates.iter().any(|c| c.is_owner && c.session == parent.session);
-        let Some(ahead) = candidates.iter().filter(|c| c.has > have).max_by_key(|c| c.has).copied() else {
+        if is_waiting {
+            // The parent has done its part; what is missing comes in another lane.
+            return space.note_progress(lane_id, now.monotonic);
+        }
+        let ahead = candidates.iter().filter(|c| c.has > have);
+        let Some(ahead) = ahead.filter(|c| c.session != parent.session).max_by_key(|c| c.has).copied() else {
             space.lagging.remove(&lane_id);
-            return self.return_to_owner(now, (id, lane_id), owner.filter(|_| !from_owner), parent);
+            return self.return_to_owner(now, (id, lane_id), &candidates, (parent, have));
         };
-        let since = *space.lagging.entry(lane_id).or_insert(now.monotonic);
-        let due = since + GRAFT_AFTER;
-        if ahead.session != parent.session && due <= now.monotonic {
-            space.lagging.insert(lane_id, now.monotonic);
+        let lag = space.lagging.entry(lane_id).or_insert(Lag { since: now.monotonic, grafts: 0 });
+        let due = lag.since + GRAFT_AFTER * (1 << lag.grafts);
+        if due <= now.monotonic {
+            *lag = Lag { since: now.monotonic, grafts: GRAFT_DOUBLINGS_MAX.min(lag.grafts + 1) };
             return self.move_lane(now, id, lane_id, ahead.session);
         }
-        if ahead.session != parent.session {
-            self.timers.insert((due, Timer::Parents(id)));
-        }
-        self.return_to_owner(now, (id, lane_id), owner.filter(|_| !from_owner), parent);
+        self.review_at(id, due);
+        self.return_to_owner(now, (id, lane_id), &candidates, (parent, have));
     }
 
     /// Goes back to the owner once the present parent has been used for a while.
@@ -82,27 +86,41 @@ impl Engine {
         &mut self,
         now: &Now,
         (id, lane): (SpaceId, LaneId),
-        owner: Option<Candidate>,
-        parent: Parent,
+        candidates: &[Candidate],
+        (parent, have): (Parent, u64),
     ) {
-        let Some(owner) = owner else { return };
-        let due = parent.since + RETURN_AFTER;
+        let mut owners = candidates.iter().filter(|candidate| candidate.is_owner);
+        if owners.clone().any(|owner| owner.session == parent.session) {
+            return;
+        }
+        let Some(owner) = owners.find(|owner| owner.has >= have).copied() else { return };
+        let lag = self.spaces.get(&id).and_then(|space| space.lagging.get(&lane));
+        let due = parent.since + RETURN_AFTER * (1 << lag.map_or(0, |lag| lag.grafts));
         if due <= now.monotonic {
             return self.move_lane(now, id, lane, owner.session);
         }
-        self.timers.insert((due, Timer::Parents(id)));
+        self.review_at(id, due);
+    }
+
+    /// One timer per space: when it is due, every parent is considered again.
+    fn review_at(&mut self, id: SpaceId, due: Duration) {
+        let Some(space) = self.spaces.get_mut(&id) else { return };
+        if space.review_due.is_none_or(|planned| due < planned) {
+            space.review_due = Some(due);
+            self.timers.insert((due, Timer::Parents(id)));
+        }
     }
 
     fn candidates(&self, id: SpaceId, lane_id: LaneId) -> Vec<Candidate> {
-        let owner =
-            self.spaces.get(&id).and_then(|s| s.lanes.get(&lane_id)).map(|lane| lane.row.owner.replica);
-        let open = self.sessions.iter().filter(|(_, session)| session.is_open(&id));
-        open.filter_map(|(session_id, session)| {
+        let Some(space) = self.spaces.get(&id) else { return Vec::new() };
+        let owner = space.lanes.get(&lane_id).map(|lane| lane.row.owner.replica);
+        let candidate = |session_id: &SessionId| {
+            let session = self.sessions.get(session_id)?;
             let has = session.spaces.get(&id)?.peer_have.at(&lane_id);
             let is_owner = owner == Some(session.peer);
             (has > 0 || is_owner).then_some(Candidate { session: *session_id, is_owner, has })
-        })
-        .collect()
+        };
+        space.sessions.iter().filter_map(candidate).collect()
     }
 
     fn move_lane(&mut self, now: &Now, id: SpaceId, lane: LaneId, to: SessionId) {

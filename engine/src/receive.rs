@@ -11,8 +11,8 @@ use crate::message::{
     Data, Denied, Genesis, Have, Hello, Join, LaneRef, Message, Open, PROTOCOL_VERSION, Subscribe,
     Unsubscribe,
 };
-use crate::run::{CheckedRun, RunError, decode_run};
-use crate::space::{Founder, Lane, Staged};
+use crate::run::{CheckedRun, RunError, check_run};
+use crate::space::{Founder, Lane, RunHead, Staged};
 use crate::status::Freeze;
 use crate::store::{Store, StoreError};
 use crate::tx::TxError;
@@ -49,8 +49,9 @@ impl Engine {
             Ok(()) => {}
             Err(Refusal::Close(reason)) => self.close(session, reason),
             Err(Refusal::Store(error)) => {
-                self.failed = Some(error);
+                // What the message asked for is lost; the next session asks again.
                 self.close(session, CloseReason::Storage);
+                self.on_store_error(now, error);
             }
         }
     }
@@ -67,26 +68,21 @@ impl Engine {
             Message::Hello(hello) if !greeted => self.on_hello(session, &hello),
             Message::Skippable(_) => Ok(()),
             // Data may overtake the greeting, because streams are not ordered among themselves, but only data
-            // of a subscription, which was made after it.
+            // of a subscription, which the peer received with this side's greeting.
+            Message::Data(data) => self.on_data(now, session, &data, store),
             _ if !greeted => Err(CloseReason::Unexpected.into()),
             Message::Hello(_) => Err(CloseReason::Unexpected.into()),
             Message::Join(join) => self.on_join(now, session, &join, store),
             Message::Open(open) => self.on_open(now, session, open, store),
             Message::Genesis(genesis) => self.on_genesis(session, genesis, store),
             Message::Denied(Denied { space }) => {
-                if let Some(held) = self.sessions.get(&session) {
-                    let peer = held.peer;
-                    self.push(Output::Notify(Notice::Denied { space, peer }));
-                }
+                self.on_denied(session, space);
                 Ok(())
             }
             Message::Subscribe(subscribe) => self.on_subscribe(session, &subscribe, store),
-            Message::Unsubscribe(unsubscribe) => {
-                self.on_unsubscribe(session, &unsubscribe);
-                Ok(())
-            }
-            Message::Data(data) => self.on_data(now, session, &data, store),
-            Message::Have(have) => self.on_have(session, &have),
+            Message::Unsubscribe(unsubscribe) => Ok(self.on_unsubscribe(session, &unsubscribe, store)?),
+            Message::Have(have) => self.on_have(session, &have, store),
+            Message::Head(head) => self.on_head(session, &head, store),
         }
     }
 
@@ -154,8 +150,9 @@ impl Engine {
             self.send(session_id, Class::Control, &Message::Genesis(genesis));
         }
         self.open_space(now, session_id, open.space, store)?;
+        self.note_open(session_id, open.space);
         for lane in &open.lanes {
-            self.compare_lane(open.space, (lane.lane, lane.lsn, lane.hash), store)?;
+            self.compare_lane(session_id, open.space, lane, store)?;
         }
         for lane in open.lanes {
             if let Some(subscription) = lane.subscription {
@@ -165,71 +162,25 @@ impl Engine {
             }
         }
         self.resolve_remote(open.space);
-        self.dirty.insert(open.space);
         Ok(())
     }
 
-    /// Compares a lane with what a peer says of it: a different hash under the same number freezes it, and
-    /// an own lane in which the peer has more than we do was rolled back here.
-    fn compare_lane(
-        &mut self,
-        id: SpaceId,
-        (lane_id, lsn, hash): (LaneId, u64, [u8; 8]),
-        store: &mut dyn Store,
-    ) -> Result<(), Refusal> {
-        let Some(space) = self.spaces.get_mut(&id) else { return Ok(()) };
-        let Some(lane) = space.lanes.get(&lane_id) else { return Ok(()) };
-        if lsn == 0 || lane.row.frozen.is_some() {
-            return Ok(());
+    /// The peer will not serve a space: it is as if it had not been opened, until the peer opens it or there
+    /// is another invitation to present.
+    fn on_denied(&mut self, session_id: SessionId, id: SpaceId) {
+        let Some(session) = self.sessions.get_mut(&session_id) else { return };
+        let peer = session.peer;
+        let denied = session.spaces.get_mut(&id).filter(|part| part.opened_by_us && !part.opened_by_peer);
+        let Some(part) = denied else { return };
+        part.opened_by_us = false;
+        let presented = part.join_sent.take();
+        session.incoming.retain(|_, incoming| incoming.space != id);
+        self.forget_session(session_id, id);
+        let invitation = self.spaces.get(&id).and_then(|space| space.row.invitation);
+        if invitation.is_some_and(|(inviter, secret)| inviter == peer && Some(secret) != presented) {
+            self.to_open.insert((session_id, id));
         }
-        if lsn <= lane.row.tip.lsn {
-            let ours = self.lane_hash(id, lane_id, lsn, store)?;
-            if ours.is_some_and(|ours| ours.prefix() != hash) {
-                self.freeze(id, lane_id, Freeze::Fork { lsn }, store)?;
-            }
-        } else if space.own_lane() == Some(lane_id) {
-            space.incarnation = None;
-            space.row.incarnation = None;
-            let mut work = Work::over(store);
-            space.put_row(&mut work);
-            let batch = work.into_batch();
-            self.committed = store.commit(batch)?;
-            self.request_sync();
-        }
-        Ok(())
-    }
-
-    /// Stops following a lane, durably. The own lane is left for a fresh incarnation.
-    pub(crate) fn freeze(
-        &mut self,
-        id: SpaceId,
-        lane_id: LaneId,
-        why: Freeze,
-        store: &mut dyn Store,
-    ) -> Result<(), StoreError> {
-        let Some(space) = self.spaces.get_mut(&id) else { return Ok(()) };
-        if space.own_lane() == Some(lane_id) {
-            space.incarnation = None;
-        }
-        let Some(lane) = space.lanes.get_mut(&lane_id) else { return Ok(()) };
-        lane.row.frozen = Some(why.clone());
-        lane.drop_staged();
-        let mut work = Work::over(store);
-        work.put_fact(crate::keys::lane(&id, &lane_id), crate::space::encode(&lane.row));
-        let batch = work.into_batch();
-        self.committed = store.commit(batch)?;
-        self.drop_parent(id, lane_id);
-        for session in self.sessions.values_mut() {
-            let of_lane =
-                |(_, out): &(&u32, &crate::session::Outgoing)| out.space == id && out.lane == lane_id;
-            let ended: Vec<u32> = session.outgoing.iter().filter(of_lane).map(|(sub, _)| *sub).collect();
-            for subscription in ended {
-                session.end_outgoing(subscription);
-            }
-        }
-        self.push(Output::Notify(Notice::Frozen { space: id, lane: lane_id, why }));
-        self.request_sync();
-        Ok(())
+        self.push(Output::Notify(Notice::Denied { space: id, peer }));
     }
 
     fn on_genesis(
@@ -254,7 +205,7 @@ impl Engine {
         space.progress.digest.0 = space.progress.digest.0.wrapping_add(effects.digest);
         space.put_row(&mut work);
         space.put_progress(&mut work, &space.progress);
-        space.strangers.clear();
+        space.review.append(&mut space.strangers);
         let batch = work.into_batch();
         self.committed = store.commit(batch)?;
         self.request_sync();
@@ -263,14 +214,20 @@ impl Engine {
         Ok(())
     }
 
-    fn on_unsubscribe(&mut self, session_id: SessionId, message: &Unsubscribe) {
-        let Some(session) = self.sessions.get_mut(&session_id) else { return };
+    fn on_unsubscribe(
+        &mut self,
+        session_id: SessionId,
+        message: &Unsubscribe,
+        store: &mut dyn Store,
+    ) -> Result<(), StoreError> {
+        let Some(session) = self.sessions.get_mut(&session_id) else { return Ok(()) };
         if !message.refused {
             // The lane's position is news again for this peer.
             if let Some(ended) = session.outgoing.get(&message.subscription) {
-                self.dirty.insert(ended.space);
+                self.to_serve.insert((ended.space, session_id));
             }
-            return session.end_outgoing(message.subscription);
+            session.end_outgoing(message.subscription);
+            return Ok(());
         }
         if let Some(incoming) = session.incoming.remove(&message.subscription)
             && let Some(space) = self.spaces.get_mut(&incoming.space)
@@ -280,20 +237,31 @@ impl Engine {
                 space.parents.remove(&incoming.lane);
             }
             // What the peer said it has, it cannot serve; another Have brings it back into consideration.
+            let mut said = 0;
             if let Some(part) = session.spaces.get_mut(&incoming.space) {
+                said = part.peer_have.at(&incoming.lane);
                 let others = part.peer_have.iter().filter(|(lane, _)| *lane != incoming.lane);
                 part.peer_have = others.collect::<Frontier>();
             }
+            let durable = space.durable.at(&incoming.lane);
+            space.review.insert(incoming.lane);
             self.dirty.insert(incoming.space);
+            if said >= durable {
+                // It has as much and yet does not go on from there.
+                self.send_head(session_id, incoming.space, incoming.lane, durable, store)?;
+            }
         }
+        Ok(())
     }
 
-    fn on_have(&mut self, session_id: SessionId, have: &Have) -> Result<(), Refusal> {
+    fn on_have(&mut self, session_id: SessionId, have: &Have, store: &mut dyn Store) -> Result<(), Refusal> {
         let Some(session) = self.sessions.get_mut(&session_id) else { return Ok(()) };
         let Some(id) = session.peer_refs.get(&have.space_ref).copied() else {
             return Err(CloseReason::Unexpected.into());
         };
+        let Some(space) = self.spaces.get_mut(&id) else { return Ok(()) };
         let peer = session.peer;
+        let mut own = 0;
         for (lane, lsn) in &have.lanes {
             let part = session.space_mut(&id);
             let lane = match lane {
@@ -309,12 +277,19 @@ impl Engine {
             }
             part.peer_have.advance(lane, *lsn);
             session.acknowledge(&id, &lane, *lsn);
-            if let Some(space) = self.spaces.get_mut(&id) {
-                space.peer_durable.entry(peer).or_default().advance(lane, *lsn);
+            space.peer_durable.entry(peer).or_default().advance(lane, *lsn);
+            space.review.insert(lane);
+            if space.own_lane() == Some(lane) {
+                own = own.max(*lsn);
             }
+        }
+        let written = space.own_lane().map_or(0, |own| space.frontier.at(&own));
+        if own > written {
+            self.renounce(id, store)?;
         }
         self.resolve_remote(id);
         self.dirty.insert(id);
+        self.to_serve.insert((id, session_id));
         Ok(())
     }
 
@@ -357,16 +332,16 @@ impl Engine {
         if first != before.lsn + 1 {
             return Err(CloseReason::LaneOrder.into());
         }
-        let run = decode_run(&id, &lane_id, owner, before, &mut incoming.dictionary, bytes);
+        let run = check_run(&id, &lane_id, owner, before, &mut incoming.dictionary, bytes);
         let run = run.map_err(|error| match error {
             RunError::Decode(_) => CloseReason::Malformed,
             RunError::Signature | RunError::Owner => CloseReason::Signature,
         })?;
-        if let (Some(part), Some((_, last))) = (session.spaces.get_mut(&id), run.entries.last()) {
+        if let (Some(part), Some((_, last))) = (session.spaces.get_mut(&id), run.0.entries.last()) {
             part.have_awaited |= data.awaited;
             part.peer_have.advance(lane_id, last.lsn);
         }
-        self.stage(now, session_id, (id, lane_id), run, bytes.len(), store)
+        self.stage(now, session_id, (id, lane_id), run, store)
     }
 
     /// Keeps a checked run until its entries' turn comes.
@@ -375,12 +350,15 @@ impl Engine {
         now: &Now,
         session: SessionId,
         (id, lane_id): (SpaceId, LaneId),
-        run: CheckedRun,
-        bytes: usize,
+        (run, stored): (CheckedRun, Vec<Vec<u8>>),
         store: &mut dyn Store,
     ) -> Result<(), Refusal> {
         let Some(space) = self.spaces.get_mut(&id) else { return Ok(()) };
         if !space.members.contains_key(&run.owner.replica) {
+            if space.strangers.len() >= LANES_MAX {
+                space.strangers.clear();
+                return Err(CloseReason::TooMany.into());
+            }
             space.strangers.insert(lane_id);
             self.unsubscribe(session, id, lane_id);
             return Ok(());
@@ -392,29 +370,27 @@ impl Engine {
             space.lanes.insert(lane_id, Lane::new(&id, run.owner));
         }
         space.note_progress(lane_id, now.monotonic);
+        space.review.insert(lane_id);
+        self.dirty.insert(id);
         let Some(lane) = space.lanes.get_mut(&lane_id) else { return Ok(()) };
         if lane.row.frozen.is_some() {
             return Ok(());
         }
+        let bytes = stored.iter().map(Vec::len).sum::<usize>();
         if lane.staged_bytes + bytes > STAGED_BYTES_MAX {
             return Err(CloseReason::Window.into());
         }
-        let share = bytes / run.entries.len().max(1);
-        let last = run.entries.len() - 1;
-        let mut broken = None;
-        for (index, (entry, after)) in run.entries.into_iter().enumerate() {
+        let head = RunHead { signature: run.signature, entries: stored.len() as u64, bytes: bytes as u64 };
+        let last = run.entries.last().map_or(0, |(_, tip)| tip.lsn);
+        for ((entry, after), stored) in run.entries.into_iter().zip(stored) {
             if let Err(rule) = check_entry(&lane_id, lane.staged_tip(), &entry) {
-                broken = Some(Freeze::Invalid { lsn: after.lsn, rule: rule.to_owned() });
-                break;
+                let why = Freeze::Invalid { lsn: after.lsn, rule: rule.to_owned() };
+                return Ok(self.freeze(id, lane_id, why, store)?);
             }
-            let head = (index == last).then_some((run.signature, bytes as u64));
-            lane.staged_bytes += share;
-            lane.staged.push_back(Staged { entry, after, head, bytes: share });
+            let head = (after.lsn == last).then_some(head);
+            lane.staged_bytes += stored.len();
+            lane.staged.push_back(Staged { entry, after, stored, head });
         }
-        if let Some(why) = broken {
-            self.freeze(id, lane_id, why, store)?;
-        }
-        self.dirty.insert(id);
         Ok(())
     }
 }

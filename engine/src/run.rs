@@ -1,11 +1,13 @@
 //! Runs: consecutive entries of a lane that end at a signed head, so that a receiver can check all of
 //! them before it keeps any.
 
+use comity_crdts::limits::CHANGE_SET_BYTES_MAX;
 use comity_crdts::{DecodeError, LaneId, Nonce, Reader, ReplicaId, SpaceId, Writer};
 
-use crate::change::{LaneEntry, LaneOwner, LaneTip, decode_entry, encode_entry};
+use crate::change::{LaneEntry, LaneOwner, LaneTip, decode_entry, encode_entry, encode_stored};
 use crate::dictionary::Dictionary;
 use crate::head::{self, HeadSignature};
+use crate::limits::RUN_BYTES_MAX;
 
 /// Entries in one run.
 pub(crate) const RUN_ENTRIES_MAX: usize = 4_096;
@@ -80,6 +82,19 @@ pub fn decode_run(
     dictionary: &mut Dictionary,
     bytes: &[u8],
 ) -> Result<CheckedRun, RunError> {
+    check_run(space, lane, known_owner, before, dictionary, bytes).map(|(run, _)| run)
+}
+
+/// As [`decode_run`], and each entry in its stored form. Names are spelled out there that the run may only
+/// refer to, so the limits on that form are checked entry by entry: a few bytes never become many.
+pub(crate) fn check_run(
+    space: &SpaceId,
+    lane: &LaneId,
+    known_owner: Option<LaneOwner>,
+    before: &LaneTip,
+    dictionary: &mut Dictionary,
+    bytes: &[u8],
+) -> Result<(CheckedRun, Vec<Vec<u8>>), RunError> {
     let mut reader = Reader::new(bytes);
     let flags = reader.u8("run flags")?;
     if flags & !(OWNER | FRESH_DICTIONARY) != 0 {
@@ -97,10 +112,15 @@ pub fn decode_run(
         return Err(DecodeError::Invalid { what: "run", rule: "must hold an entry" }.into());
     }
     let mut entries: Vec<(LaneEntry, LaneTip)> = Vec::new();
+    let mut stored = Vec::new();
+    let mut room = RUN_BYTES_MAX;
     for _ in 0..count {
         let tip = entries.last().map_or(before, |(_, tip)| tip);
         let entry = decode_entry(lane, tip, dictionary, &mut reader)?;
         let after = tip.after(space, &entry);
+        let bytes = encode_stored(space, lane, &after.hash, &entry);
+        room = check_size(bytes.len(), room)?;
+        stored.push(bytes);
         entries.push((entry, after));
     }
     let signature: HeadSignature = reader.array("head signature")?;
@@ -109,7 +129,19 @@ pub fn decode_run(
     if !head::verify(&owner.replica, space, lane, (last.lsn, &last.hash), &signature) {
         return Err(RunError::Signature);
     }
-    Ok(CheckedRun { owner, entries, signature })
+    Ok((CheckedRun { owner, entries, signature }, stored))
+}
+
+/// What is left of `room` after an entry.
+fn check_size(bytes: usize, room: usize) -> Result<usize, DecodeError> {
+    let over = |what, value_max: usize| {
+        let (value, value_max) = (bytes as u64, value_max as u64);
+        DecodeError::OverLimit { what, value, value_max }
+    };
+    if bytes > CHANGE_SET_BYTES_MAX {
+        return Err(over("stored entry", CHANGE_SET_BYTES_MAX));
+    }
+    room.checked_sub(bytes).ok_or(over("stored entries of a run", RUN_BYTES_MAX))
 }
 
 fn decode_owner(

@@ -1,19 +1,19 @@
 //! Sending: greetings, frontiers, runs to subscribers, acknowledgements.
 
+use std::collections::{BTreeMap, VecDeque};
+
 use comity_crdts::limits::LANES_MAX;
 use comity_crdts::{LaneId, ReplicaId, SpaceId};
+use ed25519_dalek::SigningKey;
 
 use crate::change::{Body, LaneEntry, LaneTip, decode_stored};
 use crate::dictionary::Dictionary;
 use crate::engine::{Engine, Timer};
 use crate::hash::Hash;
 use crate::head::{self, HeadSignature};
-use crate::io::{Class, Now, Output, SessionId};
+use crate::io::{Class, CloseReason, Now, Output, SessionId};
 use crate::keys;
-use crate::limits::{
-    CATCH_UP_WINDOW_BYTES, FRAME_BYTES_MAX, HAVE_INTERVAL, LIVE_WINDOW_BYTES, RUN_BYTES_MAX,
-    RUN_BYTES_TARGET, SESSION_WINDOW_BYTES, SESSION_WINDOW_RUNS,
-};
+use crate::limits::{FRAME_BYTES_MAX, HAVE_INTERVAL, RUN_BYTES_TARGET};
 use crate::message::{
     DATA_HEADER_BYTES_MAX, Data, Have, Hello, Join, LaneRef, Message, Open, OpenLane, PROTOCOL_VERSION,
     Subscribe, Unsubscribe,
@@ -21,8 +21,7 @@ use crate::message::{
 use crate::rows::damaged;
 use crate::run::{RUN_ENTRIES_MAX, encode_run};
 use crate::session::{Outgoing, Session};
-use crate::space::Parent;
-use crate::status::Freeze;
+use crate::space::{Lane, Parent};
 use crate::store::{Store, StoreError};
 
 impl Engine {
@@ -38,6 +37,9 @@ impl Engine {
         peer: ReplicaId,
         store: &mut dyn Store,
     ) {
+        if self.failed.is_some() {
+            return self.push(Output::CloseSession { session, reason: CloseReason::Storage });
+        }
         self.sessions.insert(session, Session::new(peer));
         let hello =
             Hello { version_min: PROTOCOL_VERSION, version_max: PROTOCOL_VERSION, wall_ms: now.wall_ms };
@@ -46,8 +48,7 @@ impl Engine {
             self.spaces.values().filter(|space| space.admits(&peer)).map(|space| space.id).collect();
         for space in shared {
             if let Err(error) = self.open_space(now, session, space, store) {
-                self.failed = Some(error);
-                return;
+                return self.on_store_error(now, error);
             }
         }
     }
@@ -55,11 +56,34 @@ impl Engine {
     pub(crate) fn on_session_closed(&mut self, session: SessionId) {
         let Some(ended) = self.sessions.remove(&session) else { return };
         for (id, _) in ended.spaces {
-            if let Some(space) = self.spaces.get_mut(&id) {
-                space.parents.retain(|_, parent| parent.session != session);
-                self.dirty.insert(id);
-            }
+            self.forget_session(session, id);
         }
+    }
+
+    /// Nothing of the space comes over this session any more.
+    pub(crate) fn forget_session(&mut self, session: SessionId, id: SpaceId) {
+        let Some(space) = self.spaces.get_mut(&id) else { return };
+        space.sessions.remove(&session);
+        let lost = space.parents.iter().filter(|(_, parent)| parent.session == session);
+        space.review.extend(lost.map(|(lane, _)| *lane));
+        space.parents.retain(|_, parent| parent.session != session);
+        self.dirty.insert(id);
+    }
+
+    /// Once both sides have opened a space, it is served and its lanes may change parents.
+    pub(crate) fn note_open(&mut self, session_id: SessionId, id: SpaceId) {
+        let (Some(session), Some(space)) = (self.sessions.get(&session_id), self.spaces.get_mut(&id)) else {
+            return;
+        };
+        let Some(part) = session.spaces.get(&id).filter(|part| part.opened_by_us && part.opened_by_peer)
+        else {
+            return;
+        };
+        space.sessions.insert(session_id);
+        space.review.extend(space.lanes.keys());
+        space.review.extend(part.peer_have.iter().map(|(lane, _)| lane));
+        self.dirty.insert(id);
+        self.to_serve.insert((id, session_id));
     }
 
     /// Opens a space on a session: says where this replica stands, and subscribes to every lane that has no
@@ -71,13 +95,17 @@ impl Engine {
         id: SpaceId,
         store: &dyn Store,
     ) -> Result<(), StoreError> {
+        let Some(session) = self.sessions.get_mut(&session_id) else { return Ok(()) };
+        if !self.spaces.contains_key(&id) || session.space_mut(&id).opened_by_us {
+            return Ok(());
+        }
+        for lane in self.lanes_to_move(session_id, id) {
+            self.drop_parent(id, lane);
+        }
         let (Some(session), Some(space)) = (self.sessions.get_mut(&session_id), self.spaces.get_mut(&id))
         else {
             return Ok(());
         };
-        if session.space_mut(&id).opened_by_us {
-            return Ok(());
-        }
         let join = space.row.invitation.filter(|(inviter, _)| *inviter == session.peer);
         let mut lanes = Vec::new();
         for (lane_id, lane) in &space.lanes {
@@ -87,10 +115,7 @@ impl Engine {
             } else {
                 stored_hash(store, &id, lane_id, lsn)?.unwrap_or_else(|| LaneTip::start(&id, lane_id).hash)
             };
-            let wanted = space.own_lane() != Some(*lane_id)
-                && lane.row.frozen.is_none()
-                && lane.staged_tip().lsn == lsn
-                && !space.parents.contains_key(lane_id);
+            let wanted = space.can_follow(lane_id) && !space.parents.contains_key(lane_id);
             let subscription = wanted.then(|| {
                 let subscription = session.subscribe(id, *lane_id);
                 let parent = Parent { session: session_id, subscription, since: now.monotonic };
@@ -103,13 +128,30 @@ impl Engine {
         part.opened_by_us = true;
         part.named_by_us = lanes.iter().map(|lane| lane.lane).collect();
         part.told = space.durable.clone();
+        part.join_sent = join.map(|(_, secret)| secret);
         let (space_ref, needs_genesis) = (part.own_ref, space.row.founder.is_none());
         if let Some((_, secret)) = join {
             self.send(session_id, Class::Control, &Message::Join(Join { space: id, secret }));
         }
         let open = Open { space_ref, space: id, needs_genesis, lanes };
         self.send(session_id, Class::Control, &Message::Open(open));
+        self.note_open(session_id, id);
         Ok(())
+    }
+
+    /// Lanes of the peer that are received from somebody else and can be subscribed to in `Open`.
+    fn lanes_to_move(&self, session_id: SessionId, id: SpaceId) -> Vec<LaneId> {
+        let (Some(session), Some(space)) = (self.sessions.get(&session_id), self.spaces.get(&id)) else {
+            return Vec::new();
+        };
+        let from_owner = |parent: &Parent| {
+            self.sessions.get(&parent.session).is_some_and(|current| current.peer == session.peer)
+        };
+        let moved = space.parents.iter().filter(|(lane, parent)| {
+            let owned = space.lanes.get(lane).is_some_and(|lane| lane.row.owner.replica == session.peer);
+            owned && space.can_follow(lane) && !from_owner(parent)
+        });
+        moved.map(|(lane, _)| *lane).collect()
     }
 
     /// Starts to serve a lane to a peer, from where the peer stands.
@@ -119,7 +161,6 @@ impl Engine {
         subscribe: &Subscribe,
         store: &mut dyn Store,
     ) -> Result<(), crate::receive::Refusal> {
-        use crate::io::CloseReason;
         let Some(session) = self.sessions.get(&session_id) else { return Ok(()) };
         if !session.spaces.get(&subscribe.space).is_some_and(|part| part.opened_by_peer)
             || subscribe.from == 0
@@ -129,13 +170,19 @@ impl Engine {
         if session.outgoing.contains_key(&subscribe.subscription) {
             return Err(CloseReason::Unexpected.into());
         }
-        if session.outgoing.values().filter(|out| out.space == subscribe.space).count() >= LANES_MAX {
+        if session.serving_space(&subscribe.space).count() >= LANES_MAX {
             return Err(CloseReason::TooMany.into());
         }
-        let Some(sent) = self.standing(subscribe, store)? else {
-            let refusal = Unsubscribe { subscription: subscribe.subscription, refused: true };
-            self.send(session_id, Class::Control, &Message::Unsubscribe(refusal));
-            return Ok(());
+        let sent = match self.standing(subscribe, store)? {
+            Standing::At(sent) => sent,
+            refused => {
+                let refusal = Unsubscribe { subscription: subscribe.subscription, refused: true };
+                self.send(session_id, Class::Control, &Message::Unsubscribe(refusal));
+                if let Standing::Elsewhere = refused {
+                    self.send_head(session_id, subscribe.space, subscribe.lane, subscribe.from - 1, store)?;
+                }
+                return Ok(());
+            }
         };
         if let Some(session) = self.sessions.get_mut(&session_id) {
             let outgoing = Outgoing {
@@ -143,37 +190,29 @@ impl Engine {
                 lane: subscribe.lane,
                 dictionary: Dictionary::default(),
                 sent,
-                in_flight: std::collections::VecDeque::new(),
+                in_flight: VecDeque::new(),
                 in_flight_bytes: 0,
                 class: Class::Live,
             };
-            session.outgoing.insert(subscribe.subscription, outgoing);
-            self.dirty.insert(subscribe.space);
+            session.serve(subscribe.subscription, outgoing);
+            self.to_serve.insert((subscribe.space, session_id));
         }
         Ok(())
     }
 
-    /// Where the subscriber stands in the lane, or `None` when this replica cannot serve it from there.
-    fn standing(
-        &mut self,
-        subscribe: &Subscribe,
-        store: &mut dyn Store,
-    ) -> Result<Option<LaneTip>, StoreError> {
+    /// Where the subscriber stands in the lane. A frozen lane is served as far as it goes: other lanes build
+    /// on it.
+    fn standing(&self, subscribe: &Subscribe, store: &dyn Store) -> Result<Standing, StoreError> {
         let (id, lane_id, lsn) = (subscribe.space, subscribe.lane, subscribe.from - 1);
-        let Some(space) = self.spaces.get(&id) else { return Ok(None) };
-        let Some(lane) = space.lanes.get(&lane_id) else { return Ok(None) };
-        if lane.row.frozen.is_some() || lsn > space.durable.at(&lane_id) {
-            return Ok(None);
+        let Some(space) = self.spaces.get(&id) else { return Ok(Standing::Unknown) };
+        if !space.lanes.contains_key(&lane_id) || lsn > space.durable.at(&lane_id) {
+            return Ok(Standing::Unknown);
         }
         if lsn == 0 {
-            return Ok(Some(LaneTip::start(&id, &lane_id)));
+            return Ok(Standing::At(LaneTip::start(&id, &lane_id)));
         }
-        let Some(tip) = stored_tip(store, &id, &lane_id, lsn)? else { return Ok(None) };
-        if tip.hash.prefix() != subscribe.hash {
-            self.freeze(id, lane_id, Freeze::Fork { lsn }, store)?;
-            return Ok(None);
-        }
-        Ok(Some(tip))
+        let Some(tip) = stored_tip(store, &id, &lane_id, lsn)? else { return Ok(Standing::Unknown) };
+        Ok(if tip.hash.prefix() == subscribe.hash { Standing::At(tip) } else { Standing::Elsewhere })
     }
 
     /// The chain hash of a lane after an entry that is applied here.
@@ -191,25 +230,29 @@ impl Engine {
         }
     }
 
-    /// Sends every subscriber of a space what it lacks, as far as windows allow, and tells every peer what
-    /// is held here.
-    pub(crate) fn serve_subscribers(
+    /// What is durable in a space moved: every session is served.
+    pub(crate) fn serve_all(&mut self, id: SpaceId) {
+        if let Some(space) = self.spaces.get(&id) {
+            self.to_serve.extend(space.sessions.iter().map(|session| (id, *session)));
+        }
+    }
+
+    /// Sends a peer what it lacks of the lanes it subscribed to, as far as windows allow, and tells it what
+    /// is held here of the others.
+    pub(crate) fn serve(
         &mut self,
         now: &Now,
+        session_id: SessionId,
         id: SpaceId,
         store: &dyn Store,
     ) -> Result<(), StoreError> {
-        for session_id in self.sessions.keys().copied().collect::<Vec<_>>() {
-            let Some(session) = self.sessions.get(&session_id) else { continue };
-            if !session.is_open(&id) {
-                continue;
-            }
-            let of_space = session.outgoing.iter().filter(|(_, outgoing)| outgoing.space == id);
-            for subscription in of_space.map(|(subscription, _)| *subscription).collect::<Vec<_>>() {
-                while self.send_run(session_id, subscription, store)? {}
-            }
-            self.plan_have(now, session_id, id);
+        let Some(session) = self.sessions.get(&session_id).filter(|session| session.is_open(&id)) else {
+            return Ok(());
+        };
+        for subscription in session.serving_space(&id).collect::<Vec<_>>() {
+            while self.send_run(session_id, subscription, store)? {}
         }
+        self.plan_have(now, session_id, id);
         Ok(())
     }
 
@@ -221,56 +264,46 @@ impl Engine {
         store: &dyn Store,
     ) -> Result<bool, StoreError> {
         let Some(session) = self.sessions.get_mut(&session_id) else { return Ok(false) };
-        let Some(outgoing) = session.outgoing.get_mut(&subscription) else { return Ok(false) };
+        let Some(outgoing) = session.outgoing.get(&subscription) else { return Ok(false) };
         let Some(space) = self.spaces.get_mut(&outgoing.space) else { return Ok(false) };
         let (id, lane_id) = (outgoing.space, outgoing.lane);
         let durable = space.durable.at(&lane_id);
-        let window = if outgoing.class == Class::Live { LIVE_WINDOW_BYTES } else { CATCH_UP_WINDOW_BYTES };
-        if outgoing.sent.lsn >= durable
-            || outgoing.in_flight_bytes >= window
-            || session.in_flight_bytes >= SESSION_WINDOW_BYTES
-            || session.in_flight_runs >= SESSION_WINDOW_RUNS
-        {
+        if outgoing.sent.lsn >= durable || !session.has_room(outgoing) {
             return Ok(false);
         }
         let Some(lane) = space.lanes.get_mut(&lane_id) else { return Ok(false) };
         let is_ours = lane.row.owner.replica == self.replica;
         let from = &outgoing.sent;
-        let Some((entries, signature)) = (if is_ours {
-            let entries = read_run(store, &id, &lane_id, from, durable)?;
-            entries.last().map(|(_, tip)| tip.clone()).map(|last| {
-                let signed = lane.signed.filter(|(lsn, _)| *lsn == last.lsn);
-                let signature = signed.map_or_else(
-                    || head::sign(&self.key, &id, &lane_id, last.lsn, &last.hash),
-                    |(_, sig)| sig,
-                );
-                lane.signed = Some((last.lsn, signature));
-                (entries, signature)
-            })
+        let run = if is_ours {
+            let stretch = read_stretch(store, &id, &lane_id, from, durable)?;
+            let last = stretch.entries.last().map(|(_, tip)| (tip.lsn, tip.hash));
+            let signature = last.map(|last| sign_once(&self.key, (&id, &lane_id), lane, last));
+            signature.map(|signature| (stretch, signature))
         } else {
-            read_signed_run(store, &id, &lane_id, from, durable)?
-        }) else {
-            return Ok(false);
+            let stretch = read_stretch(store, &id, &lane_id, from, durable)?;
+            cut_at_head(store, (&id, &lane_id), lane, (from, durable), stretch)?
         };
+        let Some((stretch, signature)) = run else { return Ok(false) };
+        let Some(outgoing) = session.outgoing.get_mut(&subscription) else { return Ok(false) };
         // Nothing unacknowledged means that nothing can be overtaken: the moment to change streams. A lane
         // is live when one run brings it to the tip.
-        let reaches_tip = entries.last().is_some_and(|(_, tip)| tip.lsn >= durable);
+        let reaches_tip = stretch.entries.last().is_some_and(|(_, tip)| tip.lsn >= durable);
         if outgoing.in_flight.is_empty() {
             outgoing.class = if reaches_tip { Class::Live } else { Class::CatchUp };
         }
-        let dictionary = &mut outgoing.dictionary;
-        let bytes = encode_run(&lane_id, &lane.row.owner, from, &entries, &signature, dictionary);
-        let first = from.lsn + 1;
+        let weight = stretch.sizes.iter().sum();
+        if weight > RUN_BYTES_TARGET {
+            // References into a long dictionary can be longer than those of the stored form.
+            outgoing.dictionary.spend();
+        }
+        let (from, owner, entries) = (outgoing.sent.clone(), &lane.row.owner, stretch.entries);
+        let bytes = encode_run(&lane_id, owner, &from, &entries, &signature, &mut outgoing.dictionary);
         let class = outgoing.class;
         if let Some((_, last)) = entries.into_iter().next_back() {
-            outgoing.in_flight.push_back((last.lsn, bytes.len()));
-            outgoing.sent = last;
+            session.note_sent(subscription, last, weight);
         }
-        outgoing.in_flight_bytes += bytes.len();
-        session.in_flight_bytes += bytes.len();
-        session.in_flight_runs += 1;
         let awaited = is_ours && self.waits.awaits(&lane_id);
-        self.send_pieces(session_id, class, subscription, (first, awaited), &bytes);
+        self.send_pieces(session_id, class, subscription, (from.lsn + 1, awaited), &bytes);
         Ok(true)
     }
 
@@ -345,62 +378,109 @@ impl Engine {
     }
 }
 
-type Entries = Vec<(LaneEntry, LaneTip)>;
+/// Where a subscriber stands in a lane, seen from here.
+enum Standing {
+    /// At a position from which the lane can be served.
+    At(LaneTip),
+    /// Beyond what is held here.
+    Unknown,
+    /// At a position that holds something else here.
+    Elsewhere,
+}
+
+/// The signature over an own lane; the last one is remembered, because every subscriber wants it.
+fn sign_once(
+    key: &SigningKey,
+    (space, lane_id): (&SpaceId, &LaneId),
+    lane: &mut Lane,
+    (lsn, hash): (u64, Hash),
+) -> HeadSignature {
+    if let Some((_, signature)) = lane.signed.filter(|(signed, _)| *signed == lsn) {
+        return signature;
+    }
+    let signature = head::sign(key, space, lane_id, lsn, &hash);
+    lane.signed = Some((lsn, signature));
+    signature
+}
+
+/// Consecutive entries of a lane as read from the log.
+struct Stretch {
+    entries: Vec<(LaneEntry, LaneTip)>,
+    /// Of each entry in stored form.
+    sizes: Vec<usize>,
+}
+
+impl Stretch {
+    fn push(
+        &mut self,
+        (space, lane): (&SpaceId, &LaneId),
+        from: &LaneTip,
+        (lsn, bytes): (u64, &[u8]),
+    ) -> Result<(), StoreError> {
+        let before = self.entries.last().map_or(from, |(_, tip)| tip);
+        let next = decode_row(space, lane, before, (lsn, bytes))?;
+        self.entries.push(next);
+        self.sizes.push(bytes.len());
+        Ok(())
+    }
+
+    fn reached(&self, from: &LaneTip) -> u64 {
+        from.lsn + self.entries.len() as u64
+    }
+}
 
 /// Entries after `from`, about one run of them, none beyond `until`.
-fn read_run(
+fn read_stretch(
     store: &dyn Store,
     space: &SpaceId,
     lane: &LaneId,
     from: &LaneTip,
     until: u64,
-) -> Result<Entries, StoreError> {
+) -> Result<Stretch, StoreError> {
     let rows = store.lane_entries(space, lane, from.lsn + 1, RUN_BYTES_TARGET)?;
     let rows = rows.into_iter().take_while(|(lsn, _)| *lsn <= until).take(RUN_ENTRIES_MAX);
-    let mut entries: Entries = Vec::new();
+    let mut stretch = Stretch { entries: Vec::new(), sizes: Vec::new() };
     for (lsn, bytes) in rows {
-        let before = entries.last().map_or(from, |(_, tip)| tip);
-        let next = decode_row(space, lane, before, (lsn, &bytes))?;
-        entries.push(next);
+        stretch.push((space, lane), from, (lsn, &bytes))?;
     }
-    Ok(entries)
+    Ok(stretch)
 }
 
-/// Entries after `from` that end at a head the owner signed and this replica kept.
-fn read_signed_run(
+/// Shortens or lengthens a stretch of a copied lane so that it ends at a head its owner signed; `None` when
+/// no head is known in reach.
+fn cut_at_head(
     store: &dyn Store,
-    space: &SpaceId,
-    lane: &LaneId,
-    from: &LaneTip,
-    until: u64,
-) -> Result<Option<(Entries, HeadSignature)>, StoreError> {
-    let mut entries = read_run(store, space, lane, from, until)?;
-    let reached = entries.last().map_or(from.lsn, |(_, tip)| tip.lsn);
-    let (first, end) = keys::heads_from(space, lane, from.lsn + 1);
-    let mut best = None;
-    for (key, value) in store.scan(&first, &end, RUN_ENTRIES_MAX)? {
-        let lsn = key.last_chunk::<8>().map(|bytes| u64::from_be_bytes(*bytes)).unwrap_or(u64::MAX);
-        if lsn > until || (lsn > reached && best.is_some()) {
-            break;
-        }
+    (space, lane_id): (&SpaceId, &LaneId),
+    lane: &Lane,
+    (from, until): (&LaneTip, u64),
+    mut stretch: Stretch,
+) -> Result<Option<(Stretch, HeadSignature)>, StoreError> {
+    let reached = stretch.reached(from);
+    let (first, end) = keys::heads_from(space, lane_id, from.lsn + 1);
+    let mut heads: BTreeMap<u64, HeadSignature> = lane.heads.iter().copied().collect();
+    for (key, value) in store.scan(&first, &end, HEADS_IN_REACH)? {
+        let lsn = key.last_chunk::<8>().map_or(u64::MAX, |bytes| u64::from_be_bytes(*bytes));
         let signature = HeadSignature::try_from(value.as_slice());
-        best = Some((lsn, signature.map_err(|_| damaged("signed head", &"it has not 64 bytes"))?));
-        if lsn > reached {
-            break;
-        }
+        heads.insert(lsn, signature.map_err(|_| damaged("signed head", &"it has not 64 bytes"))?);
     }
-    let Some((lsn, signature)) = best else { return Ok(None) };
-    entries.truncate((lsn - from.lsn) as usize);
-    while entries.last().map_or(from.lsn, |(_, tip)| tip.lsn) < lsn {
-        let before = entries.last().map_or(from, |(_, tip)| tip);
-        let next = store.lane_entry(space, lane, before.lsn + 1)?;
-        let bytes = next.ok_or_else(|| damaged("lane", &"an applied entry is missing"))?;
-        let next = decode_row(space, lane, before, (before.lsn + 1, &bytes))?;
-        entries.push(next);
+    let mut usable = heads.range(from.lsn + 1..=until);
+    let within = heads.range(from.lsn + 1..=until.min(reached.max(from.lsn + 1))).next_back();
+    let Some((lsn, signature)) = within.or_else(|| usable.next()) else { return Ok(None) };
+    let keep = (lsn - from.lsn) as usize;
+    stretch.entries.truncate(keep);
+    stretch.sizes.truncate(keep);
+    while stretch.reached(from) < *lsn {
+        let next = stretch.reached(from) + 1;
+        let bytes = store.lane_entry(space, lane_id, next)?;
+        let bytes = bytes.ok_or_else(|| damaged("lane", &"an applied entry is missing"))?;
+        stretch.push((space, lane_id), from, (next, &bytes))?;
     }
-    debug_assert!(entries.len() <= RUN_ENTRIES_MAX || RUN_BYTES_MAX > 0, "heads are kept close enough");
-    Ok(Some((entries, signature)))
+    Ok(Some((stretch, *signature)))
 }
+
+/// Kept heads that can lie within one run. Any two neighbouring gaps between them are together longer than
+/// one run, so three would do.
+const HEADS_IN_REACH: usize = 8;
 
 fn decode_row(
     space: &SpaceId,

@@ -1,13 +1,14 @@
 //! What the core knows of one connection. Nothing here outlives it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use comity_crdts::{Frontier, LaneId, ReplicaId, SpaceId};
+use comity_crdts::{Frontier, LaneId, OriginId, ReplicaId, SpaceId};
 
 use crate::change::LaneTip;
 use crate::dictionary::Dictionary;
 use crate::io::Class;
+use crate::limits::{CATCH_UP_WINDOW_BYTES, LIVE_WINDOW_BYTES, SESSION_WINDOW_BYTES, SESSION_WINDOW_RUNS};
 
 /// A lane this replica receives on the session.
 #[derive(Debug)]
@@ -27,7 +28,7 @@ pub(crate) struct Outgoing {
     pub(crate) dictionary: Dictionary,
     /// Where the peer stands once all that was sent has arrived.
     pub(crate) sent: LaneTip,
-    /// Runs the peer has not acknowledged: last entry and bytes.
+    /// Runs the peer has not acknowledged: last entry, and bytes in stored form.
     pub(crate) in_flight: VecDeque<(u64, usize)>,
     pub(crate) in_flight_bytes: usize,
     pub(crate) class: Class,
@@ -50,6 +51,8 @@ pub(crate) struct PeerSpace {
     pub(crate) have_sent_at: Option<Duration>,
     /// The peer waits for an acknowledgement.
     pub(crate) have_awaited: bool,
+    /// The invitation's secret that was presented.
+    pub(crate) join_sent: Option<[u8; 16]>,
 }
 
 /// One connection.
@@ -62,6 +65,8 @@ pub(crate) struct Session {
     pub(crate) peer_refs: BTreeMap<u32, SpaceId>,
     pub(crate) incoming: BTreeMap<u32, Incoming>,
     pub(crate) outgoing: BTreeMap<u32, Outgoing>,
+    /// The subscriptions in `outgoing` by space and lane.
+    serving: BTreeSet<(SpaceId, LaneId, u32)>,
     pub(crate) next_space_ref: u32,
     pub(crate) next_subscription: u32,
     pub(crate) in_flight_bytes: usize,
@@ -77,6 +82,7 @@ impl Session {
             peer_refs: BTreeMap::new(),
             incoming: BTreeMap::new(),
             outgoing: BTreeMap::new(),
+            serving: BTreeSet::new(),
             next_space_ref: 0,
             next_subscription: 0,
             in_flight_bytes: 0,
@@ -99,9 +105,26 @@ impl Session {
         self.spaces.get(space).is_some_and(|part| part.opened_by_us && part.opened_by_peer)
     }
 
-    /// Whether the peer receives the lane from this side.
+    /// The peer's subscriptions to a lane; more than one only when it asks for the lane twice. O(log n).
+    pub(crate) fn serving_lane(&self, space: &SpaceId, lane: &LaneId) -> impl Iterator<Item = u32> + '_ {
+        self.serving.range((*space, *lane, 0)..=(*space, *lane, u32::MAX)).map(|(_, _, number)| *number)
+    }
+
+    /// The peer's subscriptions to lanes of a space.
+    pub(crate) fn serving_space(&self, space: &SpaceId) -> impl Iterator<Item = u32> + '_ {
+        let (first, last) = (OriginId([0; 16]), OriginId([0xff; 16]));
+        self.serving.range((*space, first, 0)..=(*space, last, u32::MAX)).map(|(_, _, number)| *number)
+    }
+
+    /// Whether the peer receives the lane from this side. O(log n).
     pub(crate) fn serves(&self, space: &SpaceId, lane: &LaneId) -> bool {
-        self.outgoing.values().any(|outgoing| outgoing.space == *space && outgoing.lane == *lane)
+        self.serving_lane(space, lane).next().is_some()
+    }
+
+    /// Starts to serve a lane.
+    pub(crate) fn serve(&mut self, subscription: u32, outgoing: Outgoing) {
+        self.serving.insert((outgoing.space, outgoing.lane, subscription));
+        self.outgoing.insert(subscription, outgoing);
     }
 
     pub(crate) fn subscribe(&mut self, space: SpaceId, lane: LaneId) -> u32 {
@@ -112,20 +135,38 @@ impl Session {
         subscription
     }
 
+    /// Whether windows allow another run. A lane that has nothing under way always may send one: what all
+    /// the others wait for may be in it.
+    pub(crate) fn has_room(&self, outgoing: &Outgoing) -> bool {
+        let window = if outgoing.class == Class::Live { LIVE_WINDOW_BYTES } else { CATCH_UP_WINDOW_BYTES };
+        let session_has_room =
+            self.in_flight_bytes < SESSION_WINDOW_BYTES && self.in_flight_runs < SESSION_WINDOW_RUNS;
+        outgoing.in_flight.is_empty() || (outgoing.in_flight_bytes < window && session_has_room)
+    }
+
+    /// A run that ends at `last` was sent.
+    pub(crate) fn note_sent(&mut self, subscription: u32, last: LaneTip, bytes: usize) {
+        let Some(outgoing) = self.outgoing.get_mut(&subscription) else { return };
+        outgoing.in_flight.push_back((last.lsn, bytes));
+        outgoing.in_flight_bytes += bytes;
+        outgoing.sent = last;
+        self.in_flight_bytes += bytes;
+        self.in_flight_runs += 1;
+    }
+
     /// Takes back what the window counted for a subscription that ends.
     pub(crate) fn end_outgoing(&mut self, subscription: u32) {
         if let Some(ended) = self.outgoing.remove(&subscription) {
             self.in_flight_bytes -= ended.in_flight_bytes;
             self.in_flight_runs -= ended.in_flight.len();
+            self.serving.remove(&(ended.space, ended.lane, subscription));
         }
     }
 
     /// The peer acknowledged `lane` up to `lsn`.
     pub(crate) fn acknowledge(&mut self, space: &SpaceId, lane: &LaneId, lsn: u64) {
-        for outgoing in self.outgoing.values_mut() {
-            if outgoing.space != *space || outgoing.lane != *lane {
-                continue;
-            }
+        for subscription in self.serving_lane(space, lane).collect::<Vec<_>>() {
+            let Some(outgoing) = self.outgoing.get_mut(&subscription) else { continue };
             while let Some((last, bytes)) = outgoing.in_flight.front().copied() {
                 if last > lsn {
                     break;

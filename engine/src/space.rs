@@ -59,7 +59,9 @@ pub(crate) struct LaneRow {
     pub(crate) frozen: Option<Freeze>,
     /// The last entry with a kept signed head; 0 for none.
     pub(crate) head: u64,
-    /// Bytes of runs since the last head that stays.
+    /// Entries up to that head since the one before it, which stays.
+    pub(crate) head_entries: u64,
+    /// Their bytes in stored form.
     pub(crate) head_bytes: u64,
 }
 
@@ -68,9 +70,30 @@ pub(crate) struct LaneRow {
 pub(crate) struct Staged {
     pub(crate) entry: LaneEntry,
     pub(crate) after: LaneTip,
-    /// The signature over it, and the bytes of the run that it ends.
-    pub(crate) head: Option<(HeadSignature, u64)>,
-    pub(crate) bytes: usize,
+    /// The entry in stored form.
+    pub(crate) stored: Vec<u8>,
+    /// Present on the last entry of a run.
+    pub(crate) head: Option<RunHead>,
+}
+
+/// What a run leaves behind besides its entries.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RunHead {
+    /// The owner's signature over the last entry.
+    pub(crate) signature: HeadSignature,
+    pub(crate) entries: u64,
+    /// In stored form.
+    pub(crate) bytes: u64,
+}
+
+/// A lane in which somebody else has more than its parent delivers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Lag {
+    /// When the lane last moved.
+    pub(crate) since: Duration,
+    /// How often another parent was tried; each time is given twice as long as the one before, so that on
+    /// slow links somebody is given long enough.
+    pub(crate) grafts: u32,
 }
 
 /// From whom a lane is received.
@@ -87,15 +110,30 @@ pub(crate) struct Parent {
 pub(crate) struct Lane {
     pub(crate) row: LaneRow,
     pub(crate) staged: VecDeque<Staged>,
+    /// In stored form.
     pub(crate) staged_bytes: usize,
+    /// Own lane: the last head that was signed.
     pub(crate) signed: Option<(u64, HeadSignature)>,
+    /// Copied lane: heads of applied entries, from the newest that is durable on. The rows keep only the
+    /// newest of all, which is not durable yet while entries keep coming.
+    pub(crate) heads: VecDeque<(u64, HeadSignature)>,
 }
 
 impl Lane {
     pub(crate) fn new(space: &SpaceId, owner: LaneOwner) -> Self {
         let tip = LaneTip::start(space, &owner.lane(space));
-        let row = LaneRow { owner, tip, frozen: None, head: 0, head_bytes: 0 };
-        Self { row, staged: VecDeque::new(), staged_bytes: 0, signed: None }
+        Self::with_row(LaneRow { owner, tip, frozen: None, head: 0, head_entries: 0, head_bytes: 0 })
+    }
+
+    fn with_row(row: LaneRow) -> Self {
+        Self { row, staged: VecDeque::new(), staged_bytes: 0, signed: None, heads: VecDeque::new() }
+    }
+
+    /// Forgets heads older than the newest that is durable.
+    pub(crate) fn forget_heads(&mut self, durable: u64) {
+        while self.heads.get(1).is_some_and(|(lsn, _)| *lsn <= durable) {
+            self.heads.pop_front();
+        }
     }
 
     /// Where the lane stands once everything staged is applied.
@@ -136,8 +174,14 @@ pub(crate) struct Space {
     pub(crate) peer_durable: BTreeMap<ReplicaId, Frontier>,
     /// Lanes whose owner is no member, as far as is known here.
     pub(crate) strangers: BTreeSet<LaneId>,
-    /// Lanes in which a connected peer has more, and since when nothing has moved.
-    pub(crate) lagging: BTreeMap<LaneId, Duration>,
+    /// Lanes in which a connected peer other than the parent has more.
+    pub(crate) lagging: BTreeMap<LaneId, Lag>,
+    /// Lanes whose parent is to be considered again.
+    pub(crate) review: BTreeSet<LaneId>,
+    /// When all parents are considered again.
+    pub(crate) review_due: Option<Duration>,
+    /// Sessions on which both sides have opened the space.
+    pub(crate) sessions: BTreeSet<SessionId>,
 }
 
 impl Space {
@@ -157,6 +201,9 @@ impl Space {
             peer_durable: BTreeMap::new(),
             strangers: BTreeSet::new(),
             lagging: BTreeMap::new(),
+            review: BTreeSet::new(),
+            review_due: None,
+            sessions: BTreeSet::new(),
         }
     }
 
@@ -179,7 +226,7 @@ impl Space {
             let row: LaneRow = decode("lane row", &bytes)?;
             let lane_id = row.owner.lane(&id);
             space.frontier.advance(lane_id, row.tip.lsn);
-            space.lanes.insert(lane_id, Lane { row, staged: VecDeque::new(), staged_bytes: 0, signed: None });
+            space.lanes.insert(lane_id, Lane::with_row(row));
         }
         space.durable = space.frontier.clone();
         space.members =
@@ -214,6 +261,14 @@ impl Space {
         self.members.insert(founder.replica, Role::Admin);
     }
 
+    /// Whether a lane can be received from the position that is durable here.
+    pub(crate) fn can_follow(&self, lane_id: &LaneId) -> bool {
+        self.own_lane() != Some(*lane_id)
+            && self.lanes.get(lane_id).is_some_and(|lane| {
+                lane.row.frozen.is_none() && lane.staged_tip().lsn == self.durable.at(lane_id)
+            })
+    }
+
     /// The lane this replica writes to at present.
     pub(crate) fn own_lane(&self) -> Option<LaneId> {
         self.incarnation.map(|incarnation| incarnation.origin)
@@ -242,10 +297,8 @@ impl Space {
                 "invariant 8: the frontier is the applied prefix"
             );
             assert!(lane.row.head <= lane.row.tip.lsn, "a kept head covers applied entries only");
-            let mut lsn = lane.row.tip.lsn;
-            for staged in &lane.staged {
-                assert_eq!(staged.after.lsn, lsn + 1, "invariant 3: staged entries are contiguous");
-                lsn += 1;
+            for (lsn, staged) in (lane.row.tip.lsn + 1..).zip(&lane.staged) {
+                assert_eq!(staged.after.lsn, lsn, "invariant 3: staged entries are contiguous");
             }
         }
         assert!(self.frontier.covers(&self.durable), "invariant 4: only what was applied can be durable");

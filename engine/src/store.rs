@@ -53,6 +53,9 @@ pub enum StoreError {
     /// The disk is full. Nothing was changed; reads go on.
     #[error("no space left for the data of this replica")]
     NoSpace,
+    /// More is committed and not yet synced than is kept in memory. Nothing was changed; try again after a sync.
+    #[error("the disk does not keep up with the writes")]
+    Overloaded,
     /// Reading or writing failed. Nothing later is trusted until the store is reopened.
     #[error("storage failed: {detail}")]
     Failed {

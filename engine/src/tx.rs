@@ -1,14 +1,16 @@
 //! Local transactions: one atomic change set over any number of objects.
 
+mod error;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use comity_crdts::limits::{
     CHANGE_SET_BYTES_MAX, CHANGE_SET_OBJECTS_MAX, CHANGE_SET_OPS_MAX, CONTEXT_DOTS_MAX, ELEMENT_BYTES_MAX,
-    VALUE_BYTES_MAX,
+    LANES_MAX, VALUE_BYTES_MAX,
 };
 use comity_crdts::{
-    AddressError, CounterRange, Document, DocumentError, Dot, EditError, Hlc, Kind, MvRegister,
-    ObjectAddress, ObjectId, RawChange, ReplicaId, SpaceId, Value, ValueError, automerge,
+    Document, Dot, EditError, Hlc, Kind, MvRegister, ObjectAddress, ObjectId, RawChange, ReplicaId, SpaceId,
+    Value, automerge,
 };
 
 use crate::apply::{Application, Effects, actor, load_element, load_object};
@@ -16,111 +18,13 @@ use crate::change::{Body, ChangeSet, LaneEntry, LaneOwner, LaneTip, encode_store
 use crate::documents::store_changes;
 use crate::keys;
 use crate::op::{Group, Op, Role};
-use crate::read::{self, Listing, ReadError};
+use crate::read::{self, Listing};
 use crate::rows::Object;
 use crate::space::{Incarnation, Lane, Space};
-use crate::store::{LaneRecord, StateRead, StoreError};
+use crate::store::{LaneRecord, StateRead};
 use crate::work::Work;
 
-/// Why an operation inside a transaction was refused. The transaction can go on without it, or return the
-/// error and be rolled back.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum TxError {
-    /// The caller's address is not one.
-    #[error(transparent)]
-    Address(#[from] AddressError),
-    /// The value is too large or too deep.
-    #[error("{object}: {source}")]
-    Value {
-        /// The object that was to hold it.
-        object: ObjectAddress,
-        /// The limit.
-        source: ValueError,
-    },
-    /// The counter would leave its range.
-    #[error("{object}: {source}")]
-    Counter {
-        /// The counter.
-        object: ObjectAddress,
-        /// The range.
-        source: CounterRange,
-    },
-    /// The document refused the edit.
-    #[error("{object}: {source}")]
-    Document {
-        /// The document.
-        object: ObjectAddress,
-        /// What it said.
-        source: DocumentError,
-    },
-    /// The edit is too large for one change; split it.
-    #[error("{object}: {what} of the edit: {value}; the limit is {value_max}")]
-    EditTooLarge {
-        /// The document.
-        object: ObjectAddress,
-        /// What is too large.
-        what: &'static str,
-        /// How large it is.
-        value: u64,
-        /// The limit.
-        value_max: u64,
-    },
-    /// The closure that edits a document panicked.
-    #[error("{object}: the edit panicked; nothing of it was kept")]
-    EditPanicked {
-        /// The document.
-        object: ObjectAddress,
-    },
-    /// More concurrent values than one operation can name.
-    #[error("{object}: {dots} concurrent values; one write can replace {dots_max}")]
-    TooManySiblings {
-        /// The object.
-        object: ObjectAddress,
-        /// How many there are.
-        dots: usize,
-        /// The limit.
-        dots_max: usize,
-    },
-    /// The transaction has too many operations.
-    #[error("the transaction has more than {ops_max} operations")]
-    TooManyOps {
-        /// The limit.
-        ops_max: usize,
-    },
-    /// The transaction touches too many objects.
-    #[error("the transaction touches more than {objects_max} objects")]
-    TooManyObjects {
-        /// The limit.
-        objects_max: usize,
-    },
-    /// The transaction's change set is too large.
-    #[error("the change set has {bytes} bytes; the limit is {bytes_max}")]
-    TooLarge {
-        /// Its size.
-        bytes: usize,
-        /// The limit.
-        bytes_max: usize,
-    },
-    /// The member limit is reached.
-    #[error("the space has {members_max} members, which is the limit")]
-    TooManyMembers {
-        /// The limit.
-        members_max: usize,
-    },
-    /// Storage failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-impl From<ReadError> for TxError {
-    fn from(error: ReadError) -> Self {
-        match error {
-            ReadError::Address(error) => Self::Address(error),
-            ReadError::Store(error) => Self::Store(error),
-        }
-    }
-}
+pub use error::TxError;
 
 /// An open transaction on one space. Reads see the newest applied state and the transaction's own
 /// operations. Everything it did becomes one change set, or nothing.
@@ -135,6 +39,9 @@ pub struct Tx<'a> {
     index: BTreeMap<ObjectAddress, usize>,
     edited: BTreeSet<ObjectId>,
     ops: usize,
+    /// Of the values in the operations so far: a lower bound of the change set's size, so that a transaction
+    /// that will be refused does not fill the memory first.
+    value_bytes: usize,
     hlc: Hlc,
 }
 
@@ -178,6 +85,7 @@ impl<'a> Tx<'a> {
             index: BTreeMap::new(),
             edited: BTreeSet::new(),
             ops: 0,
+            value_bytes: 0,
             hlc,
         }
     }
@@ -217,7 +125,16 @@ impl<'a> Tx<'a> {
         Ok(self.groups.len() - 1)
     }
 
+    fn check_size(&self, added: usize) -> Result<usize, TxError> {
+        let bytes = self.value_bytes + added;
+        if bytes > CHANGE_SET_BYTES_MAX {
+            return Err(TxError::TooLarge { bytes, bytes_max: CHANGE_SET_BYTES_MAX });
+        }
+        Ok(bytes)
+    }
+
     fn push(&mut self, address: &ObjectAddress, op: Op) -> Result<(), TxError> {
+        let value_bytes = self.check_size(op.value_bytes())?;
         let group = self.group(address)?;
         let index = self.groups[group].ops.len() as u16;
         let dot = Dot { origin: self.incarnation.origin, seq: self.seq(), index };
@@ -225,6 +142,7 @@ impl<'a> Tx<'a> {
         application.apply(&mut self.work, &mut self.effects, address, dot, &op)?;
         self.groups[group].ops.push(op);
         self.ops += 1;
+        self.value_bytes = value_bytes;
         Ok(())
     }
 
@@ -416,12 +334,21 @@ impl<'a> Tx<'a> {
         };
         let Some(change) = change else { return Ok(result) };
         let heads = document.heads();
+        let value_bytes = match self.check_size(change.bytes().len()) {
+            Ok(value_bytes) => value_bytes,
+            Err(error) => {
+                // Its memory holds the edit, which is not kept.
+                self.space.documents.evict(&id);
+                return Err(error.into());
+            }
+        };
         let changes = std::iter::once(&change);
         store_changes(&mut self.work, &mut self.effects, &self.space.id, &address, heads, changes)
             .map_err(TxError::from)?;
         self.space.documents.grew(&id, change.bytes().len() as u64);
         self.groups[group].ops.push(Op::DocumentChange(change));
         self.ops += 1;
+        self.value_bytes = value_bytes;
         Ok(result)
     }
 
@@ -472,6 +399,11 @@ impl<'a> Tx<'a> {
         self.groups.retain(|group| !group.ops.is_empty());
         if self.groups.is_empty() {
             return Ok(None);
+        }
+        let lanes = self.space.lanes.len();
+        if self.minted && lanes >= LANES_MAX {
+            self.roll_back();
+            return Err(TxError::TooManyLanes { lanes, lanes_max: LANES_MAX });
         }
         let origin = self.incarnation.origin;
         let fresh_lane =

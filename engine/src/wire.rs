@@ -6,8 +6,8 @@ pub use crate::dictionary::Dictionary;
 pub use crate::hash::Hash;
 pub use crate::head::{HeadSignature, sign};
 pub use crate::message::{
-    Data, Denied, Genesis, Have, Hello, Join, LaneRef, Message, Open, OpenLane, PROTOCOL_VERSION, Subscribe,
-    Unsubscribe,
+    Data, Denied, Genesis, Have, Head, Hello, Join, LaneRef, Message, Open, OpenLane, PROTOCOL_VERSION,
+    Subscribe, Unsubscribe,
 };
 pub use crate::op::{Group, Op};
 pub use crate::run::{CheckedRun, RunError, decode_run, encode_run};

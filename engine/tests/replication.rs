@@ -36,7 +36,7 @@ fn writes_made_apart_meet_after_the_partition() {
     world.run();
     assert_eq!((world.likes(0, space), world.likes(1, space)), (30, 30));
     for node in [0, 1] {
-        let view = world.nodes[node].store.view();
+        let view = world.nodes[node].disk.view();
         let register = comity_engine::register(&view, &space, "profile", "city").unwrap();
         assert_eq!(register.len(), 2, "both concurrent values are kept");
         let tags = comity_engine::set_elements(&view, &space, ("tags", "post"), None, 10).unwrap();
@@ -75,15 +75,16 @@ fn documents_typed_into_by_both_sides_converge() {
             })
         })
         .unwrap();
-    world.write(1, space, |tx| {
-        tx.document_edit::<_, comity_engine::TxError>("notes", "today", |doc| {
-            doc.splice_text(&body, 5, 0, ", world").unwrap();
-            Ok(())
+    world
+        .write(1, space, |tx| {
+            tx.document_edit::<_, comity_engine::TxError>("notes", "today", |doc| {
+                doc.splice_text(&body, 5, 0, ", world").unwrap();
+                Ok(())
+            })
         })
-    })
-    .unwrap();
+        .unwrap();
     for node in [0, 1] {
-        let view = world.nodes[node].store.view();
+        let view = world.nodes[node].disk.view();
         let document = comity_engine::document(&view, &space, "notes", "today").unwrap();
         assert_eq!(document.automerge().text(&body).unwrap(), "Hello, world");
     }

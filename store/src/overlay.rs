@@ -13,7 +13,7 @@ use crate::snapshot::Base;
 
 /// The answer to a commit at the overlay's bound: nothing was changed, and it may be tried again after a
 /// sync.
-const OVERLOADED: StoreError = StoreError::NoSpace;
+const OVERLOADED: StoreError = StoreError::Overloaded;
 
 /// The layers over the database.
 pub(crate) struct Overlay {

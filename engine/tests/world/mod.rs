@@ -1,87 +1,122 @@
 //! A few cores wired by hand: every frame in order per session and stream, every sync when it is asked for.
+//! An [`Observer`] reads along on every wire and fails the test when a core breaks its word.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failed unwrap is a failed test")]
 
-use std::collections::{BTreeMap, VecDeque};
+pub(crate) mod disk;
+pub(crate) mod ghost;
+pub(crate) mod link;
+pub(crate) mod model;
+pub(crate) mod observer;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use comity_crdts::{Nonce, ReplicaId, SpaceId};
+use comity_crdts::{LaneId, Nonce, ReplicaId, SpaceId};
 use comity_engine::{
-    Acknowledgement, Class, CloseReason, Command, CommandError, Durability, Engine, EngineOptions, Input, Notice,
-    Now, Output, Reply, RequestId, Role, SessionId, SpaceStatus, TransactError, Tx, TxError, WriteOptions,
+    Acknowledgement, Class, CloseReason, Command, CommandError, Durability, Engine, EngineOptions, Input,
+    Notice, Now, Output, Reply, RequestId, Role, SessionId, SpaceStatus, StoreError, TransactError, Tx,
+    TxError, WriteOptions,
 };
-use comity_store::MemoryStore;
 
-/// What went over one session in one direction.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Traffic {
-    pub(crate) frames: usize,
-    pub(crate) bytes: usize,
-}
+use disk::{Backup, Disk};
+use link::{End, Link, Traffic};
+use observer::Observer;
 
+/// The instance token of every directory that was neither copied nor restored.
+pub(crate) const INSTANCE: [u8; 32] = [1; 32];
+
+/// A core with its disk, and what came out of it.
 pub(crate) struct Node {
     pub(crate) engine: Engine,
-    pub(crate) store: MemoryStore,
+    pub(crate) disk: Disk,
     pub(crate) replies: BTreeMap<RequestId, Result<Reply, CommandError>>,
     pub(crate) notices: Vec<Notice>,
     pub(crate) closed: Vec<(SessionId, CloseReason)>,
     pub(crate) sync_wanted: bool,
     /// Syncs wait until asked for by hand.
     pub(crate) manual_sync: bool,
+    /// The next sync fails.
+    pub(crate) fail_sync: Option<StoreError>,
     pub(crate) wall_ms: u64,
     next_request: u64,
 }
 
-/// One direction of one connection.
-#[derive(Default)]
-struct Wire {
-    queues: BTreeMap<Class, VecDeque<Vec<u8>>>,
-    traffic: Traffic,
-    log: Vec<(Class, Vec<u8>)>,
-}
-
+/// Everything at once, run by one thread.
 pub(crate) struct World {
     pub(crate) nodes: Vec<Node>,
-    /// Session number (the same at both ends) to (a, b, a→b, b→a).
-    links: BTreeMap<SessionId, (usize, usize, Wire, Wire)>,
+    links: BTreeMap<SessionId, Link>,
     pub(crate) clock: Duration,
+    /// Which stream of a session is delivered first.
+    pub(crate) class_order: [Class; 3],
+    pub(crate) observer: Observer,
     entropy: u128,
     next_session: u64,
 }
 
 impl World {
     pub(crate) fn new(count: usize) -> Self {
-        let mut world =
-            Self { nodes: Vec::new(), links: BTreeMap::new(), clock: Duration::from_secs(1), entropy: 0, next_session: 0 };
+        let mut world = Self {
+            nodes: Vec::new(),
+            links: BTreeMap::new(),
+            clock: Duration::from_secs(1),
+            class_order: [Class::Control, Class::Live, Class::CatchUp],
+            observer: Observer::default(),
+            entropy: 0,
+            next_session: 0,
+        };
         for index in 0..count {
-            let options = options(index, [1; 32]);
-            let mut store = MemoryStore::new();
-            let engine = Engine::open(&options, &mut store).unwrap();
-            world.nodes.push(Node {
-                engine,
-                store,
-                replies: BTreeMap::new(),
-                notices: Vec::new(),
-                closed: Vec::new(),
-                sync_wanted: false,
-                manual_sync: false,
-                wall_ms: 1_700_000_000_000,
-                next_request: 0,
-            });
+            world.add_node([index as u8 + 1; 32], Disk::default());
         }
         world.run();
         world
     }
 
+    /// A world of nodes that all are members of one space and connected pairwise; node 0 founded it.
+    pub(crate) fn mesh(count: usize) -> (Self, SpaceId) {
+        let mut world = Self::new(count);
+        let space = world.create_space(0);
+        for node in 1..count {
+            world.join(0, node, space);
+        }
+        for a in 1..count {
+            for b in a + 1..count {
+                world.connect(a, b);
+            }
+        }
+        world.run();
+        (world, space)
+    }
+
+    /// Starts another core.
+    pub(crate) fn add_node(&mut self, fresh_key: [u8; 32], mut disk: Disk) -> usize {
+        let engine = Engine::open(&EngineOptions { fresh_key, instance: INSTANCE }, &mut disk).unwrap();
+        self.nodes.push(Node {
+            engine,
+            disk,
+            replies: BTreeMap::new(),
+            notices: Vec::new(),
+            closed: Vec::new(),
+            sync_wanted: false,
+            manual_sync: false,
+            fail_sync: None,
+            wall_ms: 1_700_000_000_000,
+            next_request: 0,
+        });
+        self.nodes.len() - 1
+    }
+
     pub(crate) fn now(&mut self, node: usize) -> Now {
         self.entropy += 1;
-        let fresh = blake3_16(self.entropy);
+        let mut fresh = [0; 16];
+        fresh.copy_from_slice(&blake3::hash(&self.entropy.to_le_bytes()).as_bytes()[..16]);
         Now { monotonic: self.clock, wall_ms: self.nodes[node].wall_ms, fresh: Nonce(fresh) }
     }
 
     pub(crate) fn input(&mut self, node: usize, input: Input) {
         let now = self.now(node);
         let target = &mut self.nodes[node];
-        target.engine.handle(&now, input, &mut target.store);
+        target.engine.handle(&now, input, &mut target.disk);
         self.drain(node);
     }
 
@@ -99,56 +134,111 @@ impl World {
                 }
                 Output::CloseSession { session, reason } => {
                     node.closed.push((session, reason));
-                    self.cut_session(session);
+                    self.cut(session, Some(index));
                 }
                 Output::SendFrame { session, class, frame } => {
-                    if let Some((a, _, forth, back)) = self.links.get_mut(&session) {
-                        let wire = if *a == index { forth } else { back };
-                        wire.traffic.frames += 1;
-                        wire.traffic.bytes += frame.len();
-                        wire.log.push((class, frame.clone()));
-                        wire.queues.entry(class).or_default().push_back(frame);
+                    let Some(link) = self.links.get_mut(&session) else { continue };
+                    if let End::Node(to) = link.other_end(index) {
+                        self.observer.sent(session, (index, to), &frame, &node.disk);
                     }
+                    link.from_mut(index).send(class, frame);
                 }
             }
         }
     }
 
+    /// Ends a session; everything on its way is lost. The end that asked for it learns nothing more.
+    fn cut(&mut self, session: SessionId, by: Option<usize>) {
+        let Some(link) = self.links.remove(&session) else { return };
+        for end in link.ends {
+            match end {
+                End::Node(node) if Some(node) != by => self.input(node, Input::SessionClosed { session }),
+                End::Node(_) | End::Ghost(_) => {}
+            }
+        }
+    }
+
+    /// Ends the sync that a node asked for.
     pub(crate) fn sync(&mut self, node: usize) {
-        if std::mem::take(&mut self.nodes[node].sync_wanted) {
-            let position = self.nodes[node].store.sync();
-            self.input(node, Input::Synced { result: Ok(position) });
+        let target = &mut self.nodes[node];
+        if std::mem::take(&mut target.sync_wanted) {
+            let result = match target.fail_sync.take() {
+                None => Ok(target.disk.sync()),
+                Some(error) => Err(error),
+            };
+            self.input(node, Input::Synced { result });
         }
     }
 
-    /// Delivers one frame of the lowest class that has one; `false` when nothing is under way.
+    /// Every session and direction with something on its way.
+    pub(crate) fn deliverable(&self) -> Vec<(SessionId, usize)> {
+        let busy = |(session, link): (&SessionId, &Link)| {
+            let link = (!link.stalled).then_some(link)?;
+            let sides = (0..2).filter(|side| !link.wires[*side].is_idle() && link.ends[1 - *side].is_node());
+            Some(sides.map(|side| (*session, side)).collect::<Vec<_>>())
+        };
+        self.links.iter().filter_map(busy).flatten().collect()
+    }
+
+    /// One link delay: everything that is on its way arrives, and nothing that is sent in answer.
+    pub(crate) fn hop(&mut self) {
+        let ways = self.deliverable();
+        let waiting = ways.into_iter().map(|(session, side)| {
+            (session, side, self.link(session).wires[side].queues.values().map(|queue| queue.len()).sum())
+        });
+        for (session, side, count) in waiting.collect::<Vec<(SessionId, usize, usize)>>() {
+            for _ in 0..count {
+                self.deliver(session, side);
+            }
+        }
+        for node in 0..self.nodes.len() {
+            if !self.nodes[node].manual_sync {
+                self.sync(node);
+            }
+        }
+    }
+
+    /// A link delay that takes time.
+    pub(crate) fn slow_hop(&mut self, delay: Duration) {
+        self.hop();
+        self.clock += delay;
+        for node in 0..self.nodes.len() {
+            self.input(node, Input::DeadlineReached);
+        }
+    }
+
+    /// Delivers the next frame that one side of a session sent.
+    pub(crate) fn deliver(&mut self, session: SessionId, side: usize) -> bool {
+        let Some(link) = self.links.get_mut(&session) else { return false };
+        let End::Node(to) = link.ends[1 - side] else { return false };
+        let Some(frame) = link.wires[side].next(&self.class_order) else { return false };
+        self.input(to, Input::FrameReceived { session, frame });
+        true
+    }
+
+    /// Ends one sync or delivers one frame; `false` when nothing is under way.
     pub(crate) fn step(&mut self) -> bool {
-        for index in 0..self.nodes.len() {
-            if self.nodes[index].sync_wanted && !self.nodes[index].manual_sync {
-                self.sync(index);
-                return true;
-            }
+        let syncing = self.nodes.iter().position(|node| node.sync_wanted && !node.manual_sync);
+        if let Some(node) = syncing {
+            self.sync(node);
+            return true;
         }
-        let sessions: Vec<SessionId> = self.links.keys().copied().collect();
-        for session in sessions {
-            for forward in [true, false] {
-                let Some((a, b, forth, back)) = self.links.get_mut(&session) else { continue };
-                let (to, wire) = if forward { (*b, forth) } else { (*a, back) };
-                if let Some(frame) = wire.queues.values_mut().find_map(VecDeque::pop_front) {
-                    self.input(to, Input::FrameReceived { session, frame });
-                    return true;
-                }
-            }
-        }
-        false
+        let next = self.deliverable().first().copied();
+        next.is_some_and(|(session, side)| self.deliver(session, side))
+    }
+
+    /// Does what is due without letting time pass.
+    pub(crate) fn drain_steps(&mut self) {
+        while self.step() {}
     }
 
     /// Runs until nothing is under way, letting time pass where the cores wait for it, two seconds at most.
     pub(crate) fn run(&mut self) {
         let end = self.clock + Duration::from_secs(2);
         loop {
-            while self.step() {}
-            let due = self.nodes.iter().enumerate().filter_map(|(i, n)| Some((n.engine.next_deadline()?, i))).min();
+            self.drain_steps();
+            let deadlines = self.nodes.iter().enumerate();
+            let due = deadlines.filter_map(|(i, node)| Some((node.engine.next_deadline()?, i))).min();
             let Some((due, node)) = due.filter(|(due, _)| *due <= end) else { return };
             self.clock = self.clock.max(due);
             self.input(node, Input::DeadlineReached);
@@ -164,41 +254,75 @@ impl World {
         self.run();
     }
 
-    pub(crate) fn connect(&mut self, a: usize, b: usize) -> SessionId {
+    fn new_session(&mut self, ends: [End; 2]) -> SessionId {
         let session = SessionId(self.next_session);
         self.next_session += 1;
-        self.links.insert(session, (a, b, Wire::default(), Wire::default()));
-        let (replica_a, replica_b) = (self.nodes[a].engine.replica(), self.nodes[b].engine.replica());
+        self.links.insert(session, Link::new(ends));
+        session
+    }
+
+    pub(crate) fn connect(&mut self, a: usize, b: usize) -> SessionId {
+        let session = self.new_session([End::Node(a), End::Node(b)]);
+        let (replica_a, replica_b) = (self.replica(a), self.replica(b));
         self.input(a, Input::SessionOpened { session, peer: replica_b });
         self.input(b, Input::SessionOpened { session, peer: replica_a });
         session
     }
 
-    fn cut_session(&mut self, session: SessionId) -> Option<(usize, usize)> {
-        self.links.remove(&session).map(|(a, b, _, _)| (a, b))
+    /// Connects somebody who is no core; the test speaks for it.
+    pub(crate) fn connect_ghost(&mut self, node: usize, replica: ReplicaId) -> SessionId {
+        let session = self.new_session([End::Node(node), End::Ghost(replica)]);
+        self.input(node, Input::SessionOpened { session, peer: replica });
+        session
+    }
+
+    /// Hands a node a frame as if it came over a session.
+    pub(crate) fn inject(&mut self, node: usize, session: SessionId, frame: Vec<u8>) {
+        self.input(node, Input::FrameReceived { session, frame });
     }
 
     pub(crate) fn disconnect(&mut self, session: SessionId) {
-        if let Some((a, b)) = self.cut_session(session) {
-            self.input(a, Input::SessionClosed { session });
-            self.input(b, Input::SessionClosed { session });
+        self.cut(session, None);
+    }
+
+    /// Cuts every session of a node, or of all nodes.
+    pub(crate) fn disconnect_all(&mut self, of: Option<usize>) {
+        for session in self.links.keys().copied().collect::<Vec<_>>() {
+            let touches = |node| self.links[&session].ends.contains(&End::Node(node));
+            if of.is_none_or(touches) {
+                self.disconnect(session);
+            }
         }
+    }
+
+    pub(crate) fn sessions(&self) -> Vec<SessionId> {
+        self.links.keys().copied().collect()
     }
 
     pub(crate) fn is_connected(&self, session: SessionId) -> bool {
         self.links.contains_key(&session)
     }
 
-    /// Traffic of a session: from its first end, from its second end.
-    pub(crate) fn traffic(&self, session: SessionId) -> (Traffic, Traffic) {
-        let (_, _, forth, back) = &self.links[&session];
-        (forth.traffic, back.traffic)
+    /// The session between two nodes, if there is one.
+    pub(crate) fn session_between(&self, a: usize, b: usize) -> Option<SessionId> {
+        let joins = |link: &Link| link.ends.contains(&End::Node(a)) && link.ends.contains(&End::Node(b));
+        self.links.iter().find(|(_, link)| joins(link)).map(|(session, _)| *session)
     }
 
-    /// Every frame sent on a session so far: by its first end, by its second end.
-    pub(crate) fn frames(&self, session: SessionId) -> (Vec<(Class, Vec<u8>)>, Vec<(Class, Vec<u8>)>) {
-        let (_, _, forth, back) = &self.links[&session];
-        (forth.log.clone(), back.log.clone())
+    /// A session's frames so far, by the end that sent them.
+    pub(crate) fn link(&self, session: SessionId) -> &Link {
+        &self.links[&session]
+    }
+
+    /// As [`World::link`], to tamper with what is on its way.
+    pub(crate) fn link_mut(&mut self, session: SessionId) -> &mut Link {
+        self.links.get_mut(&session).expect("the session is open")
+    }
+
+    /// Traffic of a session: from its first end, from its second end.
+    pub(crate) fn traffic(&self, session: SessionId) -> (Traffic, Traffic) {
+        let link = self.link(session);
+        (link.wires[0].traffic(), link.wires[1].traffic())
     }
 
     pub(crate) fn request(&mut self, node: usize) -> RequestId {
@@ -206,9 +330,15 @@ impl World {
         RequestId(self.nodes[node].next_request)
     }
 
-    pub(crate) fn command(&mut self, node: usize, command: Command) -> Result<Reply, CommandError> {
+    /// Asks without waiting for the answer.
+    pub(crate) fn ask(&mut self, node: usize, command: Command) -> RequestId {
         let request = self.request(node);
         self.input(node, Input::Command { request, command });
+        request
+    }
+
+    pub(crate) fn command(&mut self, node: usize, command: Command) -> Result<Reply, CommandError> {
+        let request = self.ask(node, command);
         self.run();
         self.nodes[node].replies.remove(&request).expect("the command was answered")
     }
@@ -231,12 +361,16 @@ impl World {
     /// Lets `node` join through `inviter`, over a session that stays.
     pub(crate) fn join(&mut self, inviter: usize, node: usize, space: SpaceId) -> SessionId {
         let secret = self.invite(inviter, space, Role::Writer);
-        let inviter_id = self.nodes[inviter].engine.replica();
-        let join = Command::JoinSpace { space, inviter: inviter_id, secret: Some(secret) };
-        self.command(node, join).unwrap();
+        self.prepare_join(inviter, node, space, secret);
         let session = self.connect(node, inviter);
         self.run();
         session
+    }
+
+    /// Tells `node` of a space and who lets it in.
+    pub(crate) fn prepare_join(&mut self, inviter: usize, node: usize, space: SpaceId, secret: [u8; 16]) {
+        let inviter = self.replica(inviter);
+        self.command(node, Command::JoinSpace { space, inviter, secret: Some(secret) }).unwrap();
     }
 
     pub(crate) fn write<R>(
@@ -251,18 +385,18 @@ impl World {
     }
 
     /// Runs a transaction and nothing else: no sync, no delivery.
-    pub(crate) fn write_with<R>(
+    pub(crate) fn write_with<R, E: From<TxError>>(
         &mut self,
         node: usize,
         space: SpaceId,
         durability: Durability,
-        body: impl FnOnce(&mut Tx<'_>) -> Result<R, TxError>,
-    ) -> (Result<R, TransactError<TxError>>, RequestId) {
+        body: impl FnOnce(&mut Tx<'_>) -> Result<R, E>,
+    ) -> (Result<R, TransactError<E>>, RequestId) {
         let now = self.now(node);
         let request = self.request(node);
         let options = WriteOptions { request, durability, within: Duration::from_secs(1) };
         let target = &mut self.nodes[node];
-        let result = target.engine.transact(&now, space, options, &mut target.store, body);
+        let result = target.engine.transact(&now, space, options, &mut target.disk, body);
         self.drain(node);
         (result, request)
     }
@@ -278,14 +412,28 @@ impl World {
         self.write(node, space, |tx| tx.counter_add("stats", "likes", delta)).unwrap();
     }
 
+    /// As [`World::add`], but no time passes: what needs a timer does not happen yet.
+    pub(crate) fn add_without_time(&mut self, node: usize, space: SpaceId, delta: i64) {
+        let (result, _) = self.write_with::<_, TxError>(node, space, Durability::Local, |tx| {
+            tx.counter_add("stats", "likes", delta)
+        });
+        result.unwrap();
+        self.drain_steps();
+    }
+
     /// The counter that `add` adds to, as readers see it.
     pub(crate) fn likes(&self, node: usize, space: SpaceId) -> i128 {
-        comity_engine::counter(&self.nodes[node].store.view(), &space, "stats", "likes").unwrap()
+        comity_engine::counter(&self.nodes[node].disk.view(), &space, "stats", "likes").unwrap()
     }
 
     pub(crate) fn status(&self, node: usize, space: SpaceId) -> SpaceStatus {
         let status = self.nodes[node].engine.status();
         status.spaces.into_iter().find(|s| s.space == space).expect("the space is held")
+    }
+
+    /// The lane a node writes to at present.
+    pub(crate) fn own_lane(&self, node: usize, space: SpaceId) -> LaneId {
+        self.status(node, space).lanes.iter().find(|lane| lane.is_own).expect("the node has written").lane
     }
 
     pub(crate) fn assert_converged(&self, space: SpaceId) {
@@ -294,45 +442,40 @@ impl World {
             let other = self.status(node, space);
             assert_eq!(first.frontier, other.frontier, "node {node}");
             assert_eq!(first.digest, other.digest, "node {node}");
+            assert_eq!(first.members, other.members, "node {node}");
         }
+        assert_eq!(self.observer.forks, BTreeSet::new(), "no entry has two contents on the wire");
     }
 
     /// Ends the process: everything unsynced is lost, then the core starts again over what is left.
     pub(crate) fn crash(&mut self, node: usize) {
-        self.reopen(node, [1; 32], true);
+        self.disconnect_all(Some(node));
+        self.nodes[node].disk.crash();
+        self.restart(node, INSTANCE);
     }
 
-    /// Starts the core again, possibly in a directory with another instance token.
-    pub(crate) fn reopen(&mut self, node: usize, instance: [u8; 32], lose_unsynced: bool) {
-        let of_node = |(_, (a, b, _, _)): &(&SessionId, &(usize, usize, Wire, Wire))| *a == node || *b == node;
-        let sessions: Vec<SessionId> = self.links.iter().filter(of_node).map(|(s, _)| *s).collect();
-        for session in sessions {
-            let (a, b) = self.cut_session(session).unwrap();
-            let other = if a == node { b } else { a };
-            self.input(other, Input::SessionClosed { session });
-        }
-        if lose_unsynced {
-            self.nodes[node].store.crash();
-        }
-        let options = options(node, instance);
+    /// A copy of a node's disk as a crash would leave it.
+    pub(crate) fn backup(&self, node: usize) -> Backup {
+        self.nodes[node].disk.backup()
+    }
+
+    /// Puts an old copy of the disk back and starts the core again.
+    pub(crate) fn restore(&mut self, node: usize, backup: Backup, instance: [u8; 32]) {
+        self.disconnect_all(Some(node));
+        self.nodes[node].disk = Disk::restored(backup);
+        self.restart(node, instance);
+    }
+
+    fn restart(&mut self, node: usize, instance: [u8; 32]) {
         let target = &mut self.nodes[node];
         target.sync_wanted = false;
-        target.engine = Engine::open(&options, &mut target.store).unwrap();
+        target.fail_sync = None;
+        let fresh_key = target.engine.secret_key();
+        target.engine = Engine::open(&EngineOptions { fresh_key, instance }, &mut target.disk).unwrap();
         self.drain(node);
-        self.run();
     }
 
     pub(crate) fn replica(&self, node: usize) -> ReplicaId {
         self.nodes[node].engine.replica()
     }
-}
-
-fn options(index: usize, instance: [u8; 32]) -> EngineOptions {
-    EngineOptions { fresh_key: [index as u8 + 1; 32], instance }
-}
-
-fn blake3_16(number: u128) -> [u8; 16] {
-    let mut bytes = [0; 16];
-    bytes.copy_from_slice(&blake3::hash(&number.to_le_bytes()).as_bytes()[..16]);
-    bytes
 }

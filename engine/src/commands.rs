@@ -1,0 +1,132 @@
+//! What the application and the operator ask for, apart from transactions.
+
+use std::collections::BTreeSet;
+
+use comity_crdts::limits::SPACE_NAME_BYTES_MAX;
+use comity_crdts::{ReplicaId, SpaceId};
+
+use crate::apply::Effects;
+use crate::engine::Engine;
+use crate::io::{Command, CommandError, Notice, Now, Output, Reply, RequestId};
+use crate::keys;
+use crate::space::{Founder, Space, SpaceRow};
+use crate::store::Store;
+use crate::work::Work;
+
+impl Engine {
+    pub(crate) fn on_command(
+        &mut self,
+        now: &Now,
+        request: RequestId,
+        command: Command,
+        store: &mut dyn Store,
+    ) {
+        if let Some(error) = self.failed.clone() {
+            return self.reply(request, Err(error.into()));
+        }
+        let result = match command {
+            Command::CreateSpace { name } => self.create_space(now, request, &name, store),
+            Command::JoinSpace { space, inviter, secret } => {
+                self.join_space(now, request, (space, inviter, secret), store)
+            }
+            Command::Invite { space, role, valid_for } => {
+                self.invite(now, request, (space, role, valid_for), store)
+            }
+            Command::RememberPeer { replica, address } => {
+                let mut work = Work::over(store);
+                work.put_fact(keys::peer_address(&replica), address.into_bytes());
+                let batch = work.into_batch();
+                self.commit_facts(now, request, Reply::Remembered, batch, store)
+            }
+            Command::AwaitToken { token, within } => self.await_token(now, request, token, within),
+            Command::Flush => {
+                self.await_facts(now, request, Reply::Flushed);
+                Ok(())
+            }
+            Command::Status => {
+                let status = self.status();
+                self.reply(request, Ok(Reply::Status(Box::new(status))));
+                Ok(())
+            }
+        };
+        if let Err(error) = result {
+            self.reply(request, Err(error));
+        }
+    }
+
+    /// Commits a batch without lane entries; the reply waits for its sync.
+    pub(crate) fn commit_facts(
+        &mut self,
+        now: &Now,
+        request: RequestId,
+        reply: Reply,
+        batch: crate::store::Batch,
+        store: &mut dyn Store,
+    ) -> Result<(), CommandError> {
+        self.committed = store.commit(batch)?;
+        self.await_facts(now, request, reply);
+        self.request_sync();
+        Ok(())
+    }
+
+    fn create_space(
+        &mut self,
+        now: &Now,
+        request: RequestId,
+        name: &str,
+        store: &mut dyn Store,
+    ) -> Result<(), CommandError> {
+        if name.is_empty() || name.len() > SPACE_NAME_BYTES_MAX {
+            let (bytes, bytes_max) = (name.len(), SPACE_NAME_BYTES_MAX);
+            return Err(CommandError::SpaceName { name: name.chars().take(24).collect(), bytes, bytes_max });
+        }
+        let founder = Founder { replica: self.replica, nonce: now.fresh };
+        let id = SpaceId::derive(&founder.replica, &founder.nonce);
+        let mut space = Space::new(id, empty_row());
+        let mut work = Work::over(store);
+        let mut effects = Effects::default();
+        space.found(&mut work, &mut effects, founder, name.to_owned());
+        space.progress.digest.0 = effects.digest;
+        space.put_row(&mut work);
+        space.put_progress(&mut work, &space.progress);
+        let batch = work.into_batch();
+        self.commit_facts(now, request, Reply::SpaceCreated(id), batch, store)?;
+        self.spaces.insert(id, space);
+        self.push(Output::Notify(Notice::TrustChanged));
+        Ok(())
+    }
+
+    fn join_space(
+        &mut self,
+        now: &Now,
+        request: RequestId,
+        (id, inviter, secret): (SpaceId, ReplicaId, Option<[u8; 16]>),
+        store: &mut dyn Store,
+    ) -> Result<(), CommandError> {
+        let mut row = self.spaces.get(&id).map_or_else(empty_row, |space| space.row.clone());
+        row.pinned.insert(inviter);
+        let is_member = self.spaces.get(&id).is_some_and(|space| space.members.contains_key(&self.replica));
+        if let Some(secret) = secret.filter(|_| !is_member) {
+            row.invitation = Some((inviter, secret));
+        }
+        let mut work = Work::over(store);
+        work.put_fact(keys::space(&id), crate::space::encode(&row));
+        let batch = work.into_batch();
+        self.commit_facts(now, request, Reply::Joined(id), batch, store)?;
+        self.spaces.entry(id).or_insert_with(|| Space::new(id, empty_row())).row = row;
+        self.push(Output::Notify(Notice::TrustChanged));
+        let sessions = self.sessions.iter().filter(|(_, session)| session.peer == inviter);
+        self.to_open.extend(sessions.map(|(session, _)| (*session, id)));
+        Ok(())
+    }
+}
+
+fn empty_row() -> SpaceRow {
+    SpaceRow {
+        name: String::new(),
+        founder: None,
+        incarnation: None,
+        pinned: BTreeSet::new(),
+        invitation: None,
+    }
+}

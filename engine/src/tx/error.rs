@@ -1,0 +1,135 @@
+//! Why an operation in a transaction is refused.
+
+use comity_crdts::{AddressError, CounterRange, DocumentError, ObjectAddress, ValueError};
+
+use crate::read::ReadError;
+use crate::store::StoreError;
+
+/// Why an operation inside a transaction was refused. The transaction can go on without it, or return the
+/// error and be rolled back.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TxError {
+    /// The caller's address is not one.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// The value is too large or too deep.
+    #[error("{object}: {source}")]
+    Value {
+        /// The object that was to hold it.
+        object: ObjectAddress,
+        /// The limit.
+        source: ValueError,
+    },
+    /// The counter would leave its range.
+    #[error("{object}: {source}")]
+    Counter {
+        /// The counter.
+        object: ObjectAddress,
+        /// The range.
+        source: CounterRange,
+    },
+    /// The document refused the edit.
+    #[error("{object}: {source}")]
+    Document {
+        /// The document.
+        object: ObjectAddress,
+        /// What it said.
+        source: DocumentError,
+    },
+    /// The edit is too large for one change; split it.
+    #[error("{object}: {what} of the edit: {value}; the limit is {value_max}")]
+    EditTooLarge {
+        /// The document.
+        object: ObjectAddress,
+        /// What is too large.
+        what: &'static str,
+        /// How large it is.
+        value: u64,
+        /// The limit.
+        value_max: u64,
+    },
+    /// The closure that edits a document panicked.
+    #[error("{object}: the edit panicked; nothing of it was kept")]
+    EditPanicked {
+        /// The document.
+        object: ObjectAddress,
+    },
+    /// More concurrent values than one operation can name.
+    #[error("{object}: {dots} concurrent values; one write can replace {dots_max}")]
+    TooManySiblings {
+        /// The object.
+        object: ObjectAddress,
+        /// How many there are.
+        dots: usize,
+        /// The limit.
+        dots_max: usize,
+    },
+    /// The transaction has too many operations.
+    #[error("the transaction has more than {ops_max} operations")]
+    TooManyOps {
+        /// The limit.
+        ops_max: usize,
+    },
+    /// The transaction touches too many objects.
+    #[error("the transaction touches more than {objects_max} objects")]
+    TooManyObjects {
+        /// The limit.
+        objects_max: usize,
+    },
+    /// The transaction's change set is too large.
+    #[error("the change set has {bytes} bytes; the limit is {bytes_max}")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        bytes_max: usize,
+    },
+    /// The first write of an incarnation would start one lane too many for the space.
+    #[error("the space has {lanes} lanes; the limit is {lanes_max}")]
+    TooManyLanes {
+        /// How many there are.
+        lanes: usize,
+        /// The limit.
+        lanes_max: usize,
+    },
+    /// The member limit is reached.
+    #[error("the space has {members_max} members, which is the limit")]
+    TooManyMembers {
+        /// The limit.
+        members_max: usize,
+    },
+    /// The document library refused an operation inside an edit.
+    #[error(transparent)]
+    Automerge(#[from] automerge::AutomergeError),
+    /// The transaction held up the space for too long, so it was rolled back.
+    #[error("the transaction ran for {millis} ms; the limit is {millis_max} ms")]
+    TooSlow {
+        /// How long it ran.
+        millis: u64,
+        /// The limit.
+        millis_max: u64,
+    },
+    /// The application's own reason to roll back.
+    #[error("{0}")]
+    Refused(Box<dyn std::error::Error + Send + Sync>),
+    /// Storage failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl TxError {
+    /// The application's own reason to roll back.
+    pub fn refuse(reason: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Refused(reason.into())
+    }
+}
+
+impl From<ReadError> for TxError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Address(error) => Self::Address(error),
+            ReadError::Store(error) => Self::Store(error),
+        }
+    }
+}
