@@ -157,13 +157,15 @@ impl Writer {
     fn check_elements(&self, view: &View) {
         let mut present = 0;
         for tried in &self.tried {
-            let is_there = |element: &String| {
-                view.set_contains("writes", "all", &element.as_str().into()).unwrap()
-            };
+            let is_there =
+                |element: &String| view.set_contains("writes", "all", &element.as_str().into()).unwrap();
             let there = tried.iter().take_while(|element| is_there(element)).count();
             let (kept, lost) = tried.split_at(there);
             assert!(!lost.iter().any(is_there), "{}: a write is there without its predecessor", self.name);
-            assert!(!lost.iter().any(|element| self.acked.contains(element)), "an acknowledged write is lost");
+            assert!(
+                !lost.iter().any(|element| self.acked.contains(element)),
+                "an acknowledged write is lost"
+            );
             present += kept.len() as u64;
         }
         assert_eq!(Sums::of(view, self.name).own, present, "{}: the counter is not its set", self.name);

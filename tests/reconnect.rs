@@ -52,7 +52,8 @@ async fn settled(here: &Region, there: &Region) -> ConnectionStats {
         let (Some(ours), Some(theirs)) = (traffic(here, there).await, traffic(there, here).await) else {
             return false;
         };
-        let pairs = [(ours.control, theirs.control), (ours.live, theirs.live), (ours.catch_up, theirs.catch_up)];
+        let pairs =
+            [(ours.control, theirs.control), (ours.live, theirs.live), (ours.catch_up, theirs.catch_up)];
         pairs.iter().all(|(ours, theirs)| {
             (ours.frames_sent, ours.frames_received) == (theirs.frames_received, theirs.frames_sent)
         })

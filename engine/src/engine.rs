@@ -97,6 +97,8 @@ pub struct Engine {
     pub(crate) committed: Position,
     pub(crate) synced: Position,
     pub(crate) sync_in_flight: bool,
+    /// The disk was full: the next sync waits for its timer.
+    pub(crate) sync_paused: bool,
     pub(crate) failed: Option<StoreError>,
     pub(crate) outputs: VecDeque<Output>,
 }
@@ -133,6 +135,7 @@ impl Engine {
             committed: Position(0),
             synced: Position(0),
             sync_in_flight: false,
+            sync_paused: false,
             failed: None,
             outputs: VecDeque::new(),
         };
@@ -338,7 +341,8 @@ impl Engine {
     }
 
     pub(crate) fn request_sync(&mut self) {
-        if !self.sync_in_flight && self.failed.is_none() && self.committed > self.synced {
+        let can_start = !self.sync_in_flight && !self.sync_paused && self.failed.is_none();
+        if can_start && self.committed > self.synced {
             self.sync_in_flight = true;
             self.push(Output::RequestSync);
         }
@@ -386,6 +390,7 @@ impl Engine {
 
     /// A sync failed: whether what waited for it is durable is not known.
     fn on_sync_failed(&mut self, now: &Now, error: StoreError) {
+        self.sync_paused = true;
         self.fail_waits(&error);
         self.on_store_error(now, error);
     }
@@ -420,6 +425,7 @@ impl Engine {
                 }
                 Timer::Wait(request) => self.expire_wait(request),
                 Timer::Sync => {
+                    self.sync_paused = false;
                     self.dirty.append(&mut self.postponed);
                     self.request_sync();
                 }

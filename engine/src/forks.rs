@@ -26,8 +26,12 @@ impl Engine {
     ) -> Result<(), StoreError> {
         let Some(space) = self.spaces.get(&id) else { return Ok(()) };
         let Some(lane) = space.lanes.get(&said.lane) else { return Ok(()) };
-        if said.lsn == 0 || lane.row.frozen.is_some() {
+        if said.lsn == 0 {
             return Ok(());
+        }
+        if matches!(lane.row.frozen, Some(Freeze::Fork { .. })) {
+            // The peer may be on either branch and may not know of the other.
+            return self.send_head(session, id, said.lane, said.lsn, store);
         }
         if said.lsn <= lane.row.tip.lsn {
             let ours = self.lane_hash(id, said.lane, said.lsn, store)?;

@@ -172,6 +172,10 @@ impl Engine {
         let peer = session.peer;
         let denied = session.spaces.get_mut(&id).filter(|part| part.opened_by_us && !part.opened_by_peer);
         let Some(part) = denied else { return };
+        if part.join_sent.is_some() && !part.join_denied {
+            part.join_denied = true;
+            return;
+        }
         part.opened_by_us = false;
         let presented = part.join_sent.take();
         session.incoming.retain(|_, incoming| incoming.space != id);

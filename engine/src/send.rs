@@ -128,7 +128,7 @@ impl Engine {
         part.opened_by_us = true;
         part.named_by_us = lanes.iter().map(|lane| lane.lane).collect();
         part.told = space.durable.clone();
-        part.join_sent = join.map(|(_, secret)| secret);
+        (part.join_sent, part.join_denied) = (join.map(|(_, secret)| secret), false);
         let (space_ref, needs_genesis) = (part.own_ref, space.row.founder.is_none());
         if let Some((_, secret)) = join {
             self.send(session_id, Class::Control, &Message::Join(Join { space: id, secret }));

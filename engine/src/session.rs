@@ -51,8 +51,10 @@ pub(crate) struct PeerSpace {
     pub(crate) have_sent_at: Option<Duration>,
     /// The peer waits for an acknowledgement.
     pub(crate) have_awaited: bool,
-    /// The invitation's secret that was presented.
+    /// The invitation's secret that was presented, and whether it was denied; the opening after it is
+    /// answered separately.
     pub(crate) join_sent: Option<[u8; 16]>,
+    pub(crate) join_denied: bool,
 }
 
 /// One connection.

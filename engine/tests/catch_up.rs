@@ -1,16 +1,17 @@
 //! Much that is missing at once, much that keeps coming, and who serves whom meanwhile: windows, classes,
 //! relays, grafts.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod world;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use comity_crdts::{LaneId, SpaceId, Value};
-use comity_engine::wire::{Have, Join, LaneRef, LaneTip, Message, Subscribe};
+use comity_crdts::{Hlc, Kind, LaneId, ObjectAddress, SpaceId, Value};
+use comity_engine::wire::{Body, Group, Have, Join, LaneRef, LaneTip, Message, Op, Subscribe};
 use comity_engine::{Class, Durability, Role, SessionId, TxError};
 use world::World;
-use world::ghost::{Ghost, hello, open};
+use world::ghost::{Ghost, data, hello, open};
 
 const MIB: usize = 1024 * 1024;
 /// The window of a lane that is catching up.
@@ -39,7 +40,7 @@ fn write_much(world: &mut World, node: usize, space: SpaceId, bytes: usize) {
 fn runs(world: &World, session: SessionId, node: usize) -> Vec<(Class, u32, u64, usize)> {
     let mut runs: Vec<(Class, u32, u64, usize)> = Vec::new();
     let mut open = BTreeMap::new();
-    for (class, frame) in &world.link(session).from(node).log {
+    for (class, frame) in &world.link(session).sent(node).log {
         let Message::Data(data) = Message::decode(frame).unwrap() else { continue };
         let bytes = open.remove(&data.subscription).unwrap_or(0) + data.bytes.len();
         if data.more {
@@ -133,7 +134,7 @@ fn a_change_set_of_almost_a_megabyte_travels_in_frames() {
     let session = world.sessions()[0];
     let (_, _, _, bytes) = *runs(&world, session, 0).last().unwrap();
     assert!((1_020_000..MIB + 1_000).contains(&bytes));
-    let frames = &world.link(session).from(0).log;
+    let frames = &world.link(session).sent(0).log;
     assert!(frames.iter().filter(|(_, frame)| frame.len() > 200_000).count() >= 4);
 }
 
@@ -182,8 +183,9 @@ fn a_relay_passes_on_what_is_durable_while_more_keeps_coming() {
     let (mut world, space) = line();
     world.nodes[1].manual_sync = true;
     let lane = world.own_lane(0, space);
+    world.add_without_time(0, space, 1);
     for round in 0..50 {
-        // Whenever a sync of the relay ends, the next entries wait there already.
+        // The relay is syncing what came before: this entry waits there when the sync ends.
         world
             .write_with::<_, TxError>(0, space, Durability::Local, |tx| tx.counter_add("stats", "likes", 1))
             .0
@@ -281,7 +283,7 @@ fn a_relay_that_claims_to_have_the_most_and_sends_nothing_is_left_too() {
     let first = parent(&world, space, 3, lane).expect("the leaf follows somebody");
     // It says that it is far ahead, and the frames with the entries never arrive.
     let stuck = sessions[first - 1];
-    let place = world.link(stuck).from(first).log.iter().find_map(|(_, frame)| {
+    let place = world.link(stuck).sent(first).log.iter().find_map(|(_, frame)| {
         match Message::decode(frame).unwrap() {
             Message::Open(open) => open.lanes.iter().position(|open| open.lane == lane),
             _ => None,
@@ -345,6 +347,22 @@ fn links_slower_than_patience_do_not_keep_a_lane_from_arriving() {
 }
 
 #[test]
+fn who_returns_over_links_slower_than_patience_stays_with_somebody_long_enough() {
+    let (mut world, space, _) = diamond();
+    let lane = world.own_lane(0, space);
+    world.disconnect_all(Some(3));
+    world.add(0, space, 1);
+    world.connect(3, 1);
+    world.connect(3, 2);
+    for _ in 0..16 {
+        world.add_unsent(0, space, 1);
+        world.slow_hop(Duration::from_millis(400));
+    }
+    let [owner, leaf] = [0, 3].map(|node| world.status(node, space).durable.at(&lane));
+    assert!(owner - leaf <= 4, "the leaf is {} writes behind", owner - leaf);
+}
+
+#[test]
 fn a_lane_served_from_the_middle_starts_where_the_subscriber_stands() {
     let (mut world, space) = World::mesh(2);
     for _ in 0..10 {
@@ -368,4 +386,58 @@ fn a_lane_served_from_the_middle_starts_where_the_subscriber_stands() {
 
 fn start_hash(space: SpaceId, lane: LaneId) -> [u8; 8] {
     LaneTip::start(&space, &lane).hash.prefix()
+}
+
+/// A member that holds a lane of another ghost, says so, and is subscribed to or not.
+fn relay(world: &mut World, seed: u8, lane: &Ghost) -> SessionId {
+    let member = Ghost::new(seed, lane.space);
+    let secret = world.invite(0, lane.space, Role::Writer);
+    let session = world.connect_ghost(0, member.replica());
+    world.inject(0, session, hello());
+    world.inject(0, session, Message::Join(Join { space: lane.space, secret }).encode());
+    let count = lane.entries.len();
+    let claim = (lane.lane(), count as u64, lane.tip(count).hash.prefix());
+    world.inject(0, session, open(lane.space, &[claim]));
+    world.run();
+    session
+}
+
+#[test]
+fn a_lane_that_waits_is_not_asked_for_elsewhere_until_there_is_room_for_another_window() {
+    let mut world = World::new(1);
+    let space = world.create_space(0);
+    let (mut needed, mut lane) = (Ghost::new(30, space), Ghost::new(31, space));
+    needed.add(1);
+    for _ in 0..80 {
+        let blob = Value::Bytes(vec![7; 60_000]);
+        let address = ObjectAddress::new(Kind::Register, "blobs", "k").unwrap();
+        let ops = vec![Op::RegisterSet { value: blob, hlc: Hlc::new(1, 1), observed: Vec::new() }];
+        let mut entry = lane.draft(vec![Group { address, ops }]);
+        entry.admitted.advance(needed.lane(), 1);
+        if let Body::Change(change) = &mut entry.body {
+            change.context = entry.admitted.clone();
+        }
+        lane.append(entry);
+    }
+    let (owner, _) = world.admit(0, &lane);
+    world.disconnect(owner);
+    let first = relay(&mut world, 40, &lane);
+    let number = world.subscription(0, first, lane.lane()).unwrap();
+    for from in 0..60 {
+        world.inject(0, first, data(number, from as u64 + 1, &lane.run(from, from + 1)));
+    }
+    let second = relay(&mut world, 41, &lane);
+    world.pass(Duration::from_secs(5));
+    assert_eq!(world.subscription(0, second, lane.lane()), None, "its parent is not at fault");
+    world.disconnect(first);
+    world.pass(Duration::from_secs(5));
+    assert_eq!(world.subscription(0, second, lane.lane()), None, "a window more would not fit");
+    let (session, number) = world.admit(0, &needed);
+    world.inject(0, session, data(number, 1, &needed.run(0, 1)));
+    world.run();
+    assert_eq!(world.status(0, space).frontier.at(&lane.lane()), 60);
+    let number = world.subscription(0, second, lane.lane()).expect("there is room");
+    world.inject(0, second, data(number, 61, &lane.run(60, 80)));
+    world.run();
+    assert_eq!(world.status(0, space).frontier.at(&lane.lane()), 80);
 }

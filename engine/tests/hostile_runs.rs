@@ -1,5 +1,6 @@
 //! A peer that lies inside runs of lane entries: forged, altered, replayed, too much, or too large. Nothing of
 //! such a run is kept.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod world;
 

@@ -1,5 +1,6 @@
 //! Frames between two honest cores, spoiled on the way: whatever arrives, a reader sees only what honest
 //! replicas wrote, whole and in causal order, and once the spoiling ends both converge.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod world;
 

@@ -1,6 +1,7 @@
 //! Random schedules: connections come and go, frames of different streams overtake each other, syncs end
 //! late, processes crash. Readers must never see anything the model does not allow, and once all is calm
 //! every replica must show the same.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod world;
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use comity::{
-    OpenError, OpenOptions, Replica, ReplicaId, RequestError, Role, Space, SpaceStatus, Ticket, WriteError,
+    OpenError, OpenOptions, Replica, ReplicaId, RequestError, Role, Space, SpaceStatus, Ticket, Token, WriteError,
 };
 
 pub(crate) mod processes;
@@ -70,6 +70,11 @@ impl Region {
 
     pub(crate) async fn status(&self) -> SpaceStatus {
         self.space.status().await.unwrap()
+    }
+
+    /// What is applied here, durable or not.
+    pub(crate) async fn applied(&self) -> Token {
+        Token { space: self.space.id(), frontier: self.status().await.frontier }
     }
 
     /// Adds one to the counter that most tests count with.
@@ -176,7 +181,7 @@ pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T 
 /// Waits until every region has what each of the others has now, and checks that they are the same.
 pub(crate) async fn converge(regions: &[&Region]) {
     for from in regions {
-        let token = from.space.token().await.unwrap();
+        let token = from.applied().await;
         for to in regions {
             if let Err(error) = to.space.at_within(&token, PATIENCE).await {
                 explain(regions).await;
@@ -220,7 +225,9 @@ pub(crate) struct Holdings {
 }
 
 impl Holdings {
+    /// What a region holds once all of it is durable.
     pub(crate) async fn of(region: &Region) -> Self {
+        region.space.at_within(&region.applied().await, PATIENCE).await.unwrap();
         let SpaceStatus { frontier, durable, digest, members, lanes, .. } = region.status().await;
         let lanes = lanes.iter().map(|lane| (lane.lane, lane.applied, lane.frozen.is_some())).collect();
         Self { frontier, durable, digest, members, lanes }

@@ -164,13 +164,13 @@ impl World {
 
     /// The number under which `node` last subscribed to a lane on a session.
     pub(crate) fn subscription(&self, node: usize, session: SessionId, lane: LaneId) -> Option<u32> {
-        let log = &self.link(session).from(node).log;
+        let log = &self.link(session).sent(node).log;
         let numbers = log.iter().filter_map(|(_, frame)| match Message::decode(frame).unwrap() {
             Message::Subscribe(subscribe) if subscribe.lane == lane => Some(subscribe.subscription),
             Message::Open(open) => open.lanes.iter().find(|open| open.lane == lane)?.subscription,
             _ => None,
         });
-        numbers.last()
+        numbers.reduce(|_, later| later)
     }
 
     /// The first reason for which `node` closed the session, if it did.

@@ -79,13 +79,13 @@ impl Link {
     }
 
     /// What a node sends.
-    pub(crate) fn from_mut(&mut self, node: usize) -> &mut Wire {
+    pub(crate) fn sent_mut(&mut self, node: usize) -> &mut Wire {
         let side = self.side(node);
         &mut self.wires[side]
     }
 
     /// What a node sent.
-    pub(crate) fn from(&self, node: usize) -> &Wire {
+    pub(crate) fn sent(&self, node: usize) -> &Wire {
         &self.wires[self.side(node)]
     }
 }

@@ -141,7 +141,7 @@ impl World {
                     if let End::Node(to) = link.other_end(index) {
                         self.observer.sent(session, (index, to), &frame, &node.disk);
                     }
-                    link.from_mut(index).send(class, frame);
+                    link.sent_mut(index).send(class, frame);
                 }
             }
         }
@@ -412,13 +412,30 @@ impl World {
         self.write(node, space, |tx| tx.counter_add("stats", "likes", delta)).unwrap();
     }
 
-    /// As [`World::add`], but no time passes: what needs a timer does not happen yet.
-    pub(crate) fn add_without_time(&mut self, node: usize, space: SpaceId, delta: i64) {
+    /// As [`World::add`], but nothing happens after the commit.
+    pub(crate) fn add_unsent(&mut self, node: usize, space: SpaceId, delta: i64) {
         let (result, _) = self.write_with::<_, TxError>(node, space, Durability::Local, |tx| {
             tx.counter_add("stats", "likes", delta)
         });
         result.unwrap();
+    }
+
+    /// As [`World::add`], but no time passes: what needs a timer does not happen yet.
+    pub(crate) fn add_without_time(&mut self, node: usize, space: SpaceId, delta: i64) {
+        self.add_unsent(node, space, delta);
         self.drain_steps();
+    }
+
+    /// How many link delays pass until `node` has applied everything that `other` has.
+    pub(crate) fn hops_until_equal(&mut self, space: SpaceId, (node, other): (usize, usize)) -> usize {
+        let goal = self.status(other, space).frontier;
+        let mut hops = 0;
+        while !self.status(node, space).frontier.covers(&goal) {
+            self.hop();
+            hops += 1;
+            assert!(hops < 20, "twenty delays are plenty");
+        }
+        hops
     }
 
     /// The counter that `add` adds to, as readers see it.

@@ -1,0 +1,196 @@
+//! The bytes of `docs/wire.md`, read from the document itself: what it shows is what the code encodes and
+//! decodes.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use std::collections::BTreeMap;
+
+use comity_crdts::{Frontier, Hlc, Kind, Nonce, ObjectAddress, OriginId, ReplicaId, SpaceId, Value, Writer};
+use comity_engine::CloseReason;
+use comity_engine::wire::{
+    Body, ChangeSet, Data, Denied, Dictionary, Genesis, Group, Have, Head, Hello, Join, LaneEntry, LaneOwner,
+    LaneRef, LaneTip, Message, Op, Open, OpenLane, Subscribe, Unsubscribe, decode_entry, decode_run,
+    encode_entry, encode_run, sign,
+};
+use ed25519_dalek::SigningKey;
+
+const DOCUMENT: &str = include_str!("../../docs/wire.md");
+
+/// The blocks fenced as "```hex <name>", without what follows a `;` on each line.
+fn blocks() -> BTreeMap<&'static str, Vec<u8>> {
+    let mut blocks = BTreeMap::new();
+    let mut lines = DOCUMENT.lines();
+    while let Some(line) = lines.next() {
+        let Some(name) = line.strip_prefix("```hex ") else { continue };
+        let hex = lines.by_ref().take_while(|line| *line != "```");
+        let hex: String = hex.map(|line| line.split(';').next().unwrap().replace(' ', "")).collect();
+        let bytes = (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap());
+        assert!(blocks.insert(name, bytes.collect()).is_none(), "{name} is shown once");
+    }
+    blocks
+}
+
+/// The worked example: one replica, one space, one lane of two entries.
+struct Example {
+    key: SigningKey,
+    founder: Nonce,
+    space: SpaceId,
+    owner: LaneOwner,
+    lane: OriginId,
+    entries: Vec<(LaneEntry, LaneTip)>,
+}
+
+fn example() -> Example {
+    let key = SigningKey::from_bytes(&[1; 32]);
+    let replica = ReplicaId(key.verifying_key().to_bytes());
+    let founder = Nonce([2; 16]);
+    let space = SpaceId::derive(&replica, &founder);
+    let owner = LaneOwner { replica, nonce: Nonce([3; 16]) };
+    let lane = owner.lane(&space);
+    let start = LaneTip::start(&space, &lane);
+    let likes = |delta| Group {
+        address: ObjectAddress::new(Kind::Counter, "stats", "likes").unwrap(),
+        ops: vec![Op::CounterAdd(delta)],
+    };
+    let at = Hlc::new(1_700_000_000_000, 0);
+    let first = entry(lane, &start, at, Frontier::new(), vec![likes(5)]);
+    let after_first = start.after(&space, &first);
+    let city = Group {
+        address: ObjectAddress::new(Kind::Register, "profile", "city").unwrap(),
+        ops: vec![Op::RegisterSet { value: "Berlin".into(), hlc: at, observed: Vec::new() }],
+    };
+    let seen = [(OriginId([4; 16]), 7)].into_iter().collect();
+    let at = Hlc::new(1_700_000_000_250, 3);
+    let second = entry(lane, &after_first, at, seen, vec![likes(-2), city]);
+    let after_second = after_first.after(&space, &second);
+    let entries = vec![(first, after_first), (second, after_second)];
+    Example { key, founder, space, owner, lane, entries }
+}
+
+fn entry(lane: OriginId, before: &LaneTip, at: Hlc, admitted: Frontier, groups: Vec<Group>) -> LaneEntry {
+    let (seq, prev, context) = (before.seq + 1, before.change_hash, admitted.clone());
+    let change = ChangeSet { origin: lane, seq, prev, context, hlc: at, groups };
+    LaneEntry { admitted, at, body: Body::Change(change) }
+}
+
+/// The messages of the example, with the names under which the document shows them.
+fn messages(example: &Example, run: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
+    let Example { space, lane, owner, entries, founder, key } = example;
+    let (space, lane) = (*space, *lane);
+    let (other, start) = (OriginId([4; 16]), LaneTip::start(&space, &lane).hash.prefix());
+    let tip = &entries[1].1;
+    let other_lane = OpenLane { lane: other, lsn: 7, hash: [0xab; 8], subscription: Some(0) };
+    let own_lane = OpenLane { lane, lsn: 2, hash: tip.hash.prefix(), subscription: None };
+    let name = "home".to_owned();
+    let signature = sign(key, &space, &lane, tip.lsn, &tip.hash);
+    let all = [
+        ("hello", Message::Hello(Hello { version_min: 1, version_max: 1, wall_ms: 1_700_000_000_000 })),
+        ("join", Message::Join(Join { space, secret: [5; 16] })),
+        (
+            "open",
+            Message::Open(Open {
+                space_ref: 0,
+                space,
+                needs_genesis: false,
+                lanes: vec![other_lane, own_lane],
+            }),
+        ),
+        ("genesis", Message::Genesis(Genesis { space, creator: owner.replica, nonce: *founder, name })),
+        ("denied", Message::Denied(Denied { space })),
+        ("subscribe", Message::Subscribe(Subscribe { space, subscription: 3, lane, from: 1, hash: start })),
+        ("unsubscribe", Message::Unsubscribe(Unsubscribe { subscription: 3, refused: true })),
+        ("data", Message::Data(Data { subscription: 3, more: false, awaited: true, first: 1, bytes: run })),
+        (
+            "have",
+            Message::Have(Have {
+                space_ref: 0,
+                lanes: vec![(LaneRef::Known(0), 300), (LaneRef::New(OriginId([6; 16])), 1)],
+            }),
+        ),
+        ("head", Message::Head(Head { space, lane, lsn: tip.lsn, hash: tip.hash, signature })),
+    ];
+    all.into_iter().map(|(name, message)| (name, message.encode())).collect()
+}
+
+fn encoded(example: &Example) -> Vec<(&'static str, Vec<u8>)> {
+    let Example { key, space, owner, lane, entries, .. } = example;
+    let start = LaneTip::start(space, lane);
+    let tip = &entries[1].1;
+    let signature = sign(key, space, lane, tip.lsn, &tip.hash);
+    let run = encode_run(lane, owner, &start, entries, &signature, &mut Dictionary::default());
+    let mut stored = Writer::new();
+    stored.bytes(&tip.hash.0);
+    encode_entry(lane, &start, &entries[1].0, &mut Dictionary::default(), &mut stored);
+    let mut all = vec![
+        ("replica", owner.replica.0.to_vec()),
+        ("space", space.0.to_vec()),
+        ("lane", lane.0.to_vec()),
+        ("chain-0", start.hash.0.to_vec()),
+        ("change-1", entries[0].1.change_hash.0.to_vec()),
+        ("chain-1", entries[0].1.hash.0.to_vec()),
+        ("change-2", tip.change_hash.0.to_vec()),
+        ("chain-2", tip.hash.0.to_vec()),
+        ("signature", signature.to_vec()),
+        ("stored", stored.finish()),
+        ("run", run.clone()),
+    ];
+    all.extend(messages(example, &run));
+    all
+}
+
+#[test]
+fn the_code_encodes_exactly_the_bytes_that_the_document_shows() {
+    let mut shown = blocks();
+    for (name, bytes) in encoded(&example()) {
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(shown.remove(name), Some(bytes), "{name} is {hex}");
+    }
+    assert!(shown.is_empty(), "shown but not checked: {:?}", shown.keys());
+}
+
+#[test]
+fn the_messages_of_the_document_decode_to_what_it_says() {
+    let shown = blocks();
+    for (name, bytes) in messages(&example(), &shown["run"]) {
+        let message = Message::decode(&shown[name]).unwrap();
+        assert_eq!(message, Message::decode(&bytes).unwrap(), "{name}");
+        assert_eq!(message.encode(), shown[name], "{name}");
+    }
+}
+
+#[test]
+fn the_run_of_the_document_decodes_and_its_signature_holds() {
+    let Example { space, lane, owner, entries, .. } = example();
+    let shown = blocks();
+    let start = LaneTip::start(&space, &lane);
+    let run = decode_run(&space, &lane, None, &start, &mut Dictionary::default(), &shown["run"]).unwrap();
+    assert_eq!((run.owner, &run.entries), (owner, &entries));
+    assert_eq!(run.signature.to_vec(), shown["signature"]);
+    let mut stored = comity_crdts::Reader::new(&shown["stored"][32..]);
+    let entry = decode_entry(&lane, &start, &mut Dictionary::default(), &mut stored).unwrap();
+    let Body::Change(change) = &entry.body else { panic!("a change set") };
+    assert_eq!((entry.at, &entry.admitted), (entries[1].0.at, &entries[1].0.admitted));
+    assert_eq!(change.groups[1].ops.len(), 1);
+    assert!(
+        matches!(&change.groups[1].ops[0], Op::RegisterSet { value: Value::Text(city), .. } if city == "Berlin")
+    );
+}
+
+#[test]
+fn the_close_codes_of_the_document_are_those_of_the_code() {
+    let reasons = [
+        CloseReason::Malformed,
+        CloseReason::Unexpected,
+        CloseReason::Version,
+        CloseReason::Signature,
+        CloseReason::LaneOrder,
+        CloseReason::Window,
+        CloseReason::TooMany,
+        CloseReason::Storage,
+    ];
+    for reason in reasons {
+        let row = format!("| {:#x} | `{reason:?}` | {} |", reason.code(), reason.sentence());
+        assert!(DOCUMENT.contains(&row), "{row}");
+    }
+    let codes = DOCUMENT.lines().filter(|line| line.starts_with("| 0x") && line.find(" | ") == Some(7));
+    assert_eq!(codes.count(), reasons.len());
+}
