@@ -235,6 +235,20 @@ impl Engine {
         }
     }
 
+    /// Nothing more is accepted from anybody: what waits for others is answered as it stands.
+    pub(crate) fn end_waits(&mut self, error: &StoreError) {
+        self.fail_waits(error);
+        for request in self.waits.places.keys().copied().collect::<Vec<_>>() {
+            self.expire_wait(request);
+        }
+        for request in self.waits.token_spaces.keys().copied().collect::<Vec<_>>() {
+            if let Some(wait) = self.waits.take_token(request) {
+                self.timers.remove(&(wait.deadline, Timer::Wait(request)));
+                self.reply(request, Err(error.clone().into()));
+            }
+        }
+    }
+
     /// A sync failed: whether what waited for it is durable is not known.
     pub(crate) fn fail_waits(&mut self, error: &StoreError) {
         for (_, local) in std::mem::take(&mut self.waits.local) {

@@ -402,7 +402,7 @@ impl Engine {
             self.timers.insert((now.monotonic + SYNC_RETRY, Timer::Sync));
             return;
         }
-        self.fail_waits(&error);
+        self.end_waits(&error);
         self.failed = Some(error);
         for session in self.sessions.keys().copied().collect::<Vec<_>>() {
             self.close(session, CloseReason::Storage);

@@ -52,9 +52,17 @@ impl Engine {
         let valid_ms = u64::try_from(valid_for.as_millis()).unwrap_or(u64::MAX);
         let invitation = Invitation { role, expires_ms: now.wall_ms.saturating_add(valid_ms) };
         let mut work = Work::over(store);
+        let expired = self.invitations.iter().filter(|(_, invitation)| invitation.expires_ms <= now.wall_ms);
+        let expired: Vec<(SpaceId, [u8; 32])> = expired.map(|(key, _)| *key).collect();
+        for (space, hash) in &expired {
+            work.delete_fact(keys::invitation(space, hash));
+        }
         work.put_fact(keys::invitation(&id, &hash), encode(&invitation));
         let batch = work.into_batch();
         self.commit_facts(now, request, Reply::Invited(secret), batch, store)?;
+        for key in &expired {
+            self.invitations.remove(key);
+        }
         self.invitations.insert((id, hash), invitation);
         self.push(Output::Notify(Notice::TrustChanged));
         Ok(())

@@ -241,6 +241,22 @@ fn after_a_failed_sync_everything_is_refused_and_peers_are_told() {
 }
 
 #[test]
+fn after_a_failed_sync_nobody_waits_for_others_any_more() {
+    let (mut world, space) = World::mesh(2);
+    world.disconnect_all(None);
+    let elsewhere = acknowledged(&mut world, 1, space, Durability::Local).token;
+    let token = await_token(&mut world, 0, &elsewhere, Duration::MAX);
+    let write = add(&mut world, 0, space, Durability::Remote(1));
+    world.sync(0);
+    assert!(world.acknowledgement(0, write).is_none());
+    world.nodes[0].fail_sync = Some(StoreError::Failed { detail: "I/O error".to_owned() });
+    add(&mut world, 0, space, Durability::Local);
+    world.drain_steps();
+    assert!(!world.acknowledgement(0, write).unwrap().reached, "durable here, and nowhere else");
+    assert!(matches!(world.nodes[0].replies.remove(&token), Some(Err(CommandError::Store(_)))));
+}
+
+#[test]
 fn a_commit_that_fails_for_good_stops_the_replica_too() {
     let (mut world, space) = World::mesh(2);
     let session = world.session_between(0, 1).unwrap();

@@ -68,6 +68,20 @@ fn an_invitation_outlives_a_restart_of_the_inviter() {
 }
 
 #[test]
+fn an_invitation_that_expired_is_forgotten_when_the_next_is_made() {
+    let (mut world, space) = prepared();
+    world.nodes[0].wall_ms += Duration::from_secs(60).as_millis() as u64;
+    let secret = world.invite(0, space, Role::Writer);
+    world.prepare_join(0, 1, space, secret);
+    world.connect(1, 0);
+    world.run();
+    assert_eq!(world.status(1, space).members.len(), 2);
+    assert!(!world.nodes[0].engine.trust().invitations_open);
+    world.crash(0);
+    assert!(!world.nodes[0].engine.trust().invitations_open);
+}
+
+#[test]
 fn joining_survives_a_crash_of_either_side_after_any_step() {
     for victim in [0, 1] {
         for at in 0..30 {
