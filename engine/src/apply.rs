@@ -2,14 +2,16 @@
 //! sets as they become ready.
 
 use comity_crdts::{
-    Dot, ElementDots, Hlc, ObjectAddress, ObjectId, RawChange, ReplicaId, Sibling, SpaceId, Value,
+    Dot, ElementDots, Frontier, Hlc, LaneId, ObjectAddress, ObjectId, RawChange, ReplicaId, Sibling, SpaceId,
+    Value,
 };
 
 use crate::hash::hash;
 use crate::journal::record_siblings;
 use crate::keys;
-use crate::op::{Op, Role};
-use crate::rows::{Object, decode_element, element_digest, member_digest};
+use crate::members::{Grant, grant};
+use crate::op::Op;
+use crate::rows::{Object, decode_element, element_digest};
 use crate::store::{StateRead, StoreError};
 use crate::work::Work;
 
@@ -35,6 +37,10 @@ pub(crate) struct Effects {
 pub(crate) struct Application<'a> {
     pub(crate) space: &'a SpaceId,
     pub(crate) author: &'a ReplicaId,
+    /// What its author had seen.
+    pub(crate) context: &'a Frontier,
+    /// The lane entry that carries it.
+    pub(crate) place: (LaneId, u64),
     pub(crate) at: Hlc,
 }
 
@@ -81,7 +87,11 @@ impl Application<'_> {
                 effects.documents.push(PendingChange { address, change, dot, at: self.at });
                 return Ok(());
             }
-            Op::Grant { replica, role } => return self.grant(work, effects, replica, *role),
+            Op::Grant { replica, role } => {
+                let Self { author, context, place, .. } = *self;
+                let step = Grant { author, context, place, replica, role: *role };
+                return grant(work, effects, self.space, &step);
+            }
             _ => {}
         }
         let id = ObjectId::derive(self.space, address);
@@ -137,54 +147,6 @@ impl Application<'_> {
         }
         Ok(())
     }
-
-    /// A grant counts only when its author is an admin. Roles only rise, so the order of two concurrent
-    /// grants does not matter.
-    fn grant(
-        &self,
-        work: &mut Work<'_>,
-        effects: &mut Effects,
-        replica: &ReplicaId,
-        role: Role,
-    ) -> Result<(), StoreError> {
-        if load_role(work, self.space, self.author)? != Some(Role::Admin) {
-            return Ok(());
-        }
-        let before = load_role(work, self.space, replica)?;
-        if before.is_some_and(|before| before >= role) {
-            return Ok(());
-        }
-        store_member(work, effects, self.space, replica, (before, role));
-        effects.members_changed = true;
-        Ok(())
-    }
-}
-
-/// Writes a member's row and keeps the space digest in step.
-pub(crate) fn store_member(
-    work: &mut Work<'_>,
-    effects: &mut Effects,
-    space: &SpaceId,
-    replica: &ReplicaId,
-    (before, after): (Option<Role>, Role),
-) {
-    let removed = before.map_or(0, |role| member_digest(&replica.0, role as u8));
-    let added = member_digest(&replica.0, after as u8);
-    effects.digest = effects.digest.wrapping_sub(removed).wrapping_add(added);
-    work.put(keys::member(space, replica), vec![after as u8]);
-}
-
-/// The role of a member, or `None` for a stranger.
-pub(crate) fn load_role(
-    read: &dyn StateRead,
-    space: &SpaceId,
-    replica: &ReplicaId,
-) -> Result<Option<Role>, StoreError> {
-    Ok(match read.get(&keys::member(space, replica))?.as_deref() {
-        Some([tag]) if *tag == Role::Admin as u8 => Some(Role::Admin),
-        Some(_) => Some(Role::Writer),
-        None => None,
-    })
 }
 
 /// The dots of an element, none when it has no row.

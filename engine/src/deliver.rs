@@ -155,7 +155,9 @@ impl Space {
         let Body::Change(change) = &staged.entry.body else { return Ok(()) };
         delivery.clock.observe(change.hlc, now.wall_ms, CLOCK_AHEAD_MS_MAX);
         let author = row.owner.replica;
-        let application = Application { space: &self.id, author: &author, at: change.hlc };
+        let place = (*lane_id, staged.after.lsn);
+        let (space, context) = (&self.id, &change.context);
+        let application = Application { space, author: &author, context, place, at: change.hlc };
         for group in &change.groups {
             for (index, op) in group.ops.iter().enumerate() {
                 let dot = Dot { origin: change.origin, seq: change.seq, index: index as u16 };

@@ -72,6 +72,7 @@ pub(crate) enum Timer {
     Have(SessionId, SpaceId),
     Parents(SpaceId),
     Wait(RequestId),
+    Invitations,
     Sync,
 }
 
@@ -147,6 +148,9 @@ impl Engine {
             engine.request_sync();
         }
         engine.load(store)?;
+        if !engine.invitations.is_empty() {
+            engine.timers.insert((Duration::ZERO, Timer::Invitations));
+        }
         Ok(engine)
     }
 
@@ -210,7 +214,7 @@ impl Engine {
             Input::SessionClosed { session } => self.on_session_closed(session),
             Input::FrameReceived { session, frame } => self.on_frame(now, session, &frame, store),
             Input::Synced { result } => self.on_synced(now, result),
-            Input::DeadlineReached => self.on_deadline(now),
+            Input::DeadlineReached => self.on_deadline(now, store),
         }
         self.settle(now, store);
     }
@@ -409,7 +413,7 @@ impl Engine {
         }
     }
 
-    fn on_deadline(&mut self, now: &Now) {
+    fn on_deadline(&mut self, now: &Now, store: &mut dyn Store) {
         while let Some((at, timer)) = self.timers.first().copied() {
             if at > now.monotonic {
                 break;
@@ -424,6 +428,11 @@ impl Engine {
                     }
                 }
                 Timer::Wait(request) => self.expire_wait(request),
+                Timer::Invitations => {
+                    if let Err(error) = self.expire_invitations(now, store) {
+                        self.on_store_error(now, error);
+                    }
+                }
                 Timer::Sync => {
                     self.sync_paused = false;
                     self.dirty.append(&mut self.postponed);

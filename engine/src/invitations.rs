@@ -5,7 +5,7 @@ use std::time::Duration;
 use comity_crdts::{ReplicaId, SpaceId};
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{Engine, is_admin, secret_hash, secret_of};
+use crate::engine::{Engine, Timer, is_admin, secret_hash, secret_of};
 use crate::io::{CommandError, Notice, Now, Output, Reply, RequestId};
 use crate::keys;
 use crate::message::Join;
@@ -52,19 +52,36 @@ impl Engine {
         let valid_ms = u64::try_from(valid_for.as_millis()).unwrap_or(u64::MAX);
         let invitation = Invitation { role, expires_ms: now.wall_ms.saturating_add(valid_ms) };
         let mut work = Work::over(store);
-        let expired = self.invitations.iter().filter(|(_, invitation)| invitation.expires_ms <= now.wall_ms);
-        let expired: Vec<(SpaceId, [u8; 32])> = expired.map(|(key, _)| *key).collect();
-        for (space, hash) in &expired {
-            work.delete_fact(keys::invitation(space, hash));
-        }
         work.put_fact(keys::invitation(&id, &hash), encode(&invitation));
         let batch = work.into_batch();
         self.commit_facts(now, request, Reply::Invited(secret), batch, store)?;
-        for key in &expired {
-            self.invitations.remove(key);
-        }
         self.invitations.insert((id, hash), invitation);
+        self.timers.insert((now.monotonic.saturating_add(valid_for), Timer::Invitations));
         self.push(Output::Notify(Notice::TrustChanged));
+        Ok(())
+    }
+
+    /// Forgets invitations that nobody redeemed in time, so that strangers are turned away again.
+    pub(crate) fn expire_invitations(&mut self, now: &Now, store: &mut dyn Store) -> Result<(), StoreError> {
+        let expired = self.invitations.iter().filter(|(_, invitation)| invitation.expires_ms <= now.wall_ms);
+        let expired: Vec<(SpaceId, [u8; 32])> = expired.map(|(key, _)| *key).collect();
+        if !expired.is_empty() {
+            let mut work = Work::over(store);
+            for (space, hash) in &expired {
+                work.delete_fact(keys::invitation(space, hash));
+            }
+            let batch = work.into_batch();
+            self.committed = store.commit(batch)?;
+            for key in &expired {
+                self.invitations.remove(key);
+            }
+            self.push(Output::Notify(Notice::TrustChanged));
+        }
+        // The two clocks may disagree: whatever is left is looked at again when it should be due.
+        if let Some(next) = self.invitations.values().map(|invitation| invitation.expires_ms).min() {
+            let wait = Duration::from_millis(next.saturating_sub(now.wall_ms).max(1));
+            self.timers.insert((now.monotonic.saturating_add(wait), Timer::Invitations));
+        }
         Ok(())
     }
 

@@ -22,6 +22,7 @@ mod io;
 mod journal;
 mod keys;
 mod limits;
+mod members;
 mod message;
 mod op;
 mod parents;

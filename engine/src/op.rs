@@ -23,7 +23,7 @@ pub enum Role {
 }
 
 impl Role {
-    fn from_tag(tag: u8) -> Option<Self> {
+    pub(crate) fn from_tag(tag: u8) -> Option<Self> {
         match tag {
             1 => Some(Self::Writer),
             2 => Some(Self::Admin),

@@ -9,6 +9,7 @@ use comity_crdts::{
 use crate::apply::{load_element, load_object};
 use crate::documents::read_document;
 use crate::keys;
+use crate::members::Member;
 use crate::op::Role;
 use crate::rows::{Object, damaged};
 use crate::store::{StateRead, StoreError};
@@ -183,8 +184,7 @@ pub fn members(read: &dyn StateRead, space: &SpaceId) -> Result<Vec<(ReplicaId, 
     let decode = |(key, value): &(Vec<u8>, Vec<u8>)| {
         let replica = key.get(17..49).and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
         let replica = replica.ok_or_else(|| damaged("member row", &"its key is not one"))?;
-        let role = if value.as_slice() == [Role::Admin as u8] { Role::Admin } else { Role::Writer };
-        Ok((ReplicaId(replica), role))
+        Ok((ReplicaId(replica), Member::from_bytes(value)?.role))
     };
     rows.iter().map(decode).collect()
 }

@@ -1,6 +1,8 @@
 //! The rows of objects: one header per object, one row per set element, document change and member.
 
-use comity_crdts::{DecodeError, ElementDots, Kind, MvRegister, ObjectId, PnCounter, Reader, Writer};
+use comity_crdts::{
+    DecodeError, ElementDots, Kind, MvRegister, ObjectId, PnCounter, Reader, ReplicaId, Writer,
+};
 
 use crate::hash::hash;
 use crate::store::StoreError;
@@ -129,8 +131,8 @@ pub(crate) fn element_digest(id: &ObjectId, element: &[u8], dots: &ElementDots) 
 }
 
 /// The digest of one member row.
-pub(crate) fn member_digest(replica: &[u8; 32], role: u8) -> u128 {
-    digest_of(&ObjectId([0; 16]), &[replica.as_slice(), &[role]].concat())
+pub(crate) fn member_digest(replica: &ReplicaId, row: &[u8]) -> u128 {
+    digest_of(&ObjectId([0; 16]), &[replica.0.as_slice(), row].concat())
 }
 
 fn digest_of(id: &ObjectId, state: &[u8]) -> u128 {

@@ -330,11 +330,11 @@ impl Engine {
             return;
         };
         let Some(part) = session.spaces.get(&id) else { return };
-        if !space.durable.ahead_of(&part.told).any(|(lane, _)| !session.serves(&id, &lane)) {
-            return;
-        }
+        let news = space.durable.ahead_of(&part.told).filter(|(lane, _)| !session.serves(&id, lane));
+        // A lane the peer has not heard of cannot reach it before it has: that is no matter for later.
+        let Some(unheard) = news.map(|(lane, _)| part.told.at(&lane) == 0).max() else { return };
         let due = match part.have_sent_at {
-            Some(at) if !part.have_awaited => at + HAVE_INTERVAL,
+            Some(at) if !part.have_awaited && !unheard => at + HAVE_INTERVAL,
             _ => now.monotonic,
         };
         if due <= now.monotonic {

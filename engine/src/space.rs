@@ -6,12 +6,13 @@ use std::time::Duration;
 use comity_crdts::{Clock, Frontier, Hlc, LaneId, Nonce, OriginId, ReplicaId, SpaceId};
 use serde::{Deserialize, Serialize};
 
-use crate::apply::{Effects, store_member};
+use crate::apply::Effects;
 use crate::change::{LaneEntry, LaneOwner, LaneTip};
 use crate::documents::DocumentCache;
 use crate::head::HeadSignature;
 use crate::io::SessionId;
 use crate::keys;
+use crate::members::{self, Member};
 use crate::op::Role;
 use crate::read::members;
 use crate::rows::damaged;
@@ -257,7 +258,7 @@ impl Space {
     ) {
         self.row.founder = Some(founder);
         self.row.name = name;
-        store_member(work, effects, &self.id, &founder.replica, (None, Role::Admin));
+        members::store(work, effects, &self.id, &founder.replica, (None, &Member::founder()));
         self.members.insert(founder.replica, Role::Admin);
     }
 

@@ -21,7 +21,7 @@ use crate::op::{Group, Op, Role};
 use crate::read::{self, Listing};
 use crate::rows::Object;
 use crate::space::{Incarnation, Lane, Space};
-use crate::store::{LaneRecord, StateRead};
+use crate::store::{LaneRecord, StateRead, StoreError};
 use crate::work::Work;
 
 pub use error::TxError;
@@ -133,13 +133,24 @@ impl<'a> Tx<'a> {
         Ok(bytes)
     }
 
+    fn apply(&mut self, address: &ObjectAddress, dot: Dot, op: &Op) -> Result<(), StoreError> {
+        let lane = self.incarnation.origin;
+        let application = Application {
+            space: &self.space.id,
+            author: &self.replica,
+            context: &self.space.frontier,
+            place: (lane, self.space.frontier.at(&lane) + 1),
+            at: self.hlc,
+        };
+        application.apply(&mut self.work, &mut self.effects, address, dot, op)
+    }
+
     fn push(&mut self, address: &ObjectAddress, op: Op) -> Result<(), TxError> {
         let value_bytes = self.check_size(op.value_bytes())?;
         let group = self.group(address)?;
         let index = self.groups[group].ops.len() as u16;
         let dot = Dot { origin: self.incarnation.origin, seq: self.seq(), index };
-        let application = Application { space: &self.space.id, author: &self.replica, at: self.hlc };
-        application.apply(&mut self.work, &mut self.effects, address, dot, &op)?;
+        self.apply(address, dot, &op)?;
         self.groups[group].ops.push(op);
         self.ops += 1;
         self.value_bytes = value_bytes;
@@ -161,8 +172,7 @@ impl<'a> Tx<'a> {
             && let Some(sum) = earlier.checked_add(delta)
         {
             let dot = Dot { origin: self.incarnation.origin, seq: self.seq(), index: 0 };
-            let application = Application { space: &self.space.id, author: &self.replica, at: self.hlc };
-            application.apply(&mut self.work, &mut self.effects, &address, dot, &Op::CounterAdd(delta))?;
+            self.apply(&address, dot, &Op::CounterAdd(delta))?;
             let group = self.index[&address];
             self.groups[group].ops[0] = Op::CounterAdd(sum);
             return Ok(());

@@ -10,6 +10,7 @@ use std::time::Duration;
 use comity_crdts::SpaceId;
 use comity_engine::{Class, Input};
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 use world::World;
 use world::model::Model;
 
@@ -110,8 +111,17 @@ fn calm(world: &mut World, reconnect: bool) {
     }
 }
 
+/// 256 schedules of a new seed each time; `COMITY_SCHEDULES` schedules of the seed `COMITY_SEED` when these are
+/// set, which is a fixed set.
+fn config() -> ProptestConfig {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let cases = number("COMITY_SCHEDULES").unwrap_or(256) as u32;
+    let rng_seed = number("COMITY_SEED").map_or(RngSeed::Random, RngSeed::Fixed);
+    ProptestConfig { cases, rng_seed, max_shrink_iters: 4_000, ..ProptestConfig::default() }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, max_shrink_iters: 4_000, ..ProptestConfig::default() })]
+    #![proptest_config(config())]
     #[test]
     fn every_schedule_ends_in_convergence_and_no_reader_sees_anything_impossible(
         (nodes, events) in (3..5_usize).prop_flat_map(|nodes| (Just(nodes), events(nodes))),
