@@ -47,6 +47,7 @@ impl Engine {
         if !is_admin(space, &self.replica) {
             return Err(CommandError::NotAdmin(id));
         }
+        self.expire_invitations(now, store)?;
         let secret = secret_of(&now.fresh);
         let hash = secret_hash(&id, &secret);
         let valid_ms = u64::try_from(valid_for.as_millis()).unwrap_or(u64::MAX);
@@ -113,6 +114,9 @@ impl Engine {
             self.commit_local(join.space, finished, store)?;
         }
         self.invitations.remove(&(join.space, hash));
+        if self.invitations.is_empty() {
+            self.timers.retain(|(_, timer)| *timer != Timer::Invitations);
+        }
         self.push(Output::Notify(Notice::TrustChanged));
         Ok(true)
     }

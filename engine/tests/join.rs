@@ -218,3 +218,23 @@ fn one_invitation_lets_one_replica_in_however_many_try_at_once() {
     assert_eq!(world.status(0, space).members.len(), 2);
     assert_eq!((1..4).filter(|node| world.denials(*node) > 0).count(), 2);
 }
+
+#[test]
+fn an_invitation_that_nobody_redeems_closes_the_door_again_when_its_time_is_over() {
+    let mut world = World::new(1);
+    let space = world.create_space(0);
+    world.invite(0, space, Role::Writer);
+    assert!(world.nodes[0].engine.trust().invitations_open);
+    world.nodes[0].wall_ms += 59_000;
+    world.pass(Duration::from_secs(59));
+    assert!(world.nodes[0].engine.trust().invitations_open, "not before");
+    world.nodes[0].wall_ms += 2_000;
+    world.pass(Duration::from_secs(2));
+    assert!(!world.nodes[0].engine.trust().invitations_open);
+    // A door that was open when the process ended is looked at again when it starts.
+    world.invite(0, space, Role::Writer);
+    world.nodes[0].wall_ms += 61_000;
+    world.crash(0);
+    world.pass(Duration::from_millis(1));
+    assert!(!world.nodes[0].engine.trust().invitations_open);
+}
