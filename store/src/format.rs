@@ -1,4 +1,5 @@
-//! The tables of the data file, what it says about itself, its format version, and opening it. Described in `docs/storage.md`.
+//! The tables of the data file, what it says about itself, its format version, and opening it. Described
+//! in `docs/storage.md`.
 
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -243,16 +244,10 @@ mod tests {
         let key = log_key(&SpaceId([0xa1; 16]), &comity_crdts::OriginId([0xb2; 16]), 258);
         assert_eq!(documented("key in the log").as_slice(), key);
         assert_eq!(documented("kind"), KIND);
-        let _ = 1;
         assert_eq!(documented("format"), FORMAT_VERSION.to_be_bytes());
         assert_eq!(documented("replayed"), bytes([7, 3]));
         assert_eq!(lsn_of(&key), 258);
         let (header, record) = golden();
-        if std::env::var_os("PRINT").is_some() {
-            for b in [&header, &record] {
-                println!("HEX {}", b.iter().map(|b| format!("{b:02x}")).collect::<String>());
-            }
-        }
         assert_eq!(padded(documented("file header")), header);
         assert_eq!(padded(documented("record")), record);
     }

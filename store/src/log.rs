@@ -10,7 +10,9 @@ mod record;
 mod scan;
 mod writer;
 
-pub(crate) use files::{Directory, LogDir, LogFile, file_name, kept_name, number_of};
+#[cfg(test)]
+pub(crate) use files::LogFile;
+pub(crate) use files::{Directory, LogDir, file_name, kept_name, number_of};
 pub(crate) use payload::{Change, changes, layer_changes};
 pub(crate) use scan::{Found, Scanned, scan};
 pub(crate) use writer::{End, LogWriter, NEW_SUFFIX, prepare};

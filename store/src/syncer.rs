@@ -85,11 +85,12 @@ impl Syncer {
         Self { shared, log, room, limits, dirty: Amount::default(), waiting: None }
     }
 
-    /// Makes everything committed so far durable with one write and one sync of the log, shows it to readers, and returns the
-    /// last position it covers. Commits and reads go on meanwhile. Touches no disk when nothing was
-    /// committed since the last sync. Blocks: O(rows × log n) and the disk's own time.
+    /// Makes everything committed so far durable with one write and one sync of the log, shows it to readers,
+    /// and returns the last position it covers. Commits and reads go on meanwhile. Blocks: O(rows × log n)
+    /// and the disk's own time.
     ///
-    /// Does what [`maintain`](Self::maintain) would have done first, where that was not called.
+    /// Does what [`maintain`](Self::maintain) would have done first, where that was not called; beyond that
+    /// it touches no disk when nothing was committed since the last sync.
     ///
     /// # Errors
     /// [`StoreError::NoSpace`]: nothing was written or lost, reads and commits go on, and the next sync tries

@@ -41,14 +41,14 @@ impl Life {
             begun.push((disk.done(), number));
             opened.syncer.sync().map_err(|error| error.to_string())?;
             acknowledged.push((disk.done(), number));
-            if random(&mut state) % 2 == 0 {
+            if random(&mut state).is_multiple_of(2) {
                 opened.syncer.maintain().map_err(|error| error.to_string())?;
             }
         }
         // Half of them are closed.
         let mut operations = disk.history();
         drop(opened);
-        if random(&mut state) % 2 == 0 {
+        if random(&mut state).is_multiple_of(2) {
             operations = disk.history();
         }
         Ok(Self { start, operations, acknowledged, begun })
@@ -110,9 +110,9 @@ impl<'a> Cutter<'a> {
             match mode % 4 {
                 0 => {}
                 1 => image.apply(operation),
-                2 if random(state) % 2 == 0 => image.apply(operation),
+                2 if random(state).is_multiple_of(2) => image.apply(operation),
                 2 => {}
-                _ => image.apply_torn(operation, || random(state) % 2 == 0),
+                _ => image.apply_torn(operation, || random(state).is_multiple_of(2)),
             }
         }
         image
@@ -146,7 +146,7 @@ fn try_life(seed: u64, count: u64, lie: Option<Lie>, made: &mut u64) -> Result<(
     let mut state = seed;
     let groups = 4 + random(&mut state) % 24;
     let mut life = Life::new(Image::default(), random(&mut state), groups, lie)?;
-    if random(&mut state) % 2 == 0 {
+    if random(&mut state).is_multiple_of(2) {
         // Reopened as it was left, without a cut.
         let mut end = Cutter::new(&life.start, &life.operations);
         end.advance(life.operations.len());
@@ -164,7 +164,7 @@ fn try_life(seed: u64, count: u64, lie: Option<Lie>, made: &mut u64) -> Result<(
         *made += 1;
         let name = |error| format!("seed {seed}, cut {cut} of {}: {error}", life.operations.len());
         let (found, recovery) = check(&life, cut, image.clone()).map_err(name)?;
-        if random(&mut state) % 4 != 0 {
+        if !random(&mut state).is_multiple_of(4) {
             continue;
         }
         let second = (random(&mut state) % (recovery.len() + 1) as u64) as usize;

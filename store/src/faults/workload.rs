@@ -41,7 +41,7 @@ pub(super) fn batch(number: u64) -> Batch {
     let value = number.to_be_bytes().to_vec();
     let record = |lane, lsn, bytes| LaneRecord { space: SPACE, lane, lsn, bytes };
     let mut entries = vec![record(LANE, number, entry(number))];
-    if number % OTHER_EVERY == 0 {
+    if number.is_multiple_of(OTHER_EVERY) {
         entries.push(record(OTHER_LANE, number / OTHER_EVERY, value.clone()));
     }
     Batch {

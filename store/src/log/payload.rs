@@ -4,7 +4,7 @@ use crate::format::LogKey;
 use crate::layer::Layer;
 
 /// One thing to do to the database.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Change<'a> {
     /// Put an entry into the log table.
     Entry(&'a LogKey, &'a [u8]),
@@ -38,8 +38,8 @@ pub(crate) fn layer_changes(layer: &Layer) -> impl Iterator<Item = Change<'_>> {
     entries.chain(layer.puts().map(|(key, value)| Change::Put(key, value)))
 }
 
-/// Visits the changes of an encoded group in order. `None` where the bytes are not one; some of the changes may
-/// have been visited then.
+/// Visits the changes of an encoded group in order. `None` where the bytes are not one; some of the changes
+/// may have been visited then.
 pub(crate) fn changes<E>(
     mut bytes: &[u8],
     mut visit: impl FnMut(Change<'_>) -> Result<(), E>,
