@@ -1,5 +1,5 @@
 //! Measures the embedded store: sync latency and changes per second by group size, and reopening after a
-//! kill. `store_bench sync DIR`, `store_bench load DIR ROWS` (ends by a kill), `store_bench open DIR`.
+//! kill. `store_bench sync DIR`, `store_bench load DIR CHANGES BYTES` (ends by a kill), `store_bench open DIR`.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed measurement")]
 
 use std::path::Path;
@@ -63,17 +63,18 @@ fn sync(dir: &Path, group: u64) {
     let _ = std::fs::remove_dir_all(&dir);
 }
 
-fn load(dir: &Path, rows: u64) {
+fn load(dir: &Path, changes: u64, value_bytes: usize) {
     let _ = std::fs::remove_dir_all(dir);
     let mut opened = EmbeddedStore::open(dir, StoreOptions::default()).unwrap();
     let start = Instant::now();
-    for number in 1..=rows {
-        opened.store.commit(change(number, 2000, u64::MAX)).unwrap();
+    for number in 1..=changes {
+        opened.store.commit(change(number, value_bytes, u64::MAX)).unwrap();
         if number % 64 == 0 {
             opened.syncer.sync().unwrap();
+            opened.syncer.maintain().unwrap();
         }
     }
-    println!("loaded {rows} rows in {:?}", start.elapsed());
+    println!("loaded {changes} changes in {:?}", start.elapsed());
     std::process::abort();
 }
 
@@ -82,7 +83,7 @@ fn main() {
     let dir = Path::new(&arguments[2]);
     match arguments[1].as_str() {
         "sync" => [1, 16, 256, 4096].into_iter().for_each(|group| sync(dir, group)),
-        "load" => load(dir, arguments[3].parse().unwrap()),
+        "load" => load(dir, arguments[3].parse().unwrap(), arguments[4].parse().unwrap()),
         _ => {
             let begun = Instant::now();
             let opened = EmbeddedStore::open(dir, StoreOptions::default()).unwrap();

@@ -64,9 +64,11 @@ pub(crate) fn recover(
         replay.ends.clear();
     }
     let (end, spare) = replay.continuation(&*dir, files.last, file_bytes).map_err(refused)?;
-    let loss = match replay.loss(end.number) {
-        Some(loss) => Some(loss),
-        None => Loss::read(database).map_err(failed)?,
+    let known = Loss::read(database).map_err(failed)?;
+    let loss = match (replay.loss(end.number), known) {
+        // The files of the one before may not have been renamed yet.
+        (Some(loss), Some(known)) => Some(Loss { from: loss.from.min(known.from), ..loss }),
+        (loss, known) => loss.or(known),
     };
     let replayed = Replayed { group: replay.last_used(), file: end.number };
     replayed.write(&transaction).map_err(failed)?;

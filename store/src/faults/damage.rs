@@ -173,3 +173,24 @@ fn a_power_cut_while_damage_is_dealt_with_neither_hides_it_nor_loses_more() {
         }
     }
 }
+
+#[test]
+fn damage_found_before_that_of_a_cut_recovery_was_put_aside_keeps_the_files_of_both() {
+    let (image, group) = damaged();
+    let disk = Disk::new(image.clone());
+    drop(open(&disk).unwrap());
+    let recovery = disk.history();
+    let renamed = |done: &Operation| matches!(done, Operation::Rename { to, .. } if to.ends_with(".damaged"));
+    let cut = recovery.iter().position(renamed).unwrap();
+    let mut cutter = Cutter::new(&image, &recovery);
+    cutter.advance(cut);
+    let cut_off = cutter.image(1, &mut 0);
+    let fresh = cut_off.names.keys().last().unwrap().clone();
+    let (disk, opened, held) = reopened(flip(&cut_off, &fresh, 20, 0));
+    let damage = opened.damage.unwrap();
+    assert_eq!((held, damage.group), (group - 1, GROUPS + 1));
+    assert_eq!(damage.files.len(), cut_off.names.len());
+    assert!(
+        image.names.keys().all(|name| disk.image().names.contains_key(&name.replace(".log", ".damaged")))
+    );
+}

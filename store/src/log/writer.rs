@@ -130,12 +130,21 @@ impl LogWriter {
         end.offset += self.record.len() as u64;
         end.chain = checksum;
         self.synced = group;
+        if self.record.len() as u64 > self.file_bytes {
+            // Rare, and nothing else holds that much for good.
+            self.record = Vec::new();
+        }
         Ok(group)
     }
 
     /// Whether half of the file at the end is used and none is ready to follow it.
     pub(crate) fn wants_spare(&self) -> bool {
         self.spare.is_none() && self.end.offset > self.end.length / 2
+    }
+
+    /// The length of a file that no large group needed.
+    pub(crate) fn file_bytes(&self) -> u64 {
+        self.file_bytes
     }
 
     /// Creates the file to follow the one at the end.
