@@ -26,8 +26,9 @@ use crate::tables::Tables;
 pub struct Damage {
     /// The number of the first group lost, counted over the life of the directory.
     pub group: u64,
-    /// The last group that may be lost: those from `group` to here are not in the state. There may have
-    /// been more when the header of a file is damaged.
+    /// The last group that may be lost. Those from `group` to here are not in the state, but for groups
+    /// between two losses of which the first was not reported for certain. There may have been more
+    /// when the header of a file is damaged.
     pub through: u64,
     /// How many of those could still be read. They are in `files`, but not in the state.
     pub readable: u64,
@@ -66,8 +67,13 @@ pub(crate) fn recover(
     let (end, spare) = replay.continuation(&*dir, files.last, file_bytes).map_err(refused)?;
     let known = Loss::read(database).map_err(failed)?;
     let loss = match (replay.loss(end.number), known) {
-        // The files of the one before may not have been renamed yet.
-        (Some(loss), Some(known)) => Some(Loss { from: loss.from.min(known.from), ..loss }),
+        // The one before may neither have been reported nor its files renamed yet.
+        (Some(loss), Some(known)) => Some(Loss {
+            group: loss.group.min(known.group),
+            readable: loss.readable + known.readable,
+            from: loss.from.min(known.from),
+            ..loss
+        }),
         (loss, known) => loss.or(known),
     };
     let replayed = Replayed { group: replay.last_used(), file: end.number };

@@ -188,7 +188,7 @@ fn damage_found_before_that_of_a_cut_recovery_was_put_aside_keeps_the_files_of_b
     let fresh = cut_off.names.keys().last().unwrap().clone();
     let (disk, opened, held) = reopened(flip(&cut_off, &fresh, 20, 0));
     let damage = opened.damage.unwrap();
-    assert_eq!((held, damage.group), (group - 1, GROUPS + 1));
+    assert_eq!((held, damage.group, damage.through), (group - 1, group, GROUPS + 1));
     assert_eq!(damage.files.len(), cut_off.names.len());
     assert!(
         image.names.keys().all(|name| disk.image().names.contains_key(&name.replace(".log", ".damaged")))
