@@ -12,6 +12,8 @@ use crate::instance::MARKER_FILE;
 pub(crate) const DATA_FILE: &str = "comity.redb";
 /// The database while it is being created.
 const NEW_DATA_FILE: &str = "comity.redb.new";
+/// The directory of the log.
+pub(crate) const LOG_DIR: &str = "log";
 /// Locked for as long as the store is open.
 const LOCK_FILE: &str = "comity.lock";
 /// A decimal process id fits.

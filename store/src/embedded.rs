@@ -8,15 +8,17 @@ use comity_crdts::{LaneId, SpaceId};
 use comity_engine::{Batch, Position, Row, StateRead, Store, StoreError};
 use redb::Database;
 
-use crate::directory::{self, DATA_FILE, DirectoryLock};
+use crate::directory::{self, DATA_FILE, DirectoryLock, LOG_DIR};
 use crate::error::OpenError;
 use crate::format;
 use crate::health::Health;
 use crate::instance::{self, InstanceToken};
+use crate::log::{Directory, LogDir};
 use crate::merge::{Merged, Sourced, rows, run};
 use crate::overlay::{Overlay, View};
+use crate::recovery::{Damage, recover};
 use crate::snapshot::{Base, Published, Reader};
-use crate::syncer::{Room, RoomProbe, Syncer};
+use crate::syncer::{Limits, Room, RoomProbe, Syncer};
 
 /// How a store behaves. None of it is written to disk.
 #[derive(Clone, Debug)]
@@ -30,6 +32,13 @@ pub struct StoreOptions {
     /// Space on the disk that a sync leaves free beyond its own estimate; with less, it answers
     /// [`StoreError::NoSpace`] instead of trying.
     pub headroom_bytes: u64,
+    /// The length of a file of the log. A larger group gets a file of its own.
+    pub log_file_bytes: u64,
+    /// How long replaying the log may take when a store that was not closed is opened, about. A checkpoint
+    /// is made when it would take longer.
+    pub replay_time_max: Duration,
+    /// Bytes of rows between two checkpoints, at most.
+    pub checkpoint_bytes_max: u64,
 }
 
 impl Default for StoreOptions {
@@ -39,6 +48,9 @@ impl Default for StoreOptions {
             cache_bytes: 64 * 1024 * 1024,
             view_age_max: Duration::from_secs(30),
             headroom_bytes: 4 * 1024 * 1024,
+            log_file_bytes: 16 * 1024 * 1024,
+            replay_time_max: Duration::from_millis(300),
+            checkpoint_bytes_max: 64 * 1024 * 1024,
         }
     }
 }
@@ -57,6 +69,10 @@ pub struct Opened {
     pub instance: InstanceToken,
     /// Whether the store was made by this call.
     pub created: bool,
+    /// What was lost: durable groups that can no longer be read. `None` after every crash and power cut
+    /// of a disk that keeps its promises. Reported again by the next opening if this one makes no
+    /// checkpoint.
+    pub damage: Option<Damage>,
 }
 
 /// What the core's and the storage thread's handles share.
@@ -104,15 +120,19 @@ impl EmbeddedStore {
         let path = dir.join(DATA_FILE);
         let (file, created) = directory::data_file(dir)?;
         let database = format::open(&path, file, options.cache_bytes)?;
-        let instance = instance::token(dir)?;
+        // A damaged directory gets another marker, so the token is computed last.
+        instance::token(dir)?;
+        let log_dir = dir.join(LOG_DIR);
+        directory::create(&log_dir)?;
         let (room_dir, room_path) = (dir.to_owned(), path.clone());
         let room = Box::new(move || {
             let free = fs4::available_space(&room_dir).ok()?;
             Some(Room { free, used: room_path.metadata().ok()?.len() })
         });
-        let (store, syncer, reader) = assemble(database, Some(lock), room, &options)
-            .map_err(|error| OpenError::database(&path, error))?;
-        Ok(Opened { store, syncer, reader, instance, created })
+        let log = Box::new(Directory::new(log_dir));
+        let parts = Parts { database, log, lock: Some(lock), room };
+        let (store, syncer, reader, damage) = parts.assemble(&options, || instance::renew(dir))?;
+        Ok(Opened { store, syncer, reader, instance: instance::token(dir)?, created, damage })
     }
 
     fn view(&self) -> Result<View, StoreError> {
@@ -121,26 +141,44 @@ impl EmbeddedStore {
     }
 }
 
-/// The handles over an open database.
-pub(crate) fn assemble(
-    database: Database,
-    lock: Option<DirectoryLock>,
-    room: RoomProbe,
-    options: &StoreOptions,
-) -> Result<(EmbeddedStore, Syncer, Reader), redb::Error> {
-    let health = Arc::new(Health::default());
-    let base = Arc::new(Base::open(&database, &health)?);
-    let published = Published::new(Arc::clone(&base), options.view_age_max, Arc::clone(&health));
-    let published = Arc::new(published);
-    let shared = Arc::new(Shared {
-        overlay: Overlay::new(base, options.overlay_bytes_max),
-        published: Arc::clone(&published),
-        health,
-        database,
-        _lock: lock,
-    });
-    let syncer = Syncer::new(Arc::clone(&shared), room, options.headroom_bytes);
-    Ok((EmbeddedStore { shared }, syncer, Reader::new(published)))
+/// What a store is made of.
+pub(crate) struct Parts {
+    pub(crate) database: Database,
+    pub(crate) log: Box<dyn LogDir>,
+    pub(crate) lock: Option<DirectoryLock>,
+    pub(crate) room: RoomProbe,
+}
+
+impl Parts {
+    /// The handles, once the database is brought up to the log.
+    pub(crate) fn assemble(
+        self,
+        options: &StoreOptions,
+        renew: impl FnOnce() -> Result<(), OpenError>,
+    ) -> Result<(EmbeddedStore, Syncer, Reader, Option<Damage>), OpenError> {
+        let Self { database, log, lock, room } = self;
+        let path = log.path().to_owned();
+        let recovered = recover(&database, log, options.log_file_bytes, renew)?;
+        let health = Arc::new(Health::default());
+        let base = Base::open(&database, &health).map_err(|error| OpenError::database(&path, error))?;
+        let base = Arc::new(base);
+        let published = Published::new(Arc::clone(&base), options.view_age_max, Arc::clone(&health));
+        let published = Arc::new(published);
+        let shared = Arc::new(Shared {
+            overlay: Overlay::new(base, options.overlay_bytes_max),
+            published: Arc::clone(&published),
+            health,
+            database,
+            _lock: lock,
+        });
+        let limits = Limits {
+            headroom_bytes: options.headroom_bytes,
+            replay_ns_max: u64::try_from(options.replay_time_max.as_nanos()).unwrap_or(u64::MAX),
+            dirty_bytes_max: options.checkpoint_bytes_max,
+        };
+        let syncer = Syncer::new(Arc::clone(&shared), recovered.log, room, limits);
+        Ok((EmbeddedStore { shared }, syncer, Reader::new(published), recovered.damage))
+    }
 }
 
 impl StateRead for EmbeddedStore {

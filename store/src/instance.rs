@@ -52,6 +52,11 @@ pub(crate) fn token(dir: &Path) -> Result<InstanceToken, OpenError> {
     Ok(InstanceToken(*hasher.finalize().as_bytes()))
 }
 
+/// Makes the directory another one to whoever remembers its token.
+pub(crate) fn renew(dir: &Path) -> Result<(), OpenError> {
+    create(dir, &dir.join(MARKER_FILE)).map(drop)
+}
+
 /// Written in place: a rename would change the change time after the fact on some systems.
 fn create(dir: &Path, path: &Path) -> Result<Vec<u8>, OpenError> {
     let mut random = vec![0; MARKER_BYTES];

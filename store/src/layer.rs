@@ -16,6 +16,8 @@ const ROW_BYTES: usize = 96;
 pub(crate) struct Layer {
     state: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
     log: BTreeMap<LogKey, Vec<u8>>,
+    /// The keys of `log` in the order of their commits.
+    order: Vec<LogKey>,
     bytes: usize,
 }
 
@@ -25,8 +27,9 @@ impl Layer {
         for entry in batch.entries {
             let key = log_key(&entry.space, &entry.lane, entry.lsn);
             self.bytes += entry_bytes(entry.bytes.len());
-            if let Some(old) = self.log.insert(key, entry.bytes) {
-                self.bytes -= entry_bytes(old.len());
+            match self.log.insert(key, entry.bytes) {
+                Some(old) => self.bytes -= entry_bytes(old.len()),
+                None => self.order.push(key),
             }
         }
         for (key, value) in batch.facts.into_iter().chain(batch.state) {
@@ -47,8 +50,16 @@ impl Layer {
         self.bytes
     }
 
+    pub(crate) fn entry_count(&self) -> usize {
+        self.log.len()
+    }
+
+    pub(crate) fn put_count(&self) -> usize {
+        self.state.len()
+    }
+
     pub(crate) fn row_count(&self) -> usize {
-        self.state.len() + self.log.len()
+        self.entry_count() + self.put_count()
     }
 
     /// `None` where the layer says nothing about the key, `Some(None)` where it deletes it.
@@ -84,9 +95,9 @@ impl Layer {
         self.state.iter().map(|(key, value)| (key.as_slice(), value.as_deref()))
     }
 
-    /// Every entry, by key.
+    /// Every entry, in the order of the commits.
     pub(crate) fn entries(&self) -> impl Iterator<Item = (&LogKey, &[u8])> {
-        self.log.iter().map(|(key, entry)| (key, entry.as_slice()))
+        self.order.iter().map(|key| (key, self.log[key].as_slice()))
     }
 }
 
@@ -98,7 +109,7 @@ pub(crate) fn batch_bytes(batch: &Batch) -> usize {
 }
 
 fn entry_bytes(len: usize) -> usize {
-    ROW_BYTES + size_of::<LogKey>() + len
+    ROW_BYTES + 2 * size_of::<LogKey>() + len
 }
 
 fn put_bytes(key_len: usize, value: Option<&[u8]>) -> usize {

@@ -12,11 +12,14 @@ mod format;
 mod health;
 mod instance;
 mod layer;
+mod log;
 mod memory;
 mod merge;
 mod overlay;
+mod recovery;
 mod snapshot;
 mod syncer;
+mod tables;
 
 #[cfg(test)]
 mod faults;
@@ -25,5 +28,6 @@ pub use embedded::{EmbeddedStore, Opened, StoreOptions};
 pub use error::OpenError;
 pub use instance::InstanceToken;
 pub use memory::{MemoryReader, MemorySnapshot, MemoryStore};
+pub use recovery::Damage;
 pub use snapshot::{Reader, Snapshot};
 pub use syncer::Syncer;

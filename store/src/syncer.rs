@@ -1,20 +1,28 @@
-//! Writing what is committed into the database, one durable transaction per sync.
+//! Making what is committed durable: one record of the log for each sync. The database follows at once
+//! without a sync of its own, and now and then with one, a checkpoint.
 
+use std::io;
 use std::sync::Arc;
 
 use comity_engine::{Position, StoreError};
 
 use crate::embedded::Shared;
-use crate::format::{LOG, STATE, begin_durable};
+use crate::format::{Loss, Replayed, begin_durable, begin_eventual};
 use crate::health::describe;
 use crate::layer::Layer;
-use crate::overlay::Waiting;
+use crate::log::{LogWriter, layer_changes};
+use crate::overlay::Flush;
 use crate::snapshot::Base;
+use crate::tables::Tables;
 
 /// What one changed row may cost on disk besides its bytes: a copy of its leaf and of a branch.
 const ROW_COPY_BYTES: u64 = 2 * 4096;
 /// How much larger rows may become on disk: pages half full after splits, values rounded up to pages.
 const ROW_GROWTH: u64 = 3;
+/// What replaying takes for each row and for each byte of it, with the checkpoint at its end; measured with
+/// `examples/store_bench.rs`.
+const REPLAY_ROW_NS: u64 = 3_500;
+const REPLAY_BYTE_NS: u64 = 10;
 
 /// The space on the disk, in bytes.
 #[derive(Clone, Copy, Debug)]
@@ -28,58 +36,205 @@ pub(crate) struct Room {
 /// Asks how much space there is; `None` where the operating system does not say.
 pub(crate) type RoomProbe = Box<dyn Fn() -> Option<Room> + Send>;
 
-/// The storage thread's handle: runs the sync barrier. Dropping it loses what is not synced.
+/// When the syncer does what.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Space left free.
+    pub(crate) headroom_bytes: u64,
+    /// How long replaying the log after a crash may take, about.
+    pub(crate) replay_ns_max: u64,
+    /// Bytes that only the log holds durably.
+    pub(crate) dirty_bytes_max: u64,
+}
+
+/// Rows and their bytes.
+#[derive(Clone, Copy, Debug, Default)]
+struct Amount {
+    rows: u64,
+    bytes: u64,
+}
+
+impl Amount {
+    fn of(rows: usize, bytes: usize) -> Self {
+        Self { rows: rows as u64, bytes: bytes as u64 }
+    }
+
+    fn plus(self, other: Self) -> Self {
+        Self { rows: self.rows + other.rows, bytes: self.bytes + other.bytes }
+    }
+
+    fn replay_ns(self) -> u64 {
+        self.rows.saturating_mul(REPLAY_ROW_NS).saturating_add(self.bytes.saturating_mul(REPLAY_BYTE_NS))
+    }
+}
+
+/// The storage thread's handle: runs the sync barrier. Dropping it loses what is not synced, and makes a
+/// checkpoint.
 pub struct Syncer {
     shared: Arc<Shared>,
+    log: LogWriter,
     room: RoomProbe,
-    headroom_bytes: u64,
+    limits: Limits,
+    /// In the log and not in the last checkpoint.
+    dirty: Amount,
+    /// Taken from the overlay by a sync that found no space for it.
+    waiting: Option<Flush>,
 }
 
 impl Syncer {
-    pub(crate) fn new(shared: Arc<Shared>, room: RoomProbe, headroom_bytes: u64) -> Self {
-        Self { shared, room, headroom_bytes }
+    pub(crate) fn new(shared: Arc<Shared>, log: LogWriter, room: RoomProbe, limits: Limits) -> Self {
+        Self { shared, log, room, limits, dirty: Amount::default(), waiting: None }
     }
 
-    /// Makes everything committed so far durable in one transaction, shows it to readers, and returns the
-    /// last position it covers. Commits and reads go on meanwhile. Touches no disk when nothing was
-    /// committed since the last sync. Blocks: O(rows × log n) and the disk's own time.
+    /// Makes everything committed so far durable with one write and one sync of the log, shows it to readers,
+    /// and returns the last position it covers. Commits and reads go on meanwhile. Blocks: O(rows × log n)
+    /// and the disk's own time.
+    ///
+    /// Does what [`maintain`](Self::maintain) would have done first, where that was not called; beyond that
+    /// it touches no disk when nothing was committed since the last sync.
     ///
     /// # Errors
-    /// [`StoreError::NoSpace`] when the disk could be too full for it: nothing was written and nothing is
-    /// lost, reads go on, and the next call tries again. Any other failure poisons the store, because
-    /// the database refuses everything after one and what is on the disk is unknown: every handle answers
+    /// [`StoreError::NoSpace`]: nothing was written or lost, reads and commits go on, and the next sync tries
+    /// again. Any other error leaves open whether the group is on disk; from then on every handle answers
     /// [`StoreError::Poisoned`] until the store is opened again.
     pub fn sync(&mut self) -> Result<Position, StoreError> {
-        let shared = &self.shared;
-        shared.health().check()?;
-        self.check_room(&shared.overlay.waiting())?;
-        let flush = match shared.overlay.begin_flush() {
-            Ok(flush) => flush,
-            Err(synced) => return Ok(synced),
-        };
+        match self.maintain() {
+            // What is at hand may still do.
+            Ok(()) | Err(StoreError::NoSpace) => {}
+            Err(error) => return Err(error),
+        }
+        loop {
+            let rest = self.shared.overlay.waiting();
+            let rest = Amount::of(rest.rows, rest.bytes);
+            let retried = self.waiting.take();
+            let amount = retried
+                .as_ref()
+                .map_or(rest, |flush| Amount::of(flush.layer.row_count(), flush.layer.bytes()));
+            if amount.rows > 0
+                && let Err(error) = self.check_room(amount)
+            {
+                self.waiting = retried;
+                return Err(error);
+            }
+            let again = retried.is_some();
+            let flush = match retried.map_or_else(|| self.shared.overlay.begin_flush(), Ok) {
+                Ok(flush) => flush,
+                Err(synced) => return Ok(synced),
+            };
+            let through = self.group(flush)?;
+            if !again {
+                return Ok(through);
+            }
+        }
+    }
+
+    /// Makes a checkpoint and the log's next file where they are due, so that the next sync need not. Call it
+    /// after having reported a sync. Cheap when nothing is due, else it blocks on the disk.
+    ///
+    /// # Errors
+    /// [`StoreError::NoSpace`]: nothing was changed; the next call tries again. Any other error poisons the
+    /// store as one of [`sync`](Self::sync) does.
+    pub fn maintain(&mut self) -> Result<(), StoreError> {
+        self.shared.health().check()?;
+        let due = self.dirty.bytes >= self.limits.dirty_bytes_max
+            || self.dirty.replay_ns() >= self.limits.replay_ns_max;
+        if due {
+            self.checkpoint()?;
+        }
+        if self.log.wants_spare() {
+            if !self.is_free(self.log.file_bytes()) {
+                return Err(StoreError::NoSpace);
+            }
+            let made = self.log.make_spare();
+            self.file_made(made)?;
+        }
+        Ok(())
+    }
+
+    /// Writes one group.
+    fn group(&mut self, flush: Flush) -> Result<Position, StoreError> {
+        let made = self.log.make_room(&flush.layer);
+        if let Err(error) = self.file_made(made) {
+            self.waiting = Some(flush);
+            return Err(error);
+        }
+        let shared = Arc::clone(&self.shared);
         let guard = shared.health().guard();
-        let base = write(shared, &flush.layer).map_err(failed)?;
+        let group = self.log.append().map_err(|error| log_failed(&error))?;
+        let replayed = Replayed { group, file: self.log.number() };
+        let base = follow(&shared, &flush.layer, replayed).map_err(|error| failed(&error))?;
         let base = Arc::new(base);
+        let layer = Amount::of(flush.layer.row_count(), flush.layer.bytes());
+        self.dirty = self.dirty.plus(layer);
         shared.overlay.end_flush(flush.through, Arc::clone(&base));
         shared.published().publish(flush.through, base);
         guard.disarm();
         Ok(flush.through)
     }
 
-    /// redb latches the first failed write for good, so a full disk has to be noticed before it.
-    fn check_room(&self, waiting: &Waiting) -> Result<(), StoreError> {
-        if waiting.rows == 0 {
-            return Ok(());
-        }
-        let full = (self.room)().is_some_and(|room| room.free < self.room_needed(waiting, room.used));
-        if full { Err(StoreError::NoSpace) } else { Ok(()) }
+    /// A file that could not be made for want of space is missed by nobody.
+    fn file_made(&self, made: io::Result<()>) -> Result<(), StoreError> {
+        made.map_err(|error| match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::NoSpace,
+            _ => {
+                self.shared.health().poison();
+                log_failed(&error)
+            }
+        })
     }
 
-    /// The most that writing may take. Copies of unchanged rows cannot exceed what is there.
-    fn room_needed(&self, waiting: &Waiting, used: u64) -> u64 {
-        let copies = (waiting.rows as u64).saturating_mul(ROW_COPY_BYTES).min(used);
-        let rows = (waiting.bytes as u64).saturating_mul(ROW_GROWTH);
-        copies.saturating_add(rows).saturating_add(self.headroom_bytes)
+    /// Makes the database durable as it is. Every group in it was synced in the log before.
+    fn checkpoint(&mut self) -> Result<(), StoreError> {
+        let shared = Arc::clone(&self.shared);
+        let guard = shared.health().guard();
+        let commit = || {
+            let transaction = begin_durable(&shared.database)?;
+            Loss::remove(&transaction)?;
+            Ok(transaction.commit()?)
+        };
+        commit().map_err(|error: redb::Error| failed(&error))?;
+        self.dirty = Amount::default();
+        self.log.remove_sealed().map_err(|error| log_failed(&error))?;
+        guard.disarm();
+        Ok(())
+    }
+
+    /// redb latches the first failed write for good, so a full disk has to be noticed before it. What it
+    /// has not written yet needs space as well.
+    fn check_room(&mut self, amount: Amount) -> Result<(), StoreError> {
+        if self.has_room(amount.plus(self.dirty)) {
+            return Ok(());
+        }
+        if self.dirty.rows > 0 {
+            // There was room for these rows when they were taken.
+            self.checkpoint()?;
+            if self.has_room(amount) {
+                return Ok(());
+            }
+        }
+        Err(StoreError::NoSpace)
+    }
+
+    /// Compares with the most that writing may take. Copies of unchanged rows cannot exceed what is there.
+    fn has_room(&self, amount: Amount) -> bool {
+        let used = (self.room)().map_or(0, |room| room.used);
+        let copies = amount.rows.saturating_mul(ROW_COPY_BYTES).min(used);
+        let rows = amount.bytes.saturating_mul(ROW_GROWTH);
+        self.is_free(copies.saturating_add(rows))
+    }
+
+    /// Whether so much can be written and the headroom is left. Taken to be so where nobody says.
+    fn is_free(&self, bytes: u64) -> bool {
+        (self.room)().is_none_or(|room| room.free >= bytes.saturating_add(self.limits.headroom_bytes))
+    }
+}
+
+impl Drop for Syncer {
+    fn drop(&mut self) {
+        if self.dirty.rows > 0 && self.shared.health().check().is_ok() {
+            // Without it the next opening replays the log.
+            let _ = self.checkpoint();
+        }
     }
 }
 
@@ -89,29 +244,24 @@ impl std::fmt::Debug for Syncer {
     }
 }
 
-/// Writes a layer durably and returns the base that holds it.
-fn write(shared: &Shared, layer: &Layer) -> Result<Base, redb::Error> {
-    let transaction = begin_durable(&shared.database)?;
-    {
-        let mut log = transaction.open_table(LOG)?;
-        for (key, entry) in layer.entries() {
-            log.insert(key, entry)?;
-        }
-        let mut state = transaction.open_table(STATE)?;
-        for (key, value) in layer.puts() {
-            match value {
-                Some(value) => drop(state.insert(key, value)?),
-                None => drop(state.remove(key)?),
-            }
-        }
-    }
+/// Brings the database up to a group that is durable in the log, and returns the base that holds it.
+fn follow(shared: &Shared, layer: &Layer, replayed: Replayed) -> Result<Base, redb::Error> {
+    let transaction = begin_eventual(&shared.database)?;
+    let mut tables = Tables::open(&transaction)?;
+    layer_changes(layer).try_for_each(|change| tables.apply(change))?;
+    drop(tables);
+    replayed.write(&transaction)?;
     transaction.commit()?;
     Base::open(&shared.database, shared.health())
 }
 
-fn failed(error: redb::Error) -> StoreError {
+fn failed(error: &redb::Error) -> StoreError {
     match error {
-        redb::Error::Corrupted(detail) => describe(&redb::StorageError::Corrupted(detail)),
+        redb::Error::Corrupted(detail) => describe(&redb::StorageError::Corrupted(detail.clone())),
         error => StoreError::Failed { detail: error.to_string() },
     }
+}
+
+fn log_failed(error: &io::Error) -> StoreError {
+    StoreError::Failed { detail: format!("the log: {error}") }
 }

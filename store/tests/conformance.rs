@@ -81,6 +81,11 @@ impl Subject for MemoryStore {
     }
 }
 
+/// Small files and frequent checkpoints, so that there are many of both.
+fn options() -> StoreOptions {
+    StoreOptions { log_file_bytes: 4096, checkpoint_bytes_max: 2000, ..StoreOptions::default() }
+}
+
 struct Embedded {
     dir: tempfile::TempDir,
     opened: Option<Opened>,
@@ -89,7 +94,7 @@ struct Embedded {
 impl Embedded {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let opened = EmbeddedStore::open(dir.path(), StoreOptions::default()).unwrap();
+        let opened = EmbeddedStore::open(dir.path(), options()).unwrap();
         assert!(opened.created);
         Self { dir, opened: Some(opened) }
     }
@@ -113,7 +118,7 @@ impl Subject for Embedded {
 
     fn crash(&mut self) {
         let instance = self.opened.take().unwrap().instance;
-        let opened = EmbeddedStore::open(self.dir.path(), StoreOptions::default()).unwrap();
+        let opened = EmbeddedStore::open(self.dir.path(), options()).unwrap();
         assert!(!opened.created);
         assert_eq!(opened.instance, instance);
         self.opened = Some(opened);

@@ -5,9 +5,10 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use comity_crdts::{OriginId, SpaceId};
 use comity_engine::{Batch, StateRead, Store};
 use comity_store::{EmbeddedStore, OpenError, Opened, StoreOptions};
-use redb::{Database, TableDefinition};
+use redb::{Database, ReadableDatabase, TableDefinition};
 
 const META: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("meta");
 const LOCKED_DIR: &str = "COMITY_TEST_LOCKED_DIR";
@@ -26,6 +27,10 @@ fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for file in fs::read_dir(from).unwrap() {
         let file = file.unwrap();
+        if file.path().is_dir() {
+            copy(&file.path(), &to.join(file.file_name()));
+            continue;
+        }
         fs::copy(file.path(), to.join(file.file_name())).unwrap();
     }
 }
@@ -40,7 +45,7 @@ fn a_missing_directory_is_made_with_its_parents_for_the_owner_only() {
     {
         use std::os::unix::fs::PermissionsExt;
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
-        for file in fs::read_dir(&path).unwrap() {
+        for file in [&path, &path.join("log")].into_iter().flat_map(|dir| fs::read_dir(dir).unwrap()) {
             assert_eq!(file.unwrap().metadata().unwrap().permissions().mode() & 0o077, 0);
         }
     }
@@ -119,8 +124,74 @@ fn a_newer_format_is_refused_naming_both_versions() {
     transaction.commit().unwrap();
     drop(database);
     let error = refused(dir.path());
-    assert!(matches!(error, OpenError::NewerFormat { found: 7, supported: 1, .. }));
-    assert!(error.to_string().ends_with("has format version 7; this build reads up to version 1"));
+    assert!(matches!(error, OpenError::NewerFormat { found: 7, supported: 2, .. }));
+    assert!(error.to_string().ends_with("has format version 7; this build reads up to version 2"));
+}
+
+/// A store as the first version wrote it: all in the database, no log.
+fn write_version_1(dir: &Path) {
+    const LOG: TableDefinition<'static, &[u8; 40], &[u8]> = TableDefinition::new("log");
+    const STATE: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("state");
+    let database = Database::create(dir.join("comity.redb")).unwrap();
+    let transaction = database.begin_write().unwrap();
+    let mut meta = transaction.open_table(META).unwrap();
+    meta.insert("kind", b"comity store".as_slice()).unwrap();
+    meta.insert("format", 1u32.to_be_bytes().as_slice()).unwrap();
+    drop(meta);
+    let mut key = [9; 40];
+    key[32..].copy_from_slice(&1u64.to_be_bytes());
+    transaction.open_table(LOG).unwrap().insert(&key, b"entry".as_slice()).unwrap();
+    transaction.open_table(STATE).unwrap().insert(b"key".as_slice(), b"value".as_slice()).unwrap();
+    transaction.commit().unwrap();
+    fs::write(dir.join("comity.instance"), [5; 16]).unwrap();
+}
+
+#[test]
+fn a_store_of_version_1_is_opened_and_brought_to_this_version() {
+    let dir = tempfile::tempdir().unwrap();
+    write_version_1(dir.path());
+    let mut opened = open(dir.path()).unwrap();
+    assert!(!opened.created && opened.damage.is_none());
+    let token = opened.instance;
+    opened.store.commit(Batch { facts: vec![(vec![1], Some(vec![2]))], ..Batch::default() }).unwrap();
+    opened.syncer.sync().unwrap();
+    drop(opened);
+    let opened = open(dir.path()).unwrap();
+    assert_eq!(opened.instance, token);
+    assert_eq!(opened.store.get(b"key"), Ok(Some(b"value".to_vec())));
+    assert_eq!(opened.store.get(&[1]), Ok(Some(vec![2])));
+    let (space, lane) = (SpaceId([9; 16]), OriginId([9; 16]));
+    assert_eq!(opened.store.lane_entry(&space, &lane, 1), Ok(Some(b"entry".to_vec())));
+    drop(opened);
+    let database = Database::open(dir.path().join("comity.redb")).unwrap();
+    let meta = database.begin_read().unwrap().open_table(META).unwrap();
+    assert_eq!(meta.get("format").unwrap().unwrap().value(), 2u32.to_be_bytes());
+}
+
+#[test]
+fn a_damaged_log_is_kept_and_changes_the_instance() {
+    let dir = tempfile::tempdir().unwrap();
+    let killed = dir.path().join("killed");
+    let mut opened = open(&dir.path().join("original")).unwrap();
+    for number in 0..3 {
+        let batch = Batch { facts: vec![(vec![1], Some(vec![number]))], ..Batch::default() };
+        opened.store.commit(batch).unwrap();
+        opened.syncer.sync().unwrap();
+    }
+    // As a kill would leave it.
+    copy(&dir.path().join("original"), &killed);
+    let marker = fs::read(killed.join("comity.instance")).unwrap();
+    let log = killed.join("log/0000000001.log");
+    let mut bytes = fs::read(&log).unwrap();
+    bytes[1024 + 70] ^= 1;
+    fs::write(&log, &bytes).unwrap();
+    let opened = open(&killed).unwrap();
+    let damage = opened.damage.unwrap();
+    assert_eq!((damage.group, damage.through, damage.readable), (2, 3, 1));
+    assert_eq!(damage.files, [killed.join("log/0000000001.damaged")]);
+    assert_eq!(fs::read(&damage.files[0]).unwrap(), bytes);
+    assert_ne!(fs::read(killed.join("comity.instance")).unwrap(), marker);
+    assert_eq!(opened.store.get(&[1]), Ok(Some(vec![0])));
 }
 
 #[test]

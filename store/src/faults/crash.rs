@@ -1,0 +1,264 @@
+//! Power cuts: at every operation, with any part of what was not synced.
+
+use super::disk::{Disk, Image, Lie, Operation};
+use super::workload::{batch, held, random};
+use super::{Opened, create, open};
+use comity_engine::Store;
+
+/// How many random images a run of the tests makes, and the seed of the first: both from the environment.
+const IMAGES: &str = "COMITY_CRASH_IMAGES";
+const SEED: &str = "COMITY_CRASH_SEED";
+const IMAGES_DEFAULT: u64 = 1_500;
+/// Images made from one life of a store.
+const IMAGES_PER_LIFE: u64 = 60;
+
+/// What a store did until its end: every operation, and (operations, batches) at each completed sync.
+struct Life {
+    start: Image,
+    operations: Vec<Operation>,
+    acknowledged: Vec<(usize, u64)>,
+    /// Batches in the groups whose sync was begun.
+    begun: Vec<(usize, u64)>,
+}
+
+impl Life {
+    /// Opens the store in `start` and runs groups of the sizes that `seed` gives.
+    fn new(start: Image, seed: u64, groups: u64, lie: Option<Lie>) -> Result<Self, String> {
+        let disk = Disk::lying(start.clone(), lie);
+        if start.is_empty() {
+            create(&disk);
+        }
+        let mut opened = open(&disk).map_err(|error| error.to_string())?;
+        let mut number = held(&opened.store)?;
+        let mut acknowledged = vec![(disk.done(), number)];
+        let mut begun = acknowledged.clone();
+        let mut state = seed;
+        for _ in 0..groups {
+            for _ in 0..1 + random(&mut state) % 3 {
+                number += 1;
+                opened.store.commit(batch(number)).map_err(|error| error.to_string())?;
+            }
+            begun.push((disk.done(), number));
+            opened.syncer.sync().map_err(|error| error.to_string())?;
+            acknowledged.push((disk.done(), number));
+            if random(&mut state).is_multiple_of(2) {
+                opened.syncer.maintain().map_err(|error| error.to_string())?;
+            }
+        }
+        // Half of them are closed.
+        let mut operations = disk.history();
+        drop(opened);
+        if random(&mut state).is_multiple_of(2) {
+            operations = disk.history();
+        }
+        Ok(Self { start, operations, acknowledged, begun })
+    }
+
+    /// The least and the most batches that may be there after a cut.
+    fn bounds(&self, cut: usize) -> (u64, u64) {
+        let last = |marks: &[(usize, u64)]| {
+            marks.iter().rev().find(|(done, _)| *done <= cut).map_or(0, |mark| mark.1)
+        };
+        (last(&self.acknowledged), last(&self.begun))
+    }
+}
+
+/// Goes through the operations and keeps apart what is durable.
+pub(super) struct Cutter<'a> {
+    operations: &'a [Operation],
+    durable: Image,
+    pending: Vec<&'a Operation>,
+    cut: usize,
+}
+
+impl<'a> Cutter<'a> {
+    pub(super) fn new(start: &Image, operations: &'a [Operation]) -> Self {
+        Self { operations, durable: start.clone(), pending: Vec::new(), cut: 0 }
+    }
+
+    /// Goes on to the cut after `cut` operations.
+    pub(super) fn advance(&mut self, cut: usize) {
+        for operation in &self.operations[self.cut..cut] {
+            let synced = |pending: &Operation| match (operation, pending) {
+                (
+                    Operation::Sync { file },
+                    Operation::Write { file: of, .. } | Operation::SetLen { file: of, .. },
+                ) => file == of,
+                (
+                    Operation::SyncDirectory,
+                    Operation::Create { .. } | Operation::Rename { .. } | Operation::Remove { .. },
+                ) => true,
+                _ => false,
+            };
+            match operation {
+                Operation::Sync { .. } | Operation::SyncDirectory => {
+                    for pending in self.pending.extract_if(.., |pending| synced(pending)) {
+                        self.durable.apply(pending);
+                    }
+                }
+                _ => self.pending.push(operation),
+            }
+        }
+        self.cut = cut;
+    }
+
+    /// What a power cut here may leave: everything durable, and of the rest nothing, all, some operations,
+    /// or some sectors.
+    pub(super) fn image(&self, mode: u64, state: &mut u64) -> Image {
+        let mut image = self.durable.clone();
+        for operation in &self.pending {
+            match mode % 4 {
+                0 => {}
+                1 => image.apply(operation),
+                2 if random(state).is_multiple_of(2) => image.apply(operation),
+                2 => {}
+                _ => image.apply_torn(operation, || random(state).is_multiple_of(2)),
+            }
+        }
+        image
+    }
+}
+
+/// Opens an image and returns what it holds and the recovery's own operations.
+fn reopen(image: Image) -> Result<(u64, Vec<Operation>), String> {
+    let disk = Disk::new(image);
+    let Opened { store, syncer, damage, .. } = open(&disk).map_err(|error| error.to_string())?;
+    if let Some(damage) = damage {
+        return Err(format!("reported damage: {damage:?}"));
+    }
+    let (found, history) = (held(&store)?, disk.history());
+    drop((store, syncer));
+    Ok((found, history))
+}
+
+fn check(life: &Life, cut: usize, image: Image) -> Result<(u64, Vec<Operation>), String> {
+    let (least, most) = life.bounds(cut);
+    let (found, history) = reopen(image)?;
+    if found != least && found != most {
+        return Err(format!("{found} batches where {least} or {most} were synced"));
+    }
+    Ok((found, history))
+}
+
+/// The first image that is not as it must be, of one life and `count` images of it, and of some cuts into
+/// the recovery of each. Adds the number of images to `made`.
+fn try_life(seed: u64, count: u64, lie: Option<Lie>, made: &mut u64) -> Result<(), String> {
+    let mut state = seed;
+    let groups = 4 + random(&mut state) % 24;
+    let mut life = Life::new(Image::default(), random(&mut state), groups, lie)?;
+    if random(&mut state).is_multiple_of(2) {
+        // Reopened as it was left, without a cut.
+        let mut end = Cutter::new(&life.start, &life.operations);
+        end.advance(life.operations.len());
+        life = Life::new(end.image(1, &mut 0), random(&mut state), groups, lie)?;
+    }
+    let first = life.acknowledged[0].0;
+    let mut cuts: Vec<_> = (0..count)
+        .map(|_| first + (random(&mut state) % (life.operations.len() - first + 1) as u64) as usize)
+        .collect();
+    cuts.sort_unstable();
+    let mut cutter = Cutter::new(&life.start, &life.operations);
+    for cut in cuts {
+        cutter.advance(cut);
+        let image = cutter.image(random(&mut state), &mut state);
+        *made += 1;
+        let name = |error| format!("seed {seed}, cut {cut} of {}: {error}", life.operations.len());
+        let (found, recovery) = check(&life, cut, image.clone()).map_err(name)?;
+        if !random(&mut state).is_multiple_of(4) {
+            continue;
+        }
+        let second = (random(&mut state) % (recovery.len() + 1) as u64) as usize;
+        let mut again = Cutter::new(&image, &recovery);
+        again.advance(second);
+        *made += 1;
+        let (after, _) = reopen(again.image(random(&mut state), &mut state))
+            .map_err(|error| name(format!("second cut {second} of {}: {error}", recovery.len())))?;
+        if after != found {
+            return Err(name(format!("second cut {second}: {after} batches after {found}")));
+        }
+    }
+    Ok(())
+}
+
+fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |value| value.parse().unwrap())
+}
+
+#[test]
+fn random_crash_images_hold_every_acknowledged_group_and_nothing_in_part() {
+    let (images, first) = (setting(IMAGES, IMAGES_DEFAULT), setting(SEED, 1));
+    let (mut made, mut seed) = (0, first);
+    while made < images {
+        if let Err(error) = try_life(seed, IMAGES_PER_LIFE, None, &mut made) {
+            panic!("{error}; again with {SEED}={seed} {IMAGES}=1");
+        }
+        seed += 1;
+    }
+    println!("{made} crash images of {} lives", seed - first);
+}
+
+#[test]
+fn every_cut_of_a_small_life_and_every_cut_of_its_recovery_keeps_what_was_acknowledged() {
+    let life = Life::new(Image::default(), 3, 3, None).unwrap();
+    let mut cutter = Cutter::new(&life.start, &life.operations);
+    for cut in life.acknowledged[0].0..=life.operations.len() {
+        cutter.advance(cut);
+        for mode in 0..6 {
+            let image = cutter.image(mode.min(3), &mut (cut as u64 * 10 + mode));
+            let (found, recovery) = check(&life, cut, image.clone())
+                .unwrap_or_else(|error| panic!("cut {cut} mode {mode}: {error}"));
+            if mode != 3 {
+                continue;
+            }
+            let mut again = Cutter::new(&image, &recovery);
+            for second in 0..=recovery.len() {
+                again.advance(second);
+                let image = again.image(second as u64, &mut (second as u64));
+                let (after, _) =
+                    reopen(image).unwrap_or_else(|error| panic!("cuts {cut} and {second}: {error}"));
+                assert_eq!(after, found, "cuts {cut} and {second}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_store_lives_on_after_a_crash_and_crashes_again() {
+    for seed in 0..12 {
+        let mut image = Image::default();
+        let mut state = seed;
+        for _ in 0..6 {
+            let life = Life::new(image, random(&mut state), 5, None).unwrap();
+            let first = life.acknowledged[0].0;
+            let cut = first + (random(&mut state) % (life.operations.len() - first + 1) as u64) as usize;
+            let mut cutter = Cutter::new(&life.start, &life.operations);
+            cutter.advance(cut);
+            image = cutter.image(random(&mut state), &mut state);
+            check(&life, cut, image.clone()).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        }
+    }
+}
+
+/// The harness sees that a sync is missing.
+#[test]
+fn without_one_of_its_syncs_the_store_fails_the_same_test() {
+    for lie in [Lie::Database, Lie::Log, Lie::Directory] {
+        let mut made = 0;
+        let caught = (1..200).find_map(|seed| {
+            let tried = std::panic::catch_unwind(|| {
+                let mut made = 0;
+                (try_life(seed, IMAGES_PER_LIFE, Some(lie), &mut made), made)
+            });
+            match tried {
+                Ok((result, count)) => {
+                    made += count;
+                    result.err()
+                }
+                Err(_) => Some("a panic".to_owned()),
+            }
+        });
+        let caught =
+            caught.unwrap_or_else(|| panic!("{made} images without the sync of {lie:?} are all right"));
+        println!("without the sync of {lie:?}, image {made}: {caught}");
+    }
+}
