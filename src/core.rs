@@ -317,6 +317,11 @@ pub(crate) fn run_syncer(
         if events.blocking_send(Event::Input(Input::Synced { result })).is_err() {
             return;
         }
+        drop(events);
+        // Checkpoints and the log's next file, while nobody waits. What fails here, the next sync reports.
+        if let Err(error) = syncer.maintain() {
+            tracing::error!(%error, "storage maintenance failed");
+        }
     }
 }
 

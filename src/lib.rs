@@ -57,7 +57,7 @@ pub use comity_engine::{
     Applied, CommandError, Durability, Freeze, JournalEntry, JournalReason, LaneStatus, Listing, ReadError,
     Role, SpaceStatus, StateDigest, Status, StoreError, Token, TransactError, TxError,
 };
-pub use comity_store::{OpenError as DirectoryError, StoreOptions};
+pub use comity_store::{Damage, OpenError as DirectoryError, StoreOptions};
 pub use comity_transport::{BindError, ClassStats, Congestion, ConnectionStats, TransportConfig};
 pub use error::{ConnectedError, InviteError, OpenError, RequestError, WatchError, WriteError};
 pub use replica::{OpenOptions, Replica};

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use comity_crdts::{ReplicaId, SpaceId};
 use comity_engine::{Command, Engine, EngineOptions, Notice, Reply, Status};
-use comity_store::{EmbeddedStore, Reader, StoreOptions};
+use comity_store::{Damage, EmbeddedStore, Reader, StoreOptions};
 use comity_transport::{BindError, CloseCode, ConnectionStats, Identity, TransportConfig};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
@@ -45,6 +45,7 @@ pub(crate) struct Shared {
     pub(crate) id: ReplicaId,
     pub(crate) events: mpsc::Sender<Event>,
     pub(crate) reader: Reader,
+    damage: Option<Damage>,
     /// Weak, so that watchers learn of the core's end.
     pub(crate) notices: broadcast::WeakSender<Arc<Notice>>,
     pub(crate) network: Arc<Network>,
@@ -83,7 +84,7 @@ impl Replica {
         let opened = tokio::task::spawn_blocking(move || open_core(&dir, store_options))
             .await
             .expect("opening a store does not panic and is not cancelled")?;
-        let OpenedCore { engine, store, syncer, reader, remembered } = opened;
+        let OpenedCore { engine, store, syncer, reader, damage, remembered } = opened;
         let id = engine.replica();
         let identity = Identity::from_secret(&engine.secret_key());
         let (events, inputs) = mpsc::channel(EVENTS_MAX);
@@ -111,7 +112,7 @@ impl Replica {
         let switches = (online_sender, stopped);
         let network = Network::new(identity, trust, options.transport, weak, connected.clone(), switches);
         let threads = tokio::sync::Mutex::new(vec![running, syncing]);
-        let shared = Shared { id, events, reader, notices, network, connected, stop, threads };
+        let shared = Shared { id, events, reader, damage, notices, network, connected, stop, threads };
         let replica = Self { shared: Arc::new(shared) };
         if !options.stay_offline {
             for (peer, addresses) in remembered {
@@ -119,6 +120,12 @@ impl Replica {
             }
         }
         Ok(replica)
+    }
+
+    /// What could not be read back when the replica was opened, of what had been durable. The replica goes on
+    /// under a new incarnation, and its peers send it what they have of the loss.
+    pub fn damage(&self) -> Option<&Damage> {
+        self.shared.damage.as_ref()
     }
 
     /// Who this replica is.
@@ -294,18 +301,22 @@ struct OpenedCore {
     store: EmbeddedStore,
     syncer: comity_store::Syncer,
     reader: Reader,
+    damage: Option<Damage>,
     remembered: Vec<(ReplicaId, Vec<SocketAddr>)>,
 }
 
 fn open_core(dir: &Path, options: StoreOptions) -> Result<OpenedCore, OpenError> {
     let opened = EmbeddedStore::open(dir, options)?;
-    let (mut store, syncer, reader) = (opened.store, opened.syncer, opened.reader);
+    let (mut store, syncer, reader, damage) = (opened.store, opened.syncer, opened.reader, opened.damage);
+    if let Some(damage) = &damage {
+        tracing::error!(?damage, "stored data is damaged; peers are asked for what is missing");
+    }
     let options = EngineOptions { fresh_key: fresh(), instance: opened.instance.0 };
     let engine = Engine::open(&options, &mut store)?;
     let parse = |text: &str| text.split(',').filter_map(|addr| addr.parse().ok()).collect();
     let remembered = engine.remembered_peers(&store)?;
     let remembered = remembered.into_iter().map(|(peer, text)| (peer, parse(&text))).collect();
-    Ok(OpenedCore { engine, store, syncer, reader, remembered })
+    Ok(OpenedCore { engine, store, syncer, reader, damage, remembered })
 }
 
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<thread::JoinHandle<()>, OpenError> {

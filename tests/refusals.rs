@@ -353,7 +353,8 @@ async fn a_relay_cannot_change_move_or_repeat_what_the_owner_signed() {
     converge(&[&target, &victim]).await;
     victim.replica.go_offline().await.unwrap();
     let copied = copy_a_write(&target, &relay).await;
-    target.replica.go_offline().await.unwrap();
+    // Only offline, the owner would still be dialed, and tried again as the source of its lane.
+    target.replica.clone().shutdown().await;
     victim.replica.go_online();
     let before = Holdings::of(&victim).await;
     let count = victim.count();
@@ -390,7 +391,8 @@ async fn a_relay_cannot_change_move_or_repeat_what_the_owner_signed() {
     wire.send(&Message::Data(sound(subscription)));
     assert_eq!(wire.until_closed().await.1, CloseCode(CloseReason::LaneOrder as u32));
     regions::until(&victim.space, async |_| victim.count() == count + 1).await;
-    target.replica.go_online();
+    let target = target.reopen().await;
+    target.replica.connect(&victim.ticket()).await.unwrap();
     converge(&[&target, &victim]).await;
     assert_eq!(target.count(), count + 1);
 }

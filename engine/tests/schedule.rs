@@ -113,6 +113,7 @@ fn calm(world: &mut World, reconnect: bool) {
 
 /// 256 schedules of a new seed each time; `COMITY_SCHEDULES` schedules of the seed `COMITY_SEED` when these are
 /// set, which is a fixed set.
+#[expect(clippy::disallowed_methods, reason = "a test is configured by its environment")]
 fn config() -> ProptestConfig {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let cases = number("COMITY_SCHEDULES").unwrap_or(256) as u32;

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use comity::{
-    OpenError, OpenOptions, Replica, ReplicaId, RequestError, Role, Space, SpaceStatus, Ticket, Token, WriteError,
+    OpenError, OpenOptions, Replica, ReplicaId, RequestError, Role, Space, SpaceStatus, Ticket, Token,
+    WriteError,
 };
 
 pub(crate) mod processes;

@@ -73,6 +73,10 @@ impl Process {
         Self { child, lines, _stdin: stdin }
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What the process says next; `None` when it has ended.
     pub(crate) fn hear(&self) -> Option<String> {
         match self.lines.recv_timeout(PATIENCE) {

@@ -101,7 +101,7 @@ pub enum TxError {
     },
     /// The document library refused an operation inside an edit.
     #[error(transparent)]
-    Automerge(#[from] automerge::AutomergeError),
+    Automerge(Box<automerge::AutomergeError>),
     /// The transaction held up the space for too long, so it was rolled back.
     #[error("the transaction ran for {millis} ms; the limit is {millis_max} ms")]
     TooSlow {
@@ -116,6 +116,12 @@ pub enum TxError {
     /// Storage failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl From<automerge::AutomergeError> for TxError {
+    fn from(error: automerge::AutomergeError) -> Self {
+        Self::Automerge(Box::new(error))
+    }
 }
 
 impl TxError {
