@@ -47,7 +47,6 @@ pub(crate) struct Process {
 
 impl Process {
     /// Starts this binary again to run its test `entry`, which must ask for its [`role`].
-    #[expect(clippy::zombie_processes, reason = "dropping a process kills it and waits for it")]
     pub(crate) fn start(entry: &str, role: &[&str]) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", entry, "--nocapture", "--test-threads=1"])
