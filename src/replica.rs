@@ -52,7 +52,7 @@ pub(crate) struct Shared {
     connected: watch::Receiver<BTreeSet<ReplicaId>>,
     stop: watch::Sender<bool>,
     /// Locked by whoever waits for them to end.
-    threads: tokio::sync::Mutex<Vec<thread::JoinHandle<()>>>,
+    threads: std::sync::Mutex<Vec<thread::JoinHandle<()>>>,
 }
 
 impl Drop for Shared {
@@ -111,7 +111,7 @@ impl Replica {
         let weak = events.downgrade();
         let switches = (online_sender, stopped);
         let network = Network::new(identity, trust, options.transport, weak, connected.clone(), switches);
-        let threads = tokio::sync::Mutex::new(vec![running, syncing]);
+        let threads = std::sync::Mutex::new(vec![running, syncing]);
         let shared = Shared { id, events, reader, damage, notices, network, connected, stop, threads };
         let replica = Self { shared: Arc::new(shared) };
         if !options.stay_offline {
@@ -283,11 +283,11 @@ impl Replica {
         let _ = self.request(Command::Flush).await;
         self.shared.stop.send_replace(true);
         self.shared.network.close().await;
-        // Held until they have ended: a second shutdown returns no sooner than the first.
-        let mut threads = self.shared.threads.lock().await;
-        let ending = std::mem::take(&mut *threads);
+        let shared = Arc::clone(&self.shared);
         let joined = tokio::task::spawn_blocking(move || {
-            for thread in ending {
+            // Locked until they have ended: no other shutdown returns sooner, even when this one is abandoned.
+            let mut threads = shared.threads.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            for thread in threads.drain(..) {
                 // A thread that panicked has said so on its way out.
                 let _ = thread.join();
             }

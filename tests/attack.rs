@@ -133,10 +133,12 @@ async fn the_last_handle_dropped_ends_the_replica_and_everybody_who_waits() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shutdown_abandoned_midway_can_be_finished() {
     let mut region = Region::founder().await;
-    for polls in 0..12 {
+    for polls in 0..40 {
         region.add_one().await.unwrap();
         let _ = abandon(region.replica.clone().shutdown(), polls).await;
         within("the shutdown", region.replica.clone().shutdown()).await;
+        // The directory is free the moment any shutdown returns.
+        comity::Replica::open(&region.directory).await.unwrap().shutdown().await;
         region = region.reopen().await;
         assert_eq!(region.count(), i128::from(polls) + 1);
     }

@@ -304,7 +304,12 @@ async fn a_replica_that_was_shut_down_says_so_to_everybody() {
         async move { space.at_within(&token, PATIENCE).await.map(|_| ()) }
     });
     let watching = tokio::spawn(async move { watch.next().await });
-    tokio::join!(region.replica.clone().shutdown(), region.replica.clone().shutdown());
+    let (first, second) = (replica.clone(), replica.clone());
+    let first = tokio::spawn(first.shutdown());
+    within("the second shutdown", second.shutdown()).await;
+    // The directory is free the moment any shutdown returns.
+    Replica::open(&region.directory).await.unwrap().shutdown().await;
+    within("the first shutdown", first).await.unwrap();
 
     assert!(is_stopped(&within("the end of waiting", waiting).await.unwrap()));
     assert_eq!(within("the end of watching", watching).await.unwrap(), Err(WatchError::Stopped));
@@ -320,10 +325,7 @@ async fn a_replica_that_was_shut_down_says_so_to_everybody() {
     assert!(space.counter("test", "counter").value().is_err());
     let waited = replica.wait_connected(region.id(), PATIENCE).await;
     assert_eq!(waited, Err(comity::ConnectedError::Stopped));
-    replica.shutdown().await;
-    // The directory is free the moment shutdown returns.
-    let replica = Replica::open(&region.directory).await.unwrap();
-    replica.shutdown().await;
+    within("one more shutdown", replica.shutdown()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

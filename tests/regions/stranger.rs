@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use comity::ReplicaId;
+use comity::{ReplicaId, Ticket};
 use comity_engine::wire::{Hello, Message, PROTOCOL_VERSION};
 use comity_transport::{
     Class, CloseCode, CloseReason, ConnectError, Connection, ConnectionHandle, Endpoint, FrameReceiver,
@@ -54,6 +54,11 @@ impl Stranger {
     ) -> Result<Connection, ConnectError> {
         let address = region.ticket().addresses[0];
         within("the dial", self.endpoint.connect(address, expected)).await
+    }
+
+    /// As [`Stranger::try_dial`], of the replica a ticket names.
+    pub(crate) async fn dial_ticket(&self, ticket: &Ticket) -> Result<Connection, ConnectError> {
+        self.endpoint.connect(ticket.addresses[0], PeerKey(ticket.replica.0)).await
     }
 
     /// A connection on which this peer has said hello.
