@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::core::{Connected, Event, TrustSet, fresh};
+use crate::error::RequestError;
 
 /// A connection that lasted this long was a good one: the next dial starts over with short waits.
 const SETTLED_AFTER: std::time::Duration = std::time::Duration::from_secs(1);
@@ -68,6 +69,9 @@ impl Network {
     }
 
     fn bind(self: &Arc<Self>, addr: SocketAddr) -> Result<Arc<Endpoint>, BindError> {
+        if *self.stop.borrow() {
+            return Err(BindError::Socket(std::io::Error::other(RequestError::Stopped)));
+        }
         let trust: Arc<dyn comity_transport::Trust> = Arc::<TrustSet>::clone(&self.trust);
         let endpoint = Arc::new(Endpoint::bind(addr, &self.identity, trust, self.config.clone())?);
         let accepting = tokio::spawn(Arc::clone(self).accept(Arc::clone(&endpoint)));

@@ -183,7 +183,7 @@ impl Replica {
     /// Listens for peers; returns the address, with the port that was chosen when 0 was asked for.
     ///
     /// # Errors
-    /// [`BindError`] when the socket cannot be had.
+    /// [`BindError`] when the socket cannot be had, or the replica is shut down.
     pub async fn listen(&self, addr: SocketAddr) -> Result<SocketAddr, BindError> {
         self.shared.network.listen(addr)
     }

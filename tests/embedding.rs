@@ -321,6 +321,7 @@ async fn a_replica_that_was_shut_down_says_so_to_everybody() {
     assert!(is_stopped(&replica.traffic().await));
     assert!(is_stopped(&replica.go_offline().await));
     assert!(space.invite().await.is_err());
+    assert!(replica.listen(regions::loopback(0)).await.is_err());
     assert!(matches!(space.view().map(|_| ()), Err(StoreError::Failed { .. })));
     assert!(space.counter("test", "counter").value().is_err());
     let waited = replica.wait_connected(region.id(), PATIENCE).await;

@@ -201,12 +201,7 @@ async fn dials_that_cross_leave_one_connection() {
 /// Three regions in a row; the ends never meet.
 async fn row() -> [Region; 3] {
     let first = Region::founder().await;
-    let temporary = tempfile::tempdir().unwrap().keep();
-    let middle = regions::open(&temporary).await;
-    let ticket = first.space.invite_as(Role::Admin).await.unwrap();
-    middle.connect(&ticket).await.unwrap();
-    let middle = Region::of(&temporary, middle).await;
-    middle.until_member().await;
+    let middle = Region::joining_as(&first, Role::Admin).await;
     let last = Region::joining(&middle).await;
     converge(&[&first, &middle, &last]).await;
     [first, middle, last]

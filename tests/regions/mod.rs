@@ -39,10 +39,15 @@ impl Region {
 
     /// A region that joins by an invitation, listens too, and knows that it is a member.
     pub(crate) async fn joining(inviter: &Self) -> Self {
+        Self::joining_as(inviter, Role::Writer).await
+    }
+
+    /// As [`Region::joining`], with a role.
+    pub(crate) async fn joining_as(inviter: &Self, role: Role) -> Self {
         let temporary = tempfile::tempdir().unwrap();
         let directory = temporary.path().join("joiner");
         let replica = open(&directory).await;
-        let space = replica.connect(&inviter.space.invite().await.unwrap()).await.unwrap();
+        let space = replica.connect(&inviter.space.invite_as(role).await.unwrap()).await.unwrap();
         let region = Self { directory, replica, space, _temporary: Some(temporary) };
         region.until_member().await;
         region
