@@ -74,11 +74,11 @@ impl Engine {
         space.clock = delivery.clock;
         let frontier = delivery.frontier.clone();
         space.take(delivery.frontier, delivery.rows, &delivery.taken);
+        self.note_commit(position, id, frontier, delivery.events);
         if delivery.effects.members_changed {
             self.reload_members(id, store)?;
             self.forget_redeemed(id, store)?;
         }
-        self.note_commit(position, id, frontier, delivery.events);
         Ok(())
     }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use comity_crdts::{Frontier, LaneId, Nonce, ReplicaId, SpaceId};
+use comity_crdts::{Frontier, LaneId, ReplicaId, SpaceId};
 use ed25519_dalek::SigningKey;
 
 use crate::acks::Waits;
@@ -505,11 +505,6 @@ pub struct WriteOptions {
 /// The hash under which an invitation's secret is kept.
 pub(crate) fn secret_hash(space: &SpaceId, secret: &[u8; 16]) -> [u8; 32] {
     hash("comity 2026 invitation\0", &[&space.0, secret]).0
-}
-
-/// A nonce as an invitation's secret.
-pub(crate) fn secret_of(fresh: &Nonce) -> [u8; 16] {
-    fresh.0
 }
 
 /// The role a member list gives a replica.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use comity_crdts::{ReplicaId, SpaceId};
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{Engine, Timer, is_admin, secret_hash, secret_of};
+use crate::engine::{Engine, Timer, is_admin, secret_hash};
 use crate::io::{CommandError, Notice, Now, Output, Reply, RequestId};
 use crate::keys;
 use crate::message::Join;
@@ -48,7 +48,7 @@ impl Engine {
             return Err(CommandError::NotAdmin(id));
         }
         self.expire_invitations(now, store)?;
-        let secret = secret_of(&now.fresh);
+        let secret = now.fresh.0;
         let hash = secret_hash(&id, &secret);
         let valid_ms = u64::try_from(valid_for.as_millis()).unwrap_or(u64::MAX);
         let invitation = Invitation { role, expires_ms: now.wall_ms.saturating_add(valid_ms) };

@@ -274,13 +274,12 @@ impl Engine {
         let Some(lane) = space.lanes.get_mut(&lane_id) else { return Ok(false) };
         let is_ours = lane.row.owner.replica == self.replica;
         let from = &outgoing.sent;
+        let stretch = read_stretch(store, &id, &lane_id, from, durable)?;
         let run = if is_ours {
-            let stretch = read_stretch(store, &id, &lane_id, from, durable)?;
             let last = stretch.entries.last().map(|(_, tip)| (tip.lsn, tip.hash));
             let signature = last.map(|last| sign_once(&self.key, (&id, &lane_id), lane, last));
             signature.map(|signature| (stretch, signature))
         } else {
-            let stretch = read_stretch(store, &id, &lane_id, from, durable)?;
             cut_at_head(store, (&id, &lane_id), lane, (from, durable), stretch)?
         };
         let Some((stretch, signature)) = run else { return Ok(false) };
