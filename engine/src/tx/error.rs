@@ -1,6 +1,6 @@
 //! Why an operation in a transaction is refused.
 
-use comity_crdts::{AddressError, CounterRange, DocumentError, ObjectAddress, ValueError};
+use comity_crdts::{AddressError, CounterRange, DocumentError, ObjectAddress, ValueError, automerge};
 
 use crate::read::ReadError;
 use crate::store::StoreError;
