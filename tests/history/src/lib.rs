@@ -1,0 +1,1 @@
+//! Checks recorded histories of client operations for causal consistency.

@@ -1,0 +1,1 @@
+//! The deterministic simulator of Comity: seeded worlds with faults, oracles, shrinking.
