@@ -1,1 +1,33 @@
-//! The deterministic simulator of Comity: seeded worlds with faults, oracles, shrinking.
+//! The deterministic simulator: the real core, codec and stores in a world of virtual clocks, networks and
+//! disks, with faults by plan and oracles that watch.
+//!
+//! A seed stands for a [`Plan`]: the replicas, what clients do, and what goes wrong when ([`plan`]). A plan
+//! stands for a run ([`run`]): the same plan gives the same [`Outcome`], to the last byte on the wire. What a
+//! run must not do is listed, with what each rule does not look at, in [`Oracle`].
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test"))]
+
+mod audit;
+mod clients;
+mod disk;
+mod enrolment;
+mod judge;
+mod menu;
+mod network;
+mod node;
+mod observer;
+mod oracle;
+mod plan;
+mod process;
+mod random;
+mod reference;
+mod run;
+mod truth;
+mod world;
+
+pub use menu::{Scale, plan};
+pub use oracle::{Oracle, Violation};
+pub use plan::{
+    Effect, Event, Fault, FaultClass, Object, Plan, Planned, Read, Tampering, WallClock, Write,
+};
+pub use run::{Outcome, run};
+pub use world::Tally;

@@ -1,0 +1,179 @@
+//! Looking at everything at once: after every start, and when all is calm.
+
+use comity_engine::SpaceStatus;
+
+use crate::oracle::{Oracle, Violation};
+use crate::plan::FaultClass;
+use crate::truth::{Counts, merge};
+use crate::world::World;
+
+impl World {
+    fn status(&self, node: usize, space: usize) -> Option<SpaceStatus> {
+        let status = self.nodes[node].engine.as_ref()?.status();
+        status.spaces.into_iter().find(|status| status.space == self.truth.ids[space])
+    }
+
+    /// A process started: what its core says it has is what its log has, and readers see that. `O11`, `O5`.
+    pub(crate) fn audit_start(&mut self, node: usize) -> Result<(), Violation> {
+        for space in 0..self.truth.spaces.len() {
+            self.audit_prefix(node, space)?;
+            self.audit_objects(node, space)?;
+        }
+        Ok(())
+    }
+
+    fn audit_prefix(&self, node: usize, space: usize) -> Result<(), Violation> {
+        let Some(status) = self.status(node, space) else { return Ok(()) };
+        let held = &self.nodes[node].held[space];
+        for (frontier, counts, what) in
+            [(&status.frontier, &held.applied, "applied"), (&status.durable, &held.durable, "durable")]
+        {
+            for (lane, truth) in self.truth.spaces[space].lanes.iter().enumerate() {
+                let (says, has) = (frontier.at(&truth.id), counts.get(lane).copied().unwrap_or(0));
+                if says != u64::from(has) {
+                    let detail = format!("replica {node} says {says} entries of a lane are {what}, and {has} are");
+                    return Err(self.violation(Oracle::Prefix, detail));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn audit_objects(&mut self, node: usize, space: usize) -> Result<(), Violation> {
+        let objects = self.nodes[node].held[space].shown.objects();
+        objects.into_iter().try_for_each(|object| self.compare(node, space, object))
+    }
+
+    /// What the members of a space that are among `nodes` hold together.
+    fn union(&self, space: usize, nodes: &[usize]) -> Counts {
+        let mut union = Counts::new();
+        for node in self.members[space].iter().filter(|node| nodes.contains(node)) {
+            merge(&mut union, &self.nodes[*node].held[space].applied);
+        }
+        union
+    }
+
+    /// Whether the members of every space that are among `nodes` hold the same, durably.
+    pub(crate) fn is_equal(&self, nodes: &[usize]) -> bool {
+        (0..self.truth.spaces.len()).all(|space| self.behind(space, nodes).is_none())
+    }
+
+    /// A replica that holds less than others, and how.
+    pub(crate) fn behind(&self, space: usize, nodes: &[usize]) -> Option<String> {
+        if self.truth.spaces[space].forked {
+            return None;
+        }
+        let union = self.union(space, nodes);
+        let members = self.members[space].iter().filter(|node| nodes.contains(node));
+        let equal = |counts: &Counts| {
+            union.iter().enumerate().all(|(lane, count)| counts.get(lane).copied().unwrap_or(0) == *count)
+        };
+        members.into_iter().find_map(|node| {
+            let held = &self.nodes[*node].held[space];
+            let detail = || format!("replica {node} holds {:?} of space {space}, all hold {union:?}", held.durable);
+            (!equal(&held.applied) || !equal(&held.durable)).then(detail)
+        })
+    }
+
+    /// All is calm: everything is where it must be, and looks the same.
+    pub(crate) fn audit(&mut self) -> Result<(), Violation> {
+        for space in 0..self.truth.spaces.len() {
+            self.audit_losses(space)?;
+            let members: Vec<usize> = self.members[space].iter().copied().collect();
+            for node in &members {
+                self.audit_prefix(*node, space)?;
+                self.audit_objects(*node, space)?;
+                self.audit_journal(*node, space)?;
+            }
+            if self.truth.spaces[space].forked {
+                self.audit_fork(space)?;
+            } else {
+                self.audit_equality(space, &members)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything acknowledged whose disk was not lost is everywhere. `O5`.
+    fn audit_losses(&self, space: usize) -> Result<(), Violation> {
+        if self.truth.spaces[space].forked {
+            return Ok(());
+        }
+        for truth in self.truth.spaces[space].lanes.iter().flat_map(|lane| &lane.entries).map(|(write, _)| write) {
+            let write = self.truth.write(*truth);
+            let lacks = |node: &&usize| self.nodes[**node].held[space].durable(write.lane) < write.lsn;
+            if write.acknowledged
+                && !write.destroyed
+                && let Some(node) = self.members[space].iter().find(lacks)
+            {
+                let detail = format!("write {truth} was acknowledged and is not at replica {node}");
+                return Err(self.violation(Oracle::Acknowledgement, detail));
+            }
+        }
+        Ok(())
+    }
+
+    /// What a replica's own writes removed two or more at a time is in its journal. `O7`.
+    fn audit_journal(&self, node: usize, space: usize) -> Result<(), Violation> {
+        let of_space = self.nodes[node].set_aside.iter().filter(|aside| aside.space == space);
+        let kept = of_space.filter(|aside| {
+            let write = self.truth.write(aside.write);
+            self.nodes[node].held[space].durable(write.lane) >= write.lsn
+        });
+        let must: Vec<i64> = kept.flat_map(|aside| aside.values.iter().copied()).collect();
+        if must.is_empty() || self.truth.spaces[space].forked {
+            return Ok(());
+        }
+        let view = self.nodes[node].disk.view();
+        let journal = comity_engine::journal(&view, &self.truth.ids[space], usize::MAX);
+        let journal = journal.map_err(|error| self.violation(Oracle::Siblings, error.to_string()))?;
+        let is = |value: &i64| {
+            journal.iter().any(|entry| matches!(entry.value, comity_crdts::Value::I64(number) if number == *value))
+        };
+        match must.iter().find(|value| !is(value)) {
+            None => Ok(()),
+            Some(value) => {
+                let detail = format!("value {value} was set aside at replica {node} and is not in its journal");
+                Err(self.violation(Oracle::Siblings, detail))
+            }
+        }
+    }
+
+    fn audit_equality(&self, space: usize, members: &[usize]) -> Result<(), Violation> {
+        let mut first: Option<(usize, SpaceStatus)> = None;
+        for node in members {
+            let Some(status) = self.status(*node, space) else {
+                let detail = format!("replica {node} does not hold space {space}");
+                return Err(self.violation(Oracle::Convergence, detail));
+            };
+            if let Some(lane) = status.lanes.iter().find(|lane| lane.staged > 0) {
+                let detail = format!("replica {node} keeps {} entries staged at rest", lane.staged);
+                return Err(self.violation(Oracle::Bounds, detail));
+            }
+            let starts = self.nodes.iter().map(|node| node.boot as usize + 1).sum::<usize>();
+            if status.lanes.len() > starts * 2 {
+                let detail = format!("replica {node} has {} lanes of {starts} starts", status.lanes.len());
+                return Err(self.violation(Oracle::Bounds, detail));
+            }
+            match &first {
+                None => first = Some((*node, status)),
+                Some((other, status_of_other)) => {
+                    let same = status.digest == status_of_other.digest && status.members == status_of_other.members;
+                    if !same || status.frontier != status_of_other.frontier {
+                        let detail = format!("replicas {other} and {node} differ in space {space}");
+                        return Err(self.violation(Oracle::Convergence, detail));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A lane with two contents is reported by somebody: nothing is lost silently.
+    fn audit_fork(&self, space: usize) -> Result<(), Violation> {
+        if self.plan.has(FaultClass::Rollback) && self.nodes.iter().any(|node| node.reported) {
+            return Ok(());
+        }
+        Err(self.violation(Oracle::LossReport, format!("nobody reports the fork in space {space}")))
+    }
+}

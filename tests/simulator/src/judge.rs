@@ -1,0 +1,287 @@
+//! Holding what replicas do against the truth, as they do it.
+
+use comity_crdts::automerge::{ROOT, ReadDoc};
+use comity_crdts::{Nonce, OriginId, Value};
+use comity_engine::{Applied, ReadError, StateRead};
+
+use crate::clients::{COLLECTION, siblings, value_of};
+use crate::disk::Appended;
+use crate::oracle::{Oracle, Violation};
+use crate::plan::Object;
+use crate::reference::Deed;
+use crate::truth::{LaneTruth, WriteRef, WriteTruth, covers};
+use crate::world::World;
+
+impl World {
+    /// The write that an entry is, if it is known.
+    pub(crate) fn known(&self, entry: &Appended) -> Option<(usize, WriteRef)> {
+        let space = self.truth.space(&entry.space)?;
+        let lane = *self.truth.spaces[space].numbers.get(&entry.lane)?;
+        let index = usize::try_from(entry.lsn).ok()?.checked_sub(1)?;
+        let (write, checksum) = *self.truth.spaces[space].lanes[lane].entries.get(index)?;
+        if checksum == entry.checksum {
+            return Some((space, write));
+        }
+        let alternate = (space, lane, entry.lsn, entry.checksum);
+        self.truth.alternates.get(&alternate).map(|write| (space, *write))
+    }
+
+    /// Which write an entry is that a call put in the log: a known one, or one that the call made. `O1`.
+    pub(crate) fn identify(
+        &mut self,
+        node: usize,
+        fresh: &Nonce,
+        entry: &Appended,
+        authored: &mut Option<(u32, Vec<Deed>)>,
+        own: &mut Option<WriteRef>,
+    ) -> Result<WriteRef, Violation> {
+        let Some(space) = self.truth.space(&entry.space) else {
+            return Err(self.violation(Oracle::Isolation, format!("replica {node} holds an unknown space")));
+        };
+        if !self.members[space].contains(&node) {
+            return Err(self.violation(Oracle::Isolation, format!("replica {node} is no member of space {space}")));
+        }
+        if let Some((_, write)) = self.known(entry) {
+            return Ok(write);
+        }
+        let replica = self.nodes[node].replica;
+        let lane = match self.truth.spaces[space].numbers.get(&entry.lane) {
+            Some(lane) => *lane,
+            None if OriginId::derive(&entry.space, &replica, fresh) == entry.lane => {
+                let truth = &mut self.truth.spaces[space];
+                truth.numbers.insert(entry.lane, truth.lanes.len());
+                let (id, owner, maker) = (entry.lane, replica, node);
+                truth.lanes.push(LaneTruth { id, owner, maker, entries: Vec::new() });
+                truth.lanes.len() - 1
+            }
+            None => {
+                let detail = format!("replica {node} writes to lane {}, which nobody made", entry.lane);
+                return Err(self.violation(Oracle::Uniqueness, detail));
+            }
+        };
+        let length = self.truth.spaces[space].lanes[lane].entries.len() as u64;
+        if self.truth.spaces[space].lanes[lane].owner != replica || entry.lsn > length + 1 {
+            let detail = format!("replica {node} holds entry {} of a lane that its owner never made", entry.lsn);
+            return Err(self.violation(Oracle::Uniqueness, detail));
+        }
+        let write = self.truth.writes.len() as WriteRef;
+        if entry.lsn <= length {
+            if !self.may_fork {
+                let detail = format!("replica {node} made a second entry {} of its lane", entry.lsn);
+                return Err(self.violation(Oracle::Uniqueness, detail));
+            }
+            self.truth.spaces[space].forked = true;
+            self.truth.alternates.insert((space, lane, entry.lsn, entry.checksum), write);
+        } else {
+            self.truth.spaces[space].lanes[lane].entries.push((write, entry.checksum));
+        }
+        let asked = authored.take();
+        if asked.is_some() {
+            *own = Some(write);
+        }
+        let (event, deeds) = asked.map_or((None, Vec::new()), |(event, deeds)| (Some(event), deeds));
+        let seen = self.nodes[node].held[space].applied.clone();
+        let lsn = entry.lsn as u32;
+        let (hlc, acknowledged, destroyed) = (None, false, false);
+        self.truth.writes.push(WriteTruth { lane, lsn, seen, event, deeds, hlc, acknowledged, destroyed });
+        Ok(write)
+    }
+
+    /// A replica applies a write: in the order of its lane, and after everything its author had applied.
+    pub(crate) fn judge_application(
+        &mut self,
+        node: usize,
+        entry: &Appended,
+        write: WriteRef,
+    ) -> Result<(), Violation> {
+        let Some(space) = self.truth.space(&entry.space) else { return Ok(()) };
+        let (truth, held) = (self.truth.write(write), &self.nodes[node].held[space]);
+        let expected = held.applied(truth.lane) + 1;
+        if truth.lsn != expected {
+            let detail = format!("replica {node} appends entry {} of a lane after {}", truth.lsn, expected - 1);
+            return Err(self.violation(Oracle::Prefix, detail));
+        }
+        if !covers(&held.applied, &truth.seen) && !self.truth.spaces[space].forked {
+            let detail = format!("replica {node} applies write {write} before what its author had seen");
+            return Err(self.violation(Oracle::CausalDelivery, detail));
+        }
+        self.nodes[node].held[space].apply(entry.batch, write, &self.truth);
+        Ok(())
+    }
+
+    /// A process lost writes before they were durable. Its own are as if they had never been made: nobody
+    /// else may have them.
+    pub(crate) fn unmake(&mut self, node: usize, space: usize, lost: &[WriteRef]) -> Result<(), Violation> {
+        for write in lost {
+            let (lane, lsn) = (self.truth.write(*write).lane, self.truth.write(*write).lsn);
+            let elsewhere = self.nodes.iter().position(|other| other.held[space].applied(lane) >= lsn);
+            let truth = &mut self.truth.spaces[space].lanes[lane];
+            let index = lsn as usize - 1;
+            if truth.maker != node || truth.entries.get(index).is_none_or(|(made, _)| made != write) {
+                continue;
+            }
+            truth.entries.truncate(index);
+            if let Some(elsewhere) = elsewhere {
+                let detail = format!("replica {elsewhere} holds write {write}, which {node} lost before it was durable");
+                return Err(self.violation(Oracle::Wire, detail));
+            }
+        }
+        Ok(())
+    }
+
+    /// What is durable on a disk grew: readers see it from here on.
+    pub(crate) fn harden(&mut self, node: usize) -> Result<(), Violation> {
+        let synced = self.nodes[node].disk.synced();
+        let mut shown = Vec::new();
+        let mut batches = Vec::new();
+        let replica = self.nodes[node].replica;
+        for (space, held) in self.nodes[node].held.iter_mut().enumerate() {
+            let ends = held.trail.iter().map(|(batch, _)| *batch).take_while(|batch| *batch <= synced);
+            let ends: Vec<u64> = ends.collect();
+            let hardened = held.harden(synced, &self.truth);
+            batches.extend(ends.into_iter().zip(hardened).map(|(batch, write)| (batch, space, write)));
+            self.truth.note_ever(space, replica, &held.durable);
+        }
+        // Spaces share the log: announcements come in its order.
+        batches.sort_by_key(|(batch, ..)| *batch);
+        for (_, space, write) in batches {
+            self.nodes[node].announcements.push_back((space, write));
+            shown.extend(self.truth.write(write).deeds.iter().map(|deed| (space, deed.object())));
+        }
+        shown.sort_unstable();
+        shown.dedup();
+        shown.into_iter().filter(|(_, object)| !matches!(object, Object::Document(_))).try_for_each(
+            |(space, object)| self.compare(node, space, object),
+        )
+    }
+
+    /// A core announces that a change set became visible.
+    pub(crate) fn announced(&mut self, node: usize, applied: &Applied) -> Result<(), Violation> {
+        let Some((space, write)) = self.nodes[node].announcements.pop_front() else {
+            let detail = format!("replica {node} announces what did not become visible: {applied:?}");
+            return Err(self.violation(Oracle::Events, detail));
+        };
+        let truth = self.truth.write(write);
+        let lane = &self.truth.spaces[space].lanes[truth.lane];
+        let mut objects: Vec<(String, String)> =
+            applied.objects.iter().map(|o| (o.collection().to_owned(), o.key().to_owned())).collect();
+        let mut expected: Vec<(String, String)> =
+            truth.deeds.iter().map(|deed| (COLLECTION.to_owned(), name(deed.object()))).collect();
+        objects.sort_unstable();
+        expected.sort_unstable();
+        expected.dedup();
+        // An operation that changes nothing is left out.
+        let objects_fit = truth.event.is_none()
+            || objects.iter().all(|object| expected.contains(object)) && !objects.is_empty();
+        if applied.space != self.truth.ids[space] || applied.author != lane.owner || !objects_fit {
+            let detail = format!("replica {node} announces write {write} as {applied:?}, expected {expected:?}");
+            return Err(self.violation(Oracle::Events, detail));
+        }
+        let before = truth.lsn.checked_sub(2).and_then(|index| lane.entries.get(index as usize));
+        let before = before.and_then(|(write, _)| self.truth.write(*write).hlc);
+        let is_later = before.is_none_or(|before| before < applied.hlc) || self.truth.spaces[space].forked;
+        if !is_later || truth.hlc.is_some_and(|hlc| hlc != applied.hlc) {
+            let detail = format!("write {write} is stamped {:?} after {before:?}, before that {:?}", applied.hlc, truth.hlc);
+            return Err(self.violation(Oracle::Clock, detail));
+        }
+        self.truth.writes[write as usize].hlc = Some(applied.hlc);
+        Ok(())
+    }
+
+    /// Compares what readers of a replica see with what they must see.
+    pub(crate) fn compare(&mut self, node: usize, space: usize, object: Object) -> Result<(), Violation> {
+        if self.truth.spaces[space].forked {
+            return Ok(());
+        }
+        self.tally.comparisons += 1;
+        match self.difference(node, space, object) {
+            Ok(None) => Ok(()),
+            Ok(Some((oracle, detail))) => {
+                let detail = format!("replica {node}, space {space}, {}: {detail}", name(object));
+                Err(self.violation(oracle, detail))
+            }
+            Err(error) => Err(self.violation(Oracle::Robustness, format!("replica {node} cannot read: {error}"))),
+        }
+    }
+
+    fn difference(
+        &self,
+        node: usize,
+        space: usize,
+        object: Object,
+    ) -> Result<Option<(Oracle, String)>, ReadError> {
+        let (view, id) = (self.nodes[node].disk.view(), &self.truth.ids[space]);
+        let (shown, key) = (&self.nodes[node].held[space].shown, name(object));
+        Ok(match object {
+            Object::Counter(counter) => {
+                let (is, must) = (comity_engine::counter(&view, id, COLLECTION, &key)?, shown.counter(counter));
+                (is != must).then(|| (Oracle::Counters, format!("{is} instead of {must}")))
+            }
+            Object::Element(set, element) => {
+                let value = Value::I64(element.into());
+                let is = comity_engine::set_contains(&view, id, (COLLECTION, &key), &value)?;
+                let length = comity_engine::set_len(&view, id, COLLECTION, &key)?;
+                let (must, elements) = (shown.contains(set, element), shown.elements(set) as u64);
+                let differs = is != must || length != elements;
+                let detail = || format!("{element}: {is} of {length} instead of {must} of {elements}");
+                differs.then(|| (Oracle::Absence, detail()))
+            }
+            Object::Register(register) => {
+                let mut is = siblings(&view, id, register)?;
+                let must = shown.siblings(register).iter();
+                let mut must: Vec<i64> = must.map(|(write, index)| self.value(*write, *index)).collect();
+                is.sort_unstable();
+                must.sort_unstable();
+                (is != must).then(|| (Oracle::Siblings, format!("{is:?} instead of {must:?}")))
+            }
+            Object::Document(document) => self.document_difference(&view, node, space, document)?,
+        })
+    }
+
+    /// Compares a document with the edits that are visible: each has a key of its own, and the shared key
+    /// holds the values that no other edit has seen.
+    fn document_difference(
+        &self,
+        view: &dyn StateRead,
+        node: usize,
+        space: usize,
+        document: u16,
+    ) -> Result<Option<(Oracle, String)>, ReadError> {
+        let key = name(Object::Document(document));
+        let is = comity_engine::document(view, &self.truth.ids[space], COLLECTION, &key)?;
+        let is = is.automerge();
+        let (all, last) = self.nodes[node].held[space].shown.edits(document);
+        let keys = all.len() + usize::from(!all.is_empty());
+        if is.length(ROOT) != keys {
+            let detail = format!("{} keys instead of {keys}", is.length(ROOT));
+            return Ok(Some((Oracle::Absence, detail)));
+        }
+        for (write, index) in all {
+            let value = self.value(*write, *index);
+            if !matches!(is.get(ROOT, format!("key-{value}")), Ok(Some((found, _))) if found.as_i64() == Some(value)) {
+                return Ok(Some((Oracle::Absence, format!("key-{value} is missing"))));
+            }
+        }
+        let shared = is.get_all(ROOT, "last").unwrap_or_default();
+        let mut shared: Vec<i64> = shared.iter().filter_map(|(value, _)| value.as_i64()).collect();
+        let mut must: Vec<i64> = last.iter().map(|(write, index)| self.value(*write, *index)).collect();
+        shared.sort_unstable();
+        must.sort_unstable();
+        Ok((shared != must).then(|| (Oracle::Siblings, format!("{shared:?} instead of {must:?}"))))
+    }
+
+    /// The value that an operation wrote.
+    pub(crate) fn value(&self, write: WriteRef, index: u8) -> i64 {
+        self.truth.write(write).event.map_or(-1, |event| value_of(event, index))
+    }
+}
+
+/// The key of an object.
+pub(crate) fn name(object: Object) -> String {
+    match object {
+        Object::Counter(counter) => format!("counter-{counter}"),
+        Object::Element(set, _) => format!("set-{set}"),
+        Object::Register(register) => format!("register-{register}"),
+        Object::Document(document) => format!("document-{document}"),
+    }
+}

@@ -1,0 +1,110 @@
+//! The oracles: what must hold in every run, and what each of them does not look at.
+
+use std::fmt;
+
+/// A rule that a run can break.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Oracle {
+    /// O1: under one (lane, number) there is one content, made by the lane's owner.
+    /// Does not look at lanes of a replica that was rolled back unnoticed: those may fork, and are then frozen.
+    Uniqueness,
+    /// O2: when a change set is applied, everything that its author had applied is applied.
+    /// Does not look at what one call of the core applies together, only at the order within it.
+    CausalDelivery,
+    /// O3: equal frontiers mean equal digests, and once all is calm everything is equal.
+    /// Does not look inside documents beyond the keys that writers put there.
+    Convergence,
+    /// O4: an element or a value is absent only when something that saw it took it away.
+    /// Judged by the reference model; does not look at sets whose elements no write of the run touches.
+    Absence,
+    /// O5: what is acknowledged is as durable as was asked for, and stays.
+    /// Does not count a peer's word while somebody tampers with frames: lies about durability are believed.
+    Acknowledgement,
+    /// O6: a counter is the sum of the visible additions, each counted once.
+    Counters,
+    /// O7: every value that nothing visible has replaced is shown, and none that something has; of several
+    /// siblings replaced at once each is in the journal of the replica that did it.
+    /// Does not look at what a policy shows, which is a view.
+    Siblings,
+    /// O8: a client that presents its token sees what it saw and wrote before, or is told that it cannot.
+    Sessions,
+    /// O9: what is kept beside the data stays in proportion: lanes to incarnations, nothing staged at rest.
+    /// Does not look at bytes of memory.
+    Bounds,
+    /// O10: once the network works, replicas come to hold the same in bounded time, and then fall silent.
+    Liveness,
+    /// O11: what is applied of a lane is a prefix of it, and the core says the same of it as its log.
+    Prefix,
+    /// O12: readers see a change set whole or not at all.
+    /// Judged on the objects that the change set touches.
+    Atomicity,
+    /// O13: each change set that becomes visible is announced once, in order, with its author and objects.
+    /// Does not look at change sets that became visible by a restart.
+    Events,
+    /// O14: nothing of a space reaches a replica that is no member.
+    Isolation,
+    /// O15: what an honest replica sends, honest replicas accept.
+    Acceptance,
+    /// O16: nothing panics, and one input leads to bounded work.
+    Robustness,
+    /// O17: a replica that lost durable data says so.
+    LossReport,
+    /// O18: the same plan gives the same run.
+    Determinism,
+    /// Nothing leaves a replica before it is durable there, and frames decode to what they encode
+    /// (invariants 3, 4, 11 of the protocol). Looks at observed runs only.
+    Wire,
+    /// A stamp of a later change set of a lane is greater, also after a restart (invariant 5).
+    Clock,
+}
+
+impl Oracle {
+    /// Its short name: that of the failure catalogue where it has one.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Uniqueness => "O1 uniqueness",
+            Self::CausalDelivery => "O2 causal delivery",
+            Self::Convergence => "O3 convergence",
+            Self::Absence => "O4 absence",
+            Self::Acknowledgement => "O5 acknowledgement",
+            Self::Counters => "O6 counters",
+            Self::Siblings => "O7 siblings",
+            Self::Sessions => "O8 sessions",
+            Self::Bounds => "O9 bounds",
+            Self::Liveness => "O10 liveness",
+            Self::Prefix => "O11 prefix",
+            Self::Atomicity => "O12 atomicity",
+            Self::Events => "O13 events",
+            Self::Isolation => "O14 isolation",
+            Self::Acceptance => "O15 acceptance",
+            Self::Robustness => "O16 robustness",
+            Self::LossReport => "O17 loss report",
+            Self::Determinism => "O18 determinism",
+            Self::Wire => "wire",
+            Self::Clock => "clock",
+        }
+    }
+}
+
+impl fmt::Display for Oracle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A rule was broken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Which.
+    pub oracle: Oracle,
+    /// How.
+    pub detail: String,
+    /// When, microseconds from the start of the world.
+    pub at_us: u64,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {} µs: {}", self.oracle, self.at_us, self.detail)
+    }
+}

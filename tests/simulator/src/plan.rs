@@ -1,0 +1,260 @@
+//! A run, written down before it happens: who there is, what clients do, and what goes wrong when.
+
+use serde::{Deserialize, Serialize};
+
+/// Everything that happens in a run apart from what follows from it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Plan {
+    /// Keys every later decision: latencies, what a crash leaves, fresh bits.
+    pub seed: u64,
+    /// Replicas that are there from the start.
+    pub nodes: usize,
+    /// Who takes part in each space; the first founds it.
+    pub spaces: Vec<Vec<usize>>,
+    /// Who dials whom.
+    pub links: Vec<(usize, usize)>,
+    /// How long a frame is under way at least, microseconds, and how much longer at most.
+    pub latency_us: (u64, u64),
+    /// How long a sync takes at least and at most, microseconds.
+    pub sync_us: (u64, u64),
+    /// Each replica's wall clock.
+    pub clocks: Vec<WallClock>,
+    /// Whether every frame is decoded and checked by an observer, which costs about as much as all replicas.
+    pub observed: bool,
+    /// Whether replicas keep their data in the real embedded store on simulated sectors.
+    pub sectors: bool,
+    /// When the unrest ends, microseconds.
+    pub chaos_us: u64,
+    /// What happens until then, in order of time.
+    pub events: Vec<Planned>,
+}
+
+/// How a replica's clocks run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WallClock {
+    /// How far the wall clock is off, milliseconds.
+    pub offset_ms: i64,
+    /// How much faster than true time both clocks run, parts per million.
+    pub drift_ppm: i64,
+}
+
+/// Something that happens.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Planned {
+    /// Names it for good: what is written carries the id of the event that wrote it.
+    pub id: u32,
+    /// When, microseconds from the end of the preparations.
+    pub at_us: u64,
+    /// What.
+    pub event: Event,
+}
+
+/// What happens.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Event {
+    /// A client runs a transaction.
+    Write(Write),
+    /// A client reads.
+    Read(Read),
+    /// Something goes wrong.
+    Fault(Fault),
+}
+
+/// A transaction of a client.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Write {
+    /// Which client; its token is presented first, if it has one.
+    pub session: Option<u16>,
+    /// At which replica.
+    pub node: usize,
+    /// In which space.
+    pub space: usize,
+    /// How many other replicas must hold it before it is acknowledged.
+    pub remote: u32,
+    /// What it does, in order.
+    pub effects: Vec<Effect>,
+}
+
+/// A read of a client.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Read {
+    /// Which client; its token is presented first, if it has one.
+    pub session: Option<u16>,
+    /// At which replica.
+    pub node: usize,
+    /// In which space.
+    pub space: usize,
+    /// What it reads.
+    pub objects: Vec<Object>,
+}
+
+/// One operation of a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Effect {
+    /// Adds to a counter.
+    Add { counter: u16, delta: i32 },
+    /// Adds an element to a set.
+    Insert { set: u16, element: u16 },
+    /// Removes an element from a set.
+    Remove { set: u16, element: u16 },
+    /// Writes a register over every value visible.
+    Assign { register: u16 },
+    /// Writes a register over the values that readers see, which may be older than what is visible to the
+    /// transaction.
+    Resolve { register: u16 },
+    /// Empties a register.
+    Clear { register: u16 },
+    /// Puts a key of its own, and one that all writers share, into a document.
+    Edit { document: u16 },
+}
+
+/// Something that can be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Object {
+    /// A counter.
+    Counter(u16),
+    /// A set and one element it may hold.
+    Element(u16, u16),
+    /// A register.
+    Register(u16),
+    /// A document.
+    Document(u16),
+}
+
+impl Effect {
+    /// What it touches.
+    pub fn object(self) -> Object {
+        match self {
+            Self::Add { counter, .. } => Object::Counter(counter),
+            Self::Insert { set, element } | Self::Remove { set, element } => Object::Element(set, element),
+            Self::Assign { register } | Self::Resolve { register } | Self::Clear { register } => {
+                Object::Register(register)
+            }
+            Self::Edit { document } => Object::Document(document),
+        }
+    }
+}
+
+/// Something that goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Fault {
+    /// A connection is reset: what is on its way is lost, and each end learns of it at its own time.
+    Reset { link: usize },
+    /// One direction of a connection delivers nothing for a while.
+    Stall { link: usize, reverse: bool, ms: u64 },
+    /// Nothing gets from one replica to the other for a while, however often it is sent.
+    Cut { from: usize, to: usize, ms: u64 },
+    /// A process is killed and started again: what is not synced is lost, or is not. Peers may learn of it
+    /// at once, or only when they hear nothing for long.
+    Crash { node: usize, down_ms: u64, noticed: bool },
+    /// A process stands still.
+    Pause { node: usize, ms: u64 },
+    /// The next sync fails.
+    FailSync { node: usize },
+    /// The next commit fails.
+    FailCommit { node: usize },
+    /// Syncs answer that the disk is full.
+    Full { node: usize, ms: u64 },
+    /// A copy of a replica's data is made.
+    Backup { node: usize },
+    /// The last copy is put back, in a directory that is known to be another one, or is not.
+    Restore { node: usize, down_ms: u64, unnoticed: bool },
+    /// A copy of a replica's data starts beside it as another process with the same key.
+    Clone { node: usize },
+    /// A replica loses its data for good and joins again under another name.
+    Wipe { node: usize, down_ms: u64 },
+    /// A wall clock jumps.
+    Step { node: usize, delta_ms: i64 },
+    /// One end of a connection does wrong with what it sends, for a while.
+    Tamper { link: usize, reverse: bool, how: Tampering, ms: u64 },
+    /// Bytes of a replica's log rot while it is down.
+    Rot { node: usize, down_ms: u64 },
+}
+
+/// What a hostile peer does to one frame in four.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Tampering {
+    /// Withholds it.
+    Drop,
+    /// Sends it twice.
+    Repeat,
+    /// Sends an earlier one again, also of an earlier connection.
+    Replay,
+    /// Changes a bit of it.
+    Flip,
+    /// Cuts it short.
+    Truncate,
+}
+
+/// The kinds of faults that a run has or has not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FaultClass {
+    Reset,
+    Stall,
+    Cut,
+    Crash,
+    Pause,
+    Storage,
+    Full,
+    Restore,
+    Rollback,
+    Clone,
+    Wipe,
+    Clock,
+    Tamper,
+    Rot,
+}
+
+impl FaultClass {
+    /// All of them.
+    pub const ALL: [Self; 14] = [
+        Self::Reset,
+        Self::Stall,
+        Self::Cut,
+        Self::Crash,
+        Self::Pause,
+        Self::Storage,
+        Self::Full,
+        Self::Restore,
+        Self::Rollback,
+        Self::Clone,
+        Self::Wipe,
+        Self::Clock,
+        Self::Tamper,
+        Self::Rot,
+    ];
+}
+
+impl Fault {
+    /// Its class.
+    pub fn class(self) -> FaultClass {
+        match self {
+            Self::Reset { .. } => FaultClass::Reset,
+            Self::Stall { .. } => FaultClass::Stall,
+            Self::Cut { .. } => FaultClass::Cut,
+            Self::Crash { .. } => FaultClass::Crash,
+            Self::Pause { .. } => FaultClass::Pause,
+            Self::FailSync { .. } | Self::FailCommit { .. } => FaultClass::Storage,
+            Self::Full { .. } => FaultClass::Full,
+            Self::Backup { .. } | Self::Restore { unnoticed: false, .. } => FaultClass::Restore,
+            Self::Restore { unnoticed: true, .. } => FaultClass::Rollback,
+            Self::Clone { .. } => FaultClass::Clone,
+            Self::Wipe { .. } => FaultClass::Wipe,
+            Self::Step { .. } => FaultClass::Clock,
+            Self::Tamper { .. } => FaultClass::Tamper,
+            Self::Rot { .. } => FaultClass::Rot,
+        }
+    }
+}
+
+impl Plan {
+    /// Whether a class of faults is among the events.
+    pub fn has(&self, class: FaultClass) -> bool {
+        self.events.iter().any(|planned| matches!(planned.event, Event::Fault(f) if f.class() == class))
+    }
+
+    /// How many operations clients ask for.
+    pub fn operations(&self) -> usize {
+        self.events.iter().filter(|planned| !matches!(planned.event, Event::Fault(_))).count()
+    }
+}

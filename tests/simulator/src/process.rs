@@ -1,0 +1,328 @@
+//! Processes and their disks: syncs, crashes, starts, copies.
+
+use comity_engine::{Engine, EngineOptions, Input, StoreError};
+
+use crate::disk::Disk;
+use crate::node::{Node, Waiting};
+use crate::oracle::{Oracle, Violation};
+use crate::plan::{Event, Fault, FaultClass, WallClock};
+use crate::random::Domain;
+use crate::truth::Held;
+use crate::world::{Happening, World};
+
+/// How long a process takes to end after its storage failed.
+const EXIT_US: u64 = 5_000;
+
+impl World {
+    pub(crate) fn add_node(&mut self, clock: WallClock, disk: Disk) -> usize {
+        let number = self.nodes.len();
+        let mut dice = self.dice(Domain::Fresh, number as u64, u64::MAX);
+        let mut drawn = || {
+            let mut bytes = [0; 32];
+            bytes.chunks_mut(8).for_each(|chunk| chunk.copy_from_slice(&dice.roll().to_be_bytes()));
+            bytes
+        };
+        let (key, instance) = (drawn(), drawn());
+        self.nodes.push(Node::new(key, instance, clock, disk, self.truth.spaces.len()));
+        number
+    }
+
+    /// Whether copies of disks will be made.
+    pub(crate) fn keeps_history(&self) -> bool {
+        self.plan.has(FaultClass::Restore) || self.plan.has(FaultClass::Rollback) || self.plan.has(FaultClass::Clone)
+    }
+
+    /// Starts a process over what is on its disk.
+    pub(crate) fn start(&mut self, node: usize) -> Result<(), Violation> {
+        let target = &mut self.nodes[node];
+        if target.is_up() {
+            return Ok(());
+        }
+        target.boot += 1;
+        (target.wake, target.fail_sync) = (None, false);
+        target.announcements.clear();
+        let options = EngineOptions { fresh_key: target.key, instance: target.instance };
+        let engine = match Engine::open(&options, &mut target.disk) {
+            Ok(engine) => engine,
+            Err(error) => {
+                let detail = format!("replica {node} does not open: {error}");
+                return Err(self.violation(Oracle::Robustness, detail));
+            }
+        };
+        target.replica = engine.replica();
+        target.key = engine.secret_key();
+        target.engine = Some(engine);
+        self.tally.starts += 1;
+        self.drain(node)?;
+        self.audit_start(node)?;
+        for link in 0..self.links.len() {
+            if self.links[link].ends.contains(&node) {
+                self.plan_dial(link);
+            }
+        }
+        Ok(())
+    }
+
+    /// A sync that began when `through` was the last batch ends.
+    pub(crate) fn sync(&mut self, node: usize, through: u64) -> Result<(), Violation> {
+        let target = &mut self.nodes[node];
+        if target.fail_sync {
+            target.disk.poison();
+            let error = StoreError::Failed { detail: "the disk said no".to_owned() };
+            self.end_soon(node);
+            return self.input(node, Input::Synced { result: Err(error) });
+        }
+        if target.full_until > self.now {
+            return self.input(node, Input::Synced { result: Err(StoreError::NoSpace) });
+        }
+        let position = target.disk.sync_through(through);
+        self.harden(node)?;
+        self.input(node, Input::Synced { result: Ok(position) })?;
+        match self.nodes[node].announcements.front() {
+            None => Ok(()),
+            Some((space, write)) => {
+                let detail = format!("replica {node} did not announce write {write} of space {space}");
+                Err(self.violation(Oracle::Events, detail))
+            }
+        }
+    }
+
+    /// Storage failed: the process ends and is started again.
+    pub(crate) fn end_soon(&mut self, node: usize) {
+        let boot = self.nodes[node].boot;
+        self.at(self.now + EXIT_US, Happening::Crash { node, boot, down_us: 1_000_000 });
+    }
+
+    /// Kills a process. Of what is not synced the disk may have got a part.
+    pub(crate) fn crash(&mut self, node: usize, down_us: u64, noticed: bool) -> Result<(), Violation> {
+        if !self.nodes[node].is_up() {
+            return Ok(());
+        }
+        let mut dice = self.dice(Domain::Disk, node as u64, u64::from(self.nodes[node].boot) << 40);
+        let target = &mut self.nodes[node];
+        let disk = &mut target.disk;
+        let pending = disk.committed() - disk.synced();
+        let kept = disk.synced() + if dice.percent(50) { 0 } else { dice.below(pending + 1) };
+        disk.crash(kept);
+        target.engine = None;
+        target.boot += 1;
+        target.waiting.clear();
+        for space in 0..self.truth.spaces.len() {
+            let held = &mut self.nodes[node].held[space];
+            held.harden(kept, &self.truth);
+            let lost = held.lose_trail();
+            self.truth.note_ever(space, self.nodes[node].replica, &self.nodes[node].held[space].durable);
+            self.unmake(node, space, &lost)?;
+        }
+        self.disconnect(node, noticed);
+        self.at(self.now + down_us, Happening::Start { node });
+        Ok(())
+    }
+
+    /// Puts other data under a process that is down.
+    fn replace_disk(&mut self, node: usize, disk: Disk, held: Vec<Held>) {
+        let before = std::mem::replace(&mut self.nodes[node].held, held);
+        self.nodes[node].disk = disk;
+        let now_here = &self.nodes[node].held;
+        let mut gone = Vec::new();
+        for (space, truth) in self.truth.spaces.iter().enumerate() {
+            for (lane, entries) in truth.lanes.iter().enumerate() {
+                let (first, end) = (now_here[space].durable(lane), before[space].durable(lane));
+                let others = self.nodes.iter().map(|other| other.held[space].durable(lane)).max().unwrap_or(0);
+                let lost = (first.max(others)..end).filter_map(|index| entries.entries.get(index as usize));
+                gone.extend(lost.map(|(write, _)| *write));
+            }
+        }
+        for write in gone {
+            self.truth.writes[write as usize].destroyed = true;
+        }
+    }
+
+    /// What a disk holds, from its log.
+    fn held_of(&self, entries: &[crate::disk::Appended]) -> Vec<Held> {
+        let mut held: Vec<Held> = self.truth.spaces.iter().map(|_| Held::default()).collect();
+        for entry in entries {
+            if let Some((space, write)) = self.known(entry) {
+                held[space].apply(entry.batch, write, &self.truth);
+            }
+        }
+        for held in &mut held {
+            held.harden(u64::MAX, &self.truth);
+        }
+        held
+    }
+
+    fn restore(&mut self, node: usize, down_us: u64, unnoticed: bool) -> Result<(), Violation> {
+        let Some(backup) = self.nodes[node].backup.take() else { return Ok(()) };
+        self.crash(node, down_us, true)?;
+        let (disk, entries) = Disk::restored(&backup);
+        let held = self.held_of(&entries);
+        self.replace_disk(node, disk, held);
+        self.nodes[node].set_aside.clear();
+        if !unnoticed {
+            self.renew_instance(node);
+        }
+        Ok(())
+    }
+
+    /// The directory is known to be another one than before.
+    fn renew_instance(&mut self, node: usize) {
+        let mut dice = self.dice(Domain::Fresh, node as u64, u64::from(self.nodes[node].boot) << 32);
+        self.nodes[node].instance[..8].copy_from_slice(&dice.roll().to_be_bytes());
+    }
+
+    fn clone_node(&mut self, node: usize) -> Result<(), Violation> {
+        let source = &self.nodes[node];
+        let (backup, clock) = (source.disk.backup(), source.clock);
+        if source.disk.synced() == 0 {
+            return Ok(());
+        }
+        let (disk, entries) = Disk::restored(&backup);
+        let clone = self.add_node(clock, disk);
+        self.nodes[clone].held = self.held_of(&entries);
+        self.nodes[clone].key = self.nodes[node].key;
+        for members in &mut self.members {
+            if members.contains(&node) {
+                members.insert(clone);
+            }
+        }
+        let ends: Vec<[usize; 2]> = self.links.iter().map(|link| link.ends).collect();
+        for [a, b] in ends {
+            if a == node && b != clone {
+                self.add_link(clone, b);
+            } else if b == node && a != clone {
+                self.add_link(a, clone);
+            }
+        }
+        self.start(clone)
+    }
+
+    /// Loses the data of a replica for good; it joins again as somebody else.
+    fn wipe(&mut self, node: usize, down_us: u64) -> Result<(), Violation> {
+        let founds = self.plan.spaces.iter().any(|members| members.first() == Some(&node));
+        if founds || node >= self.nodes.len() {
+            // Nobody could let it in again.
+            return Ok(());
+        }
+        self.crash(node, down_us, true)?;
+        let held = self.truth.spaces.iter().map(|_| Held::default()).collect();
+        self.replace_disk(node, Disk::new(self.keeps_history()), held);
+        let mut dice = self.dice(Domain::Fresh, node as u64, u64::from(self.nodes[node].boot) << 33);
+        self.nodes[node].key[..8].copy_from_slice(&dice.roll().to_be_bytes());
+        (self.nodes[node].backup, self.nodes[node].requests) = (None, 0);
+        self.nodes[node].set_aside.clear();
+        self.renew_instance(node);
+        self.enrol_again(node);
+        Ok(())
+    }
+
+    /// An event of the plan comes due.
+    pub(crate) fn planned(&mut self, index: usize) -> Result<(), Violation> {
+        let fault = match &self.plan.events[index].event {
+            Event::Write(_) | Event::Read(_) => return self.client(index),
+            Event::Fault(fault) => *fault,
+        };
+        if let Some(node) = fault.node()
+            && node >= self.nodes.len()
+        {
+            return Ok(());
+        }
+        self.tally.faults += 1;
+        self.go_wrong(fault)
+    }
+
+    fn go_wrong(&mut self, fault: Fault) -> Result<(), Violation> {
+        let after = |ms: u64| self.now + 1_000 * ms;
+        match fault {
+            Fault::Reset { link } => self.reset(link),
+            Fault::Stall { link, reverse, ms } => self.links[link].stalled_until[usize::from(reverse)] = after(ms),
+            Fault::Cut { from, to, ms } => self.cut(from, to, after(ms)),
+            Fault::Crash { node, down_ms, noticed } => return self.crash(node, 1_000 * down_ms, noticed),
+            Fault::Pause { node, ms } => self.pause(node, after(ms)),
+            Fault::FailSync { node } => self.nodes[node].fail_sync = true,
+            Fault::FailCommit { node } => self.fail_commit(node),
+            Fault::Full { node, ms } => self.nodes[node].full_until = after(ms),
+            Fault::Backup { node } => self.nodes[node].backup = Some(self.nodes[node].disk.backup()),
+            Fault::Restore { node, down_ms, unnoticed } => return self.restore(node, 1_000 * down_ms, unnoticed),
+            Fault::Clone { node } => return self.clone_node(node),
+            Fault::Wipe { node, down_ms } => return self.wipe(node, 1_000 * down_ms),
+            Fault::Step { node, delta_ms } => {
+                let stepped = &mut self.nodes[node].stepped_ms;
+                *stepped = stepped.saturating_add(delta_ms).clamp(i64::MIN / 4, i64::MAX / 4);
+            }
+            Fault::Tamper { link, reverse, how, ms } => {
+                self.links[link].tampering[usize::from(reverse)] = Some((how, after(ms)));
+            }
+            Fault::Rot { .. } => {}
+        }
+        Ok(())
+    }
+
+    fn pause(&mut self, node: usize, until: u64) {
+        self.nodes[node].paused_until = until;
+        self.at(until, Happening::GoOn { node });
+        if until > self.now + 30_000_000 {
+            self.give_up(node);
+        }
+    }
+
+    /// What came due while a process stood still happens to it, unless it stands still for longer.
+    pub(crate) fn go_on(&mut self, node: usize) {
+        if self.nodes[node].paused_until <= self.now {
+            for deferred in std::mem::take(&mut self.nodes[node].deferred) {
+                self.at(self.now, deferred);
+            }
+        }
+    }
+
+    /// The next commit fails: for good, or for want of room.
+    fn fail_commit(&mut self, node: usize) {
+        if !self.nodes[node].is_up() {
+            return;
+        }
+        let error = match self.dice(Domain::Disk, node as u64, self.now).below(3) {
+            0 => StoreError::NoSpace,
+            1 => StoreError::Overloaded,
+            _ => {
+                // What the core does about it must not depend on when it is ended.
+                let boot = self.nodes[node].boot;
+                self.at(self.now + 2_000_000, Happening::Crash { node, boot, down_us: 1_000_000 });
+                StoreError::Failed { detail: "the disk said no".to_owned() }
+            }
+        };
+        self.nodes[node].disk.fail_next_commit(error);
+    }
+
+    /// Ends the unrest for some replicas, and for the links between them.
+    pub(crate) fn heal_node(&mut self, node: usize) -> Result<(), Violation> {
+        let target = &mut self.nodes[node];
+        (target.paused_until, target.full_until, target.fail_sync) = (0, 0, false);
+        self.go_on(node);
+        self.start(node)
+    }
+
+    /// The answers that a process still owes are void.
+    pub(crate) fn waiting(&mut self, node: usize, request: u64) -> Option<Waiting> {
+        self.nodes[node].waiting.remove(&request)
+    }
+}
+
+impl Fault {
+    /// The replica it concerns, if it is one.
+    fn node(self) -> Option<usize> {
+        match self {
+            Self::Reset { .. } | Self::Stall { .. } | Self::Cut { .. } | Self::Tamper { .. } => None,
+            Self::Crash { node, .. }
+            | Self::Pause { node, .. }
+            | Self::FailSync { node }
+            | Self::FailCommit { node }
+            | Self::Full { node, .. }
+            | Self::Backup { node }
+            | Self::Restore { node, .. }
+            | Self::Clone { node }
+            | Self::Wipe { node, .. }
+            | Self::Step { node, .. }
+            | Self::Rot { node, .. } => Some(node),
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! A run from its plan: preparations, unrest, a core that must converge alone, healing, and what must then
+//! be so.
+
+use crate::disk::Disk;
+use crate::oracle::{Oracle, Violation};
+use crate::plan::Plan;
+use crate::random::Domain;
+use crate::world::{Happening, Tally, World};
+
+/// How long the preparations may take.
+const PREPARE_US: u64 = 600_000_000;
+/// How long converging may take once the network works: several rounds of the longest pause that replicas
+/// make between trying one parent and the next.
+const CONVERGE_US: u64 = 900_000_000;
+/// How long replicas are listened to at the end.
+const SILENCE_US: u64 = 3_600_000_000;
+
+/// What a run came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// What was done.
+    pub tally: Tally,
+    /// A checksum over everything that happened, in order.
+    pub trace: u64,
+    /// The first rule that was broken, if one was.
+    pub violation: Option<Violation>,
+}
+
+/// Carries a plan out.
+pub fn run(plan: &Plan) -> Outcome {
+    let mut world = World::new(plan.clone());
+    let violation = world.live().err();
+    world.tally.virtual_us = world.now;
+    world.tally.replica_us = world.now * world.nodes.len() as u64;
+    Outcome { tally: world.tally, trace: world.trace, violation }
+}
+
+impl World {
+    fn live(&mut self) -> Result<(), Violation> {
+        self.found()?;
+        self.unrest()?;
+        self.converge_core()?;
+        self.heal()?;
+        self.audit()?;
+        self.restart_all()?;
+        self.audit()?;
+        self.listen()
+    }
+
+    fn found(&mut self) -> Result<(), Violation> {
+        for clock in self.plan.clocks.clone() {
+            let disk = Disk::new(self.keeps_history());
+            self.add_node(clock, disk);
+        }
+        for node in 0..self.nodes.len() {
+            self.start(node)?;
+        }
+        for (a, b) in self.plan.links.clone() {
+            self.add_link(a, b);
+        }
+        for members in self.plan.spaces.clone() {
+            for node in &members[1..] {
+                self.add_link(members[0], *node);
+            }
+        }
+        self.prepare(PREPARE_US)?;
+        self.origin = self.now;
+        Ok(())
+    }
+
+    fn unrest(&mut self) -> Result<(), Violation> {
+        for index in 0..self.plan.events.len() {
+            let at = self.origin + self.plan.events[index].at_us;
+            self.at(at, Happening::Planned(index));
+        }
+        self.run_until(self.origin + self.plan.chaos_us)
+    }
+
+    /// Some replicas get a working network among themselves and none to the others. They must converge.
+    fn converge_core(&mut self) -> Result<(), Violation> {
+        let mut dice = self.dice(Domain::Core, 0, 0);
+        let core: Vec<usize> = (0..self.nodes.len()).filter(|_| dice.percent(60)).collect();
+        // Who lost everything may need somebody who is not among them to be let in again.
+        let outside = |node: &usize| self.enrolments.iter().any(|e| e.node == *node && !e.done);
+        let core: Vec<usize> = core.into_iter().filter(|node| !outside(node)).collect();
+        let others: Vec<usize> = (0..self.nodes.len()).filter(|node| !core.contains(node)).collect();
+        // Those who are connected through others only need not converge yet.
+        let linked = |node: &usize| {
+            let joins = |ends: &[usize; 2], other| *ends == [*node, other] || *ends == [other, *node];
+            core.iter().all(|other| other == node || self.links.iter().any(|link| joins(&link.ends, *other)))
+        };
+        if core.len() < 2 || !core.iter().all(linked) {
+            return Ok(());
+        }
+        self.heal_network();
+        let far = self.now + 2 * CONVERGE_US;
+        for a in &core {
+            for b in &others {
+                self.cut(*a, *b, far);
+                self.cut(*b, *a, far);
+            }
+        }
+        for node in &core {
+            self.heal_node(*node)?;
+        }
+        self.converge(&core)
+    }
+
+    fn heal(&mut self) -> Result<(), Violation> {
+        self.heal_network();
+        let all: Vec<usize> = (0..self.nodes.len()).collect();
+        for node in &all {
+            self.heal_node(*node)?;
+        }
+        while self.enrolments.iter().any(|enrolment| !enrolment.done) {
+            if !self.step(self.now + CONVERGE_US)? {
+                return Err(self.violation(Oracle::Liveness, "who lost everything was not let in again"));
+            }
+        }
+        self.converge(&all)
+    }
+
+    /// Runs until replicas hold the same and nothing is on its way. `O10`.
+    fn converge(&mut self, nodes: &[usize]) -> Result<(), Violation> {
+        let until = self.now + CONVERGE_US;
+        while !(self.is_resting() && self.is_equal(nodes)) {
+            if !self.step(until)? {
+                if self.truth.spaces.iter().any(|space| space.forked) {
+                    return Ok(());
+                }
+                let behind = (0..self.truth.spaces.len()).find_map(|space| self.behind(space, nodes));
+                let detail = behind.unwrap_or_else(|| format!("no rest: {}", self.unrest_left()));
+                return Err(self.violation(Oracle::Liveness, detail));
+            }
+        }
+        Ok(())
+    }
+
+    fn restart_all(&mut self) -> Result<(), Violation> {
+        for node in 0..self.nodes.len() {
+            self.crash(node, 1_000 * (1 + node as u64), true)?;
+        }
+        let all: Vec<usize> = (0..self.nodes.len()).collect();
+        self.run_until(self.now + 1_000 * (2 + all.len() as u64))?;
+        self.converge(&all)
+    }
+
+    /// Nothing more is said once everything is said. `O10`.
+    fn listen(&mut self) -> Result<(), Violation> {
+        let frames = self.tally.frames;
+        self.run_until(self.now + SILENCE_US)?;
+        if self.tally.frames > frames && !self.truth.spaces.iter().any(|space| space.forked) {
+            let detail = format!("{} frames in an hour in which nothing happened", self.tally.frames - frames);
+            return Err(self.violation(Oracle::Liveness, detail));
+        }
+        Ok(())
+    }
+}
