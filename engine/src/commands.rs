@@ -105,10 +105,8 @@ impl Engine {
     ) -> Result<(), CommandError> {
         let mut row = self.spaces.get(&id).map_or_else(empty_row, |space| space.row.clone());
         row.pinned.insert(inviter);
-        let is_member = self.spaces.get(&id).is_some_and(|space| space.members.contains_key(&self.replica));
-        if let Some(secret) = secret.filter(|_| !is_member) {
-            row.invitation = Some((inviter, secret));
-        }
+        // A member by its own records may be unknown to an inviter that was restored from a copy.
+        row.invitation = secret.map(|secret| (inviter, secret)).or(row.invitation);
         let mut work = Work::over(store);
         work.put_fact(keys::space(&id), crate::space::encode(&row));
         let batch = work.into_batch();

@@ -38,8 +38,14 @@ impl Engine {
             if ours.is_some_and(|ours| ours.prefix() != said.hash) {
                 self.send_head(session, id, said.lane, said.lsn, store)?;
             }
-        } else if space.own_lane() == Some(said.lane) {
-            self.renounce(id, store)?;
+        } else if lane.row.owner.replica == self.replica {
+            let (is_own, tip) = (space.own_lane() == Some(said.lane), lane.row.tip.lsn);
+            if is_own {
+                self.renounce(id, store)?;
+            }
+            // This store was rolled back. What it wrote since may contradict what the peer holds, and the
+            // peer need not have a signature that shows it.
+            self.send_head(session, id, said.lane, tip, store)?;
         }
         Ok(())
     }

@@ -238,3 +238,20 @@ fn an_invitation_that_nobody_redeems_closes_the_door_again_when_its_time_is_over
     world.pass(Duration::from_millis(1));
     assert!(!world.nodes[0].engine.trust().invitations_open);
 }
+
+#[test]
+fn a_founder_that_was_restored_from_a_copy_lets_a_forgotten_member_in_again() {
+    let mut world = World::new(2);
+    let space = world.create_space(0);
+    world.add(0, space, 5);
+    let backup = world.backup(0);
+    world.join(0, 1, space);
+    world.add(1, space, 1);
+    world.restore(0, backup, [9; 32]);
+    world.connect(1, 0);
+    world.run();
+    assert_eq!(world.status(0, space).members.len(), 1, "the founder knows nobody");
+    world.join(0, 1, space);
+    assert_eq!([world.likes(0, space), world.likes(1, space)], [6, 6]);
+    world.assert_converged(space);
+}

@@ -1,5 +1,7 @@
 //! Looking at everything at once: after every start, and when all is calm.
 
+use std::fmt::Write;
+
 use comity_engine::SpaceStatus;
 
 use crate::oracle::{Oracle, Violation};
@@ -31,7 +33,8 @@ impl World {
             for (lane, truth) in self.truth.spaces[space].lanes.iter().enumerate() {
                 let (says, has) = (frontier.at(&truth.id), counts.get(lane).copied().unwrap_or(0));
                 if says != u64::from(has) {
-                    let detail = format!("replica {node} says {says} entries of a lane are {what}, and {has} are");
+                    let detail =
+                        format!("replica {node} says {says} entries of a lane are {what}, and {has} are");
                     return Err(self.violation(Oracle::Prefix, detail));
                 }
             }
@@ -70,9 +73,28 @@ impl World {
         };
         members.into_iter().find_map(|node| {
             let held = &self.nodes[*node].held[space];
-            let detail = || format!("replica {node} holds {:?} of space {space}, all hold {union:?}", held.durable);
+            let detail = || {
+                let mut detail =
+                    format!("replica {node} holds {:?} of space {space}, all hold {union:?}", held.durable);
+                detail.push_str(&self.states(space));
+                detail
+            };
             (!equal(&held.applied) || !equal(&held.durable)).then(detail)
         })
+    }
+
+    /// What every replica says of a space.
+    fn states(&self, space: usize) -> String {
+        let mut states = String::new();
+        for (number, node) in self.nodes.iter().enumerate() {
+            let _ = write!(states, "\n  {number} is {:?}: ", node.replica);
+            let Some(status) = self.status(number, space) else { continue };
+            let _ = write!(states, "{:?}, peers {:?}", status.digest, status.peers);
+            for lane in status.lanes {
+                let _ = write!(states, "\n    {lane:?}");
+            }
+        }
+        states
     }
 
     /// All is calm: everything is where it must be, and looks the same.
@@ -99,7 +121,9 @@ impl World {
         if self.truth.spaces[space].forked {
             return Ok(());
         }
-        for truth in self.truth.spaces[space].lanes.iter().flat_map(|lane| &lane.entries).map(|(write, _)| write) {
+        for truth in
+            self.truth.spaces[space].lanes.iter().flat_map(|lane| &lane.entries).map(|(write, _)| write)
+        {
             let write = self.truth.write(*truth);
             let lacks = |node: &&usize| self.nodes[**node].held[space].durable(write.lane) < write.lsn;
             if write.acknowledged
@@ -118,7 +142,10 @@ impl World {
         let of_space = self.nodes[node].set_aside.iter().filter(|aside| aside.space == space);
         let kept = of_space.filter(|aside| {
             let write = self.truth.write(aside.write);
-            self.nodes[node].held[space].durable(write.lane) >= write.lsn
+            let made = self.truth.spaces[space].lanes[write.lane].entries.get(write.lsn as usize - 1);
+            // What a crash undid was never done.
+            let is_made = made.is_some_and(|(made, _)| *made == aside.write);
+            is_made && self.nodes[node].held[space].durable(write.lane) >= write.lsn
         });
         let must: Vec<i64> = kept.flat_map(|aside| aside.values.iter().copied()).collect();
         if must.is_empty() || self.truth.spaces[space].forked {
@@ -128,12 +155,15 @@ impl World {
         let journal = comity_engine::journal(&view, &self.truth.ids[space], usize::MAX);
         let journal = journal.map_err(|error| self.violation(Oracle::Siblings, error.to_string()))?;
         let is = |value: &i64| {
-            journal.iter().any(|entry| matches!(entry.value, comity_crdts::Value::I64(number) if number == *value))
+            journal
+                .iter()
+                .any(|entry| matches!(entry.value, comity_crdts::Value::I64(number) if number == *value))
         };
         match must.iter().find(|value| !is(value)) {
             None => Ok(()),
             Some(value) => {
-                let detail = format!("value {value} was set aside at replica {node} and is not in its journal");
+                let detail =
+                    format!("value {value} was set aside at replica {node} and is not in its journal");
                 Err(self.violation(Oracle::Siblings, detail))
             }
         }
@@ -158,7 +188,8 @@ impl World {
             match &first {
                 None => first = Some((*node, status)),
                 Some((other, status_of_other)) => {
-                    let same = status.digest == status_of_other.digest && status.members == status_of_other.members;
+                    let same =
+                        status.digest == status_of_other.digest && status.members == status_of_other.members;
                     if !same || status.frontier != status_of_other.frontier {
                         let detail = format!("replicas {other} and {node} differ in space {space}");
                         return Err(self.violation(Oracle::Convergence, detail));
@@ -174,6 +205,9 @@ impl World {
         if self.plan.has(FaultClass::Rollback) && self.nodes.iter().any(|node| node.reported) {
             return Ok(());
         }
-        Err(self.violation(Oracle::LossReport, format!("nobody reports the fork in space {space}")))
+        Err(self.violation(
+            Oracle::LossReport,
+            format!("nobody reports the fork in space {space}{}", self.states(space)),
+        ))
     }
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use comity_crdts::{Dot, Frontier, Value};
 use comity_engine::{
-    Acknowledgement, Command, CommandError, Durability, Input, Reply, RequestId, StateRead, Token, Tx, TxError,
-    WriteOptions,
+    Acknowledgement, Command, CommandError, Durability, Input, Reply, RequestId, StateRead, Token, Tx,
+    TxError, WriteOptions,
 };
 
 use crate::node::{SetAside, Waiting};
@@ -108,7 +108,9 @@ impl World {
         let options = WriteOptions { request: RequestId(request), durability, within: PATIENCE };
         let mut performed = Performed::default();
         let called = self.call(node, |engine, now, store| {
-            engine.transact::<_, TxError>(now, space, options, store, |tx| perform(tx, id, write, &views, &mut performed))
+            engine.transact::<_, TxError>(now, space, options, store, |tx| {
+                perform(tx, id, write, &views, &mut performed)
+            })
         })?;
         let Some((result, fresh)) = called else { return Ok(()) };
         let authored = result.is_ok().then_some((id, performed.deeds));
@@ -172,7 +174,9 @@ impl World {
                 self.founded(node, space);
                 Ok(())
             }
-            (Waiting::Invitation { enrolment }, Ok(Reply::Invited(secret))) => self.invited(enrolment, secret),
+            (Waiting::Invitation { enrolment }, Ok(Reply::Invited(secret))) => {
+                self.invited(enrolment, secret)
+            }
             (Waiting::Token { .. } | Waiting::Write { .. }, Err(_)) => {
                 self.tally.refused += 1;
                 Ok(())
@@ -292,7 +296,8 @@ fn perform(
             Effect::Edit { document } => {
                 use comity_crdts::automerge::{ROOT, transaction::Transactable};
                 tx.document_edit::<(), TxError>(COLLECTION, &format!("document-{document}"), |edit| {
-                    let put = edit.put(ROOT, format!("key-{own}"), own).and_then(|()| edit.put(ROOT, "last", own));
+                    let put =
+                        edit.put(ROOT, format!("key-{own}"), own).and_then(|()| edit.put(ROOT, "last", own));
                     put.expect("the root of a document is a map");
                     Ok(())
                 })?;

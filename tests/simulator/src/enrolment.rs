@@ -73,16 +73,29 @@ impl World {
         }
     }
 
-    fn is_member(&self, node: usize, space: usize) -> bool {
-        let own = self.nodes[node].replica;
-        let members = comity_engine::members(&self.nodes[node].disk.view(), &self.truth.ids[space]);
-        members.is_ok_and(|members| members.iter().any(|(member, _)| *member == own))
+    /// Whether `node` is a member as `witness` sees it.
+    fn is_member(&self, witness: usize, node: usize, space: usize) -> bool {
+        let replica = self.nodes[node].replica;
+        let members = comity_engine::members(&self.nodes[witness].disk.view(), &self.truth.ids[space]);
+        members.is_ok_and(|members| members.iter().any(|(member, _)| *member == replica))
+    }
+
+    /// A founder may have forgotten whom it let in.
+    pub(crate) fn review_enrolments(&mut self, founder: usize) {
+        for enrolment in 0..self.enrolments.len() {
+            let of = &mut self.enrolments[enrolment];
+            if of.founder == founder && of.done {
+                of.done = false;
+                self.at(self.now + AGAIN_US, Happening::Enrol { enrolment });
+            }
+        }
     }
 
     /// Asks the founder for an invitation, unless the replica is in.
     pub(crate) fn enrol(&mut self, enrolment: usize) -> Result<(), Violation> {
         let Enrolment { node, space, founder, .. } = self.enrolments[enrolment];
-        if self.nodes[node].is_up() && self.is_member(node, space) {
+        let is_up = self.nodes[node].is_up() && self.nodes[founder].is_up();
+        if is_up && self.is_member(node, node, space) && self.is_member(founder, node, space) {
             self.enrolments[enrolment].done = true;
             return Ok(());
         }

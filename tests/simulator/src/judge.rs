@@ -18,9 +18,9 @@ impl World {
         let space = self.truth.space(&entry.space)?;
         let lane = *self.truth.spaces[space].numbers.get(&entry.lane)?;
         let index = usize::try_from(entry.lsn).ok()?.checked_sub(1)?;
-        let (write, checksum) = *self.truth.spaces[space].lanes[lane].entries.get(index)?;
-        if checksum == entry.checksum {
-            return Some((space, write));
+        match self.truth.spaces[space].lanes[lane].entries.get(index) {
+            Some((write, checksum)) if *checksum == entry.checksum => return Some((space, *write)),
+            Some(_) | None => {}
         }
         let alternate = (space, lane, entry.lsn, entry.checksum);
         self.truth.alternates.get(&alternate).map(|write| (space, *write))
@@ -39,9 +39,18 @@ impl World {
             return Err(self.violation(Oracle::Isolation, format!("replica {node} holds an unknown space")));
         };
         if !self.members[space].contains(&node) {
-            return Err(self.violation(Oracle::Isolation, format!("replica {node} is no member of space {space}")));
+            return Err(
+                self.violation(Oracle::Isolation, format!("replica {node} is no member of space {space}"))
+            );
         }
         if let Some((_, write)) = self.known(entry) {
+            let (lane, index) = (self.truth.write(write).lane, self.truth.write(write).lsn as usize - 1);
+            let entries = &mut self.truth.spaces[space].lanes[lane].entries;
+            match entries.get(index) {
+                Some((made, _)) => self.truth.spaces[space].forked |= *made != write,
+                // It was on its way when its author forgot it, and nothing else took its place.
+                None => entries.push((write, entry.checksum)),
+            }
             return Ok(write);
         }
         let replica = self.nodes[node].replica;
@@ -61,7 +70,8 @@ impl World {
         };
         let length = self.truth.spaces[space].lanes[lane].entries.len() as u64;
         if self.truth.spaces[space].lanes[lane].owner != replica || entry.lsn > length + 1 {
-            let detail = format!("replica {node} holds entry {} of a lane that its owner never made", entry.lsn);
+            let detail =
+                format!("replica {node} holds entry {} of a lane that its owner never made", entry.lsn);
             return Err(self.violation(Oracle::Uniqueness, detail));
         }
         let write = self.truth.writes.len() as WriteRef;
@@ -98,7 +108,8 @@ impl World {
         let (truth, held) = (self.truth.write(write), &self.nodes[node].held[space]);
         let expected = held.applied(truth.lane) + 1;
         if truth.lsn != expected {
-            let detail = format!("replica {node} appends entry {} of a lane after {}", truth.lsn, expected - 1);
+            let detail =
+                format!("replica {node} appends entry {} of a lane after {}", truth.lsn, expected - 1);
             return Err(self.violation(Oracle::Prefix, detail));
         }
         if !covers(&held.applied, &truth.seen) && !self.truth.spaces[space].forked {
@@ -117,12 +128,23 @@ impl World {
             let elsewhere = self.nodes.iter().position(|other| other.held[space].applied(lane) >= lsn);
             let truth = &mut self.truth.spaces[space].lanes[lane];
             let index = lsn as usize - 1;
-            if truth.maker != node || truth.entries.get(index).is_none_or(|(made, _)| made != write) {
+            // What was durable here before came back from others, after the data was replaced.
+            let was_durable = self
+                .truth
+                .ever
+                .get(&(space, truth.owner))
+                .is_some_and(|ever| ever.get(lane).is_some_and(|count| *count >= lsn));
+            if was_durable
+                || truth.maker != node
+                || truth.entries.get(index).is_none_or(|(made, _)| made != write)
+            {
                 continue;
             }
             truth.entries.truncate(index);
             if let Some(elsewhere) = elsewhere {
-                let detail = format!("replica {elsewhere} holds write {write}, which {node} lost before it was durable");
+                let detail = format!(
+                    "replica {elsewhere} holds write {write}, which {node} lost before it was durable"
+                );
                 return Err(self.violation(Oracle::Wire, detail));
             }
         }
@@ -150,9 +172,10 @@ impl World {
         }
         shown.sort_unstable();
         shown.dedup();
-        shown.into_iter().filter(|(_, object)| !matches!(object, Object::Document(_))).try_for_each(
-            |(space, object)| self.compare(node, space, object),
-        )
+        shown
+            .into_iter()
+            .filter(|(_, object)| !matches!(object, Object::Document(_)))
+            .try_for_each(|(space, object)| self.compare(node, space, object))
     }
 
     /// A core announces that a change set became visible.
@@ -174,14 +197,18 @@ impl World {
         let objects_fit = truth.event.is_none()
             || objects.iter().all(|object| expected.contains(object)) && !objects.is_empty();
         if applied.space != self.truth.ids[space] || applied.author != lane.owner || !objects_fit {
-            let detail = format!("replica {node} announces write {write} as {applied:?}, expected {expected:?}");
+            let detail =
+                format!("replica {node} announces write {write} as {applied:?}, expected {expected:?}");
             return Err(self.violation(Oracle::Events, detail));
         }
         let before = truth.lsn.checked_sub(2).and_then(|index| lane.entries.get(index as usize));
         let before = before.and_then(|(write, _)| self.truth.write(*write).hlc);
         let is_later = before.is_none_or(|before| before < applied.hlc) || self.truth.spaces[space].forked;
         if !is_later || truth.hlc.is_some_and(|hlc| hlc != applied.hlc) {
-            let detail = format!("write {write} is stamped {:?} after {before:?}, before that {:?}", applied.hlc, truth.hlc);
+            let detail = format!(
+                "write {write} is stamped {:?} after {before:?}, before that {:?}",
+                applied.hlc, truth.hlc
+            );
             return Err(self.violation(Oracle::Clock, detail));
         }
         self.truth.writes[write as usize].hlc = Some(applied.hlc);
@@ -200,7 +227,9 @@ impl World {
                 let detail = format!("replica {node}, space {space}, {}: {detail}", name(object));
                 Err(self.violation(oracle, detail))
             }
-            Err(error) => Err(self.violation(Oracle::Robustness, format!("replica {node} cannot read: {error}"))),
+            Err(error) => {
+                Err(self.violation(Oracle::Robustness, format!("replica {node} cannot read: {error}")))
+            }
         }
     }
 
@@ -214,7 +243,8 @@ impl World {
         let (shown, key) = (&self.nodes[node].held[space].shown, name(object));
         Ok(match object {
             Object::Counter(counter) => {
-                let (is, must) = (comity_engine::counter(&view, id, COLLECTION, &key)?, shown.counter(counter));
+                let (is, must) =
+                    (comity_engine::counter(&view, id, COLLECTION, &key)?, shown.counter(counter));
                 (is != must).then(|| (Oracle::Counters, format!("{is} instead of {must}")))
             }
             Object::Element(set, element) => {
@@ -258,7 +288,8 @@ impl World {
         }
         for (write, index) in all {
             let value = self.value(*write, *index);
-            if !matches!(is.get(ROOT, format!("key-{value}")), Ok(Some((found, _))) if found.as_i64() == Some(value)) {
+            if !matches!(is.get(ROOT, format!("key-{value}")), Ok(Some((found, _))) if found.as_i64() == Some(value))
+            {
                 return Ok(Some((Oracle::Absence, format!("key-{value} is missing"))));
             }
         }

@@ -26,8 +26,6 @@ mod world;
 
 pub use menu::{Scale, plan};
 pub use oracle::{Oracle, Violation};
-pub use plan::{
-    Effect, Event, Fault, FaultClass, Object, Plan, Planned, Read, Tampering, WallClock, Write,
-};
+pub use plan::{Effect, Event, Fault, FaultClass, Object, Plan, Planned, Read, Tampering, WallClock, Write};
 pub use run::{Outcome, run};
 pub use world::Tally;

@@ -10,8 +10,13 @@ fn main() {
         tally.add(&outcome.tally);
         if let Some(violation) = outcome.violation {
             let plan = plan(seed, Scale::default());
-            let classes: Vec<_> = comity_simulator::FaultClass::ALL.into_iter().filter(|c| plan.has(*c)).collect();
-            println!("seed {seed}: {violation} [{} nodes, {} ops, {classes:?}]", plan.nodes, plan.operations());
+            let classes: Vec<_> =
+                comity_simulator::FaultClass::ALL.into_iter().filter(|c| plan.has(*c)).collect();
+            println!(
+                "seed {seed}: {violation} [{} nodes, {} ops, {classes:?}]",
+                plan.nodes,
+                plan.operations()
+            );
         }
     }
     println!("{tally:?} {:?}", started.elapsed());

@@ -1,9 +1,7 @@
 //! What a seed stands for: how many replicas, spaces and clients, which faults of the menu it has, and
 //! every event. Swarm testing (Groce et al., 2012): each run has about half of the classes.
 
-use crate::plan::{
-    Effect, Event, Fault, FaultClass, Plan, Planned, Read, Tampering, WallClock, Write,
-};
+use crate::plan::{Effect, Event, Fault, FaultClass, Plan, Planned, Read, Tampering, WallClock, Write};
 use crate::random::{Dice, Domain};
 
 /// How large a run may be.
@@ -58,7 +56,14 @@ pub fn plan(seed: u64, scale: Scale) -> Plan {
         events: Vec::new(),
     };
     plan.sync_us.1 = plan.sync_us.0 * dice.between(1, 20);
-    let classes: Vec<FaultClass> = FaultClass::ALL.into_iter().filter(|class| has(&mut dice, *class)).collect();
+    let classes: Vec<FaultClass> =
+        FaultClass::ALL.into_iter().filter(|class| has(&mut dice, *class)).collect();
+    // A copy that knows only the old name of who lost everything would never meet anybody it trusts.
+    let classes: Vec<FaultClass> = if classes.contains(&FaultClass::Clone) {
+        classes.into_iter().filter(|class| *class != FaultClass::Wipe).collect()
+    } else {
+        classes
+    };
     plan.sectors = classes.contains(&FaultClass::Rot) || dice.percent(5);
     if classes.contains(&FaultClass::Clock) {
         plan.clocks.iter_mut().enumerate().for_each(|(node, clock)| *clock = wall_clock(seed, node));

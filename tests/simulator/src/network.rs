@@ -72,8 +72,12 @@ impl World {
 
     /// What keeps the world from resting.
     pub(crate) fn unrest_left(&self) -> String {
-        let missing: Vec<_> =
-            self.links.iter().filter(|link| link.session.is_none()).map(|link| (link.ends, link.dialling)).collect();
+        let missing: Vec<_> = self
+            .links
+            .iter()
+            .filter(|link| link.session.is_none())
+            .map(|link| (link.ends, link.dialling))
+            .collect();
         format!("{} under way, links without a connection: {missing:?}", self.under_way)
     }
 
@@ -107,7 +111,8 @@ impl World {
             // Replicas that are down dial and are dialled when they start.
             return;
         }
-        let cuts = [(ends[0], ends[1]), (ends[1], ends[0])].map(|way| self.cuts.get(&way).copied().unwrap_or(0));
+        let cuts =
+            [(ends[0], ends[1]), (ends[1], ends[0])].map(|way| self.cuts.get(&way).copied().unwrap_or(0));
         let ready = ends.iter().map(|node| self.nodes[*node].paused_until).chain(cuts).max().unwrap_or(0);
         if ready > self.now {
             // Trying in between would come to nothing.
@@ -167,7 +172,8 @@ impl World {
         let (to, link) = (connection.ends[1 - end], connection.link);
         connection.sent[end] += 1;
         let index = connection.sent[end];
-        if let Some(mut observer) = self.observer.take() {
+        let is_tampered = connection.tampered.contains(&true);
+        if let Some(mut observer) = self.observer.take_if(|_| !is_tampered) {
             let result = observer.sent((session, end), (node, to), &frame, self);
             self.observer = Some(observer);
             result?;
@@ -256,7 +262,8 @@ impl World {
 
     pub(crate) fn closed(&mut self, session: u64, end: usize) -> Result<(), Violation> {
         let Some(connection) = self.connections.get_mut(&session) else { return Ok(()) };
-        let (node, was_open, is_last) = (connection.ends[end], connection.open[end], !connection.open[1 - end]);
+        let (node, was_open, is_last) =
+            (connection.ends[end], connection.open[end], !connection.open[1 - end]);
         connection.open[end] = false;
         let link = connection.link;
         if is_last {
@@ -273,7 +280,12 @@ impl World {
     }
 
     /// A core ends a connection.
-    pub(crate) fn closed_by(&mut self, node: usize, session: u64, reason: CloseReason) -> Result<(), Violation> {
+    pub(crate) fn closed_by(
+        &mut self,
+        node: usize,
+        session: u64,
+        reason: CloseReason,
+    ) -> Result<(), Violation> {
         let Some(connection) = self.connections.get(&session) else { return Ok(()) };
         let Some(end) = connection.ends.iter().position(|end| *end == node) else { return Ok(()) };
         let is_fault = reason == CloseReason::Storage || connection.tampered.contains(&true);
@@ -309,8 +321,12 @@ impl World {
 
     /// A process answers nobody for long: its connections end, and it learns of that when it goes on.
     pub(crate) fn give_up(&mut self, node: usize) {
-        let sessions: Vec<u64> =
-            self.connections.iter().filter(|(_, c)| c.ends.contains(&node)).map(|(session, _)| *session).collect();
+        let sessions: Vec<u64> = self
+            .connections
+            .iter()
+            .filter(|(_, c)| c.ends.contains(&node))
+            .map(|(session, _)| *session)
+            .collect();
         for session in sessions {
             self.at(self.now + IDLE_US, Happening::Closed { session, end: 0 });
             self.at(self.now + IDLE_US, Happening::Closed { session, end: 1 });

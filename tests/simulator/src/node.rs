@@ -8,8 +8,8 @@ use comity_engine::Engine;
 
 use crate::disk::{Backup, Disk};
 use crate::plan::WallClock;
-use crate::world::Happening;
 use crate::truth::{Counts, Held, WriteRef};
+use crate::world::Happening;
 
 /// The wall clock when the world begins.
 const WALL_MS: i64 = 1_700_000_000_000;
@@ -73,7 +73,13 @@ pub(crate) struct Node {
 
 impl Node {
     /// A process that was never started.
-    pub(crate) fn new(key: [u8; 32], instance: [u8; 32], clock: WallClock, disk: Disk, spaces: usize) -> Self {
+    pub(crate) fn new(
+        key: [u8; 32],
+        instance: [u8; 32],
+        clock: WallClock,
+        disk: Disk,
+        spaces: usize,
+    ) -> Self {
         Self {
             engine: None,
             disk,

@@ -41,7 +41,8 @@ impl Observer {
         frame: &[u8],
         world: &World,
     ) -> Result<(), Violation> {
-        let wrong = |detail: String| world.violation(Oracle::Wire, format!("replica {from} to {to}: {detail}"));
+        let wrong =
+            |detail: String| world.violation(Oracle::Wire, format!("replica {from} to {to}: {detail}"));
         if frame.len() > comity_engine::FRAME_BYTES_MAX {
             return Err(wrong(format!("a frame of {} bytes", frame.len())));
         }

@@ -29,7 +29,9 @@ impl World {
 
     /// Whether copies of disks will be made.
     pub(crate) fn keeps_history(&self) -> bool {
-        self.plan.has(FaultClass::Restore) || self.plan.has(FaultClass::Rollback) || self.plan.has(FaultClass::Clone)
+        self.plan.has(FaultClass::Restore)
+            || self.plan.has(FaultClass::Rollback)
+            || self.plan.has(FaultClass::Clone)
     }
 
     /// Starts a process over what is on its disk.
@@ -128,13 +130,30 @@ impl World {
         for (space, truth) in self.truth.spaces.iter().enumerate() {
             for (lane, entries) in truth.lanes.iter().enumerate() {
                 let (first, end) = (now_here[space].durable(lane), before[space].durable(lane));
-                let others = self.nodes.iter().map(|other| other.held[space].durable(lane)).max().unwrap_or(0);
+                let others =
+                    self.nodes.iter().map(|other| other.held[space].durable(lane)).max().unwrap_or(0);
                 let lost = (first.max(others)..end).filter_map(|index| entries.entries.get(index as usize));
                 gone.extend(lost.map(|(write, _)| *write));
             }
         }
         for write in gone {
             self.truth.writes[write as usize].destroyed = true;
+        }
+    }
+
+    /// A process will go on in lanes whose ends it forgot. What nobody has is as if it had never been made,
+    /// unless it is on its way to somebody.
+    fn forget_ends(&mut self, node: usize) {
+        for (space, truth) in self.truth.spaces.iter_mut().enumerate() {
+            for (lane, of_lane) in truth.lanes.iter_mut().enumerate().filter(|(_, lane)| lane.maker == node) {
+                let held =
+                    self.nodes.iter().map(|node| node.held[space].applied(lane)).max().unwrap_or(0) as usize;
+                let from = held.min(of_lane.entries.len());
+                for (index, (write, checksum)) in of_lane.entries.drain(from..).enumerate() {
+                    let alternate = (space, lane, (from + index + 1) as u64, checksum);
+                    self.truth.alternates.insert(alternate, write);
+                }
+            }
         }
     }
 
@@ -159,7 +178,10 @@ impl World {
         let held = self.held_of(&entries);
         self.replace_disk(node, disk, held);
         self.nodes[node].set_aside.clear();
-        if !unnoticed {
+        self.review_enrolments(node);
+        if unnoticed {
+            self.forget_ends(node);
+        } else {
             self.renew_instance(node);
         }
         Ok(())
@@ -174,7 +196,14 @@ impl World {
     fn clone_node(&mut self, node: usize) -> Result<(), Violation> {
         let source = &self.nodes[node];
         let (backup, clock) = (source.disk.backup(), source.clock);
-        if source.disk.synced() == 0 {
+        let neighbours = |space: &std::collections::BTreeSet<usize>| {
+            let ends = self.links.iter().map(|link| link.ends).filter(|ends| ends.contains(&node));
+            ends.flatten().any(|end| end != node && space.contains(&end))
+        };
+        if source.disk.synced() == 0
+            || !self.members.iter().all(|space| !space.contains(&node) || neighbours(space))
+        {
+            // The two would never meet, not even through others.
             return Ok(());
         }
         let (disk, entries) = Disk::restored(&backup);
@@ -235,7 +264,9 @@ impl World {
         let after = |ms: u64| self.now + 1_000 * ms;
         match fault {
             Fault::Reset { link } => self.reset(link),
-            Fault::Stall { link, reverse, ms } => self.links[link].stalled_until[usize::from(reverse)] = after(ms),
+            Fault::Stall { link, reverse, ms } => {
+                self.links[link].stalled_until[usize::from(reverse)] = after(ms)
+            }
             Fault::Cut { from, to, ms } => self.cut(from, to, after(ms)),
             Fault::Crash { node, down_ms, noticed } => return self.crash(node, 1_000 * down_ms, noticed),
             Fault::Pause { node, ms } => self.pause(node, after(ms)),
@@ -243,7 +274,9 @@ impl World {
             Fault::FailCommit { node } => self.fail_commit(node),
             Fault::Full { node, ms } => self.nodes[node].full_until = after(ms),
             Fault::Backup { node } => self.nodes[node].backup = Some(self.nodes[node].disk.backup()),
-            Fault::Restore { node, down_ms, unnoticed } => return self.restore(node, 1_000 * down_ms, unnoticed),
+            Fault::Restore { node, down_ms, unnoticed } => {
+                return self.restore(node, 1_000 * down_ms, unnoticed);
+            }
             Fault::Clone { node } => return self.clone_node(node),
             Fault::Wipe { node, down_ms } => return self.wipe(node, 1_000 * down_ms),
             Fault::Step { node, delta_ms } => {

@@ -12,14 +12,32 @@ pub(crate) type Mark = (WriteRef, u8);
 /// What a write did.
 #[derive(Clone, Debug)]
 pub(crate) enum Deed {
-    Add { counter: u16, delta: i32 },
-    Insert { set: u16, element: u16 },
-    Remove { set: u16, element: u16 },
-    Assign { register: u16 },
+    Add {
+        counter: u16,
+        delta: i32,
+    },
+    Insert {
+        set: u16,
+        element: u16,
+    },
+    Remove {
+        set: u16,
+        element: u16,
+    },
+    Assign {
+        register: u16,
+    },
     /// An assignment over the named values only.
-    Resolve { register: u16, over: Vec<Mark> },
-    Clear { register: u16 },
-    Edit { document: u16 },
+    Resolve {
+        register: u16,
+        over: Vec<Mark>,
+    },
+    Clear {
+        register: u16,
+    },
+    Edit {
+        document: u16,
+    },
 }
 
 impl Deed {

@@ -3,7 +3,7 @@
 
 use crate::disk::Disk;
 use crate::oracle::{Oracle, Violation};
-use crate::plan::Plan;
+use crate::plan::{FaultClass, Plan};
 use crate::random::Domain;
 use crate::world::{Happening, Tally, World};
 
@@ -80,16 +80,15 @@ impl World {
     fn converge_core(&mut self) -> Result<(), Violation> {
         let mut dice = self.dice(Domain::Core, 0, 0);
         let core: Vec<usize> = (0..self.nodes.len()).filter(|_| dice.percent(60)).collect();
-        // Who lost everything may need somebody who is not among them to be let in again.
-        let outside = |node: &usize| self.enrolments.iter().any(|e| e.node == *node && !e.done);
-        let core: Vec<usize> = core.into_iter().filter(|node| !outside(node)).collect();
         let others: Vec<usize> = (0..self.nodes.len()).filter(|node| !core.contains(node)).collect();
         // Those who are connected through others only need not converge yet.
         let linked = |node: &usize| {
             let joins = |ends: &[usize; 2], other| *ends == [*node, other] || *ends == [other, *node];
             core.iter().all(|other| other == node || self.links.iter().any(|link| joins(&link.ends, *other)))
         };
-        if core.len() < 2 || !core.iter().all(linked) {
+        // Who joined again may be known only to somebody who is not among them.
+        let is_unfit = core.len() < 2 || self.plan.has(FaultClass::Wipe);
+        if is_unfit || !core.iter().all(linked) {
             return Ok(());
         }
         self.heal_network();
@@ -128,8 +127,9 @@ impl World {
                 if self.truth.spaces.iter().any(|space| space.forked) {
                     return Ok(());
                 }
-                let behind = (0..self.truth.spaces.len()).find_map(|space| self.behind(space, nodes));
-                let detail = behind.unwrap_or_else(|| format!("no rest: {}", self.unrest_left()));
+                let behind: Option<String> =
+                    (0..self.truth.spaces.len()).find_map(|space| self.behind(space, nodes));
+                let detail = format!("{}; {}", behind.unwrap_or_default(), self.unrest_left());
                 return Err(self.violation(Oracle::Liveness, detail));
             }
         }
@@ -150,7 +150,8 @@ impl World {
         let frames = self.tally.frames;
         self.run_until(self.now + SILENCE_US)?;
         if self.tally.frames > frames && !self.truth.spaces.iter().any(|space| space.forked) {
-            let detail = format!("{} frames in an hour in which nothing happened", self.tally.frames - frames);
+            let detail =
+                format!("{} frames in an hour in which nothing happened", self.tally.frames - frames);
             return Err(self.violation(Oracle::Liveness, detail));
         }
         Ok(())

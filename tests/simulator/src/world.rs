@@ -27,18 +27,53 @@ pub(crate) enum Happening {
     /// An event of the plan.
     Planned(usize),
     /// A client goes on with an event after its token was reached.
-    Resume { event: usize, node: usize, boot: u32, seen: Counts },
-    Frame { session: u64, end: usize, class: Class, frame: Vec<u8> },
-    Opened { session: u64, end: usize },
-    Closed { session: u64, end: usize },
-    Dial { link: usize },
-    Sync { node: usize, boot: u32, through: u64 },
-    Wake { node: usize, boot: u32 },
-    Start { node: usize },
-    Crash { node: usize, boot: u32, down_us: u64 },
-    Enrol { enrolment: usize },
+    Resume {
+        event: usize,
+        node: usize,
+        boot: u32,
+        seen: Counts,
+    },
+    Frame {
+        session: u64,
+        end: usize,
+        class: Class,
+        frame: Vec<u8>,
+    },
+    Opened {
+        session: u64,
+        end: usize,
+    },
+    Closed {
+        session: u64,
+        end: usize,
+    },
+    Dial {
+        link: usize,
+    },
+    Sync {
+        node: usize,
+        boot: u32,
+        through: u64,
+    },
+    Wake {
+        node: usize,
+        boot: u32,
+    },
+    Start {
+        node: usize,
+    },
+    Crash {
+        node: usize,
+        boot: u32,
+        down_us: u64,
+    },
+    Enrol {
+        enrolment: usize,
+    },
     /// A process that stood still goes on, unless it is to stand still for longer.
-    GoOn { node: usize },
+    GoOn {
+        node: usize,
+    },
 }
 
 struct Due {
@@ -220,7 +255,9 @@ impl World {
                 self.dial(link);
                 Ok(())
             }
-            Happening::Sync { node, boot, through } if self.nodes[node].boot == boot => self.sync(node, through),
+            Happening::Sync { node, boot, through } if self.nodes[node].boot == boot => {
+                self.sync(node, through)
+            }
             Happening::Wake { node, boot } if self.nodes[node].boot == boot => self.wake(node),
             Happening::Start { node } => self.start(node),
             Happening::Crash { node, boot, down_us } if self.nodes[node].boot == boot => {
@@ -369,18 +406,29 @@ impl Happening {
         match self {
             Self::Frame { .. } | Self::Opened { .. } | Self::Closed { .. } | Self::Sync { .. } => true,
             Self::Resume { .. } | Self::Start { .. } | Self::Crash { .. } => true,
-            Self::Planned(_) | Self::Wake { .. } | Self::Dial { .. } | Self::Enrol { .. } | Self::GoOn { .. } => false,
+            Self::Planned(_)
+            | Self::Wake { .. }
+            | Self::Dial { .. }
+            | Self::Enrol { .. }
+            | Self::GoOn { .. } => false,
         }
     }
 
     /// The process that takes part in it.
     fn node(&self, world: &World) -> Option<usize> {
         match self {
-            Self::Frame { session, end, .. } | Self::Opened { session, end } | Self::Closed { session, end } => {
+            Self::Frame { session, end, .. }
+            | Self::Opened { session, end }
+            | Self::Closed { session, end } => {
                 world.connections.get(session).map(|connection| connection.ends[*end])
             }
             Self::Resume { node, .. } | Self::Sync { node, .. } | Self::Wake { node, .. } => Some(*node),
-            Self::Planned(_) | Self::Dial { .. } | Self::Start { .. } | Self::Crash { .. } | Self::Enrol { .. } | Self::GoOn { .. } => None,
+            Self::Planned(_)
+            | Self::Dial { .. }
+            | Self::Start { .. }
+            | Self::Crash { .. }
+            | Self::Enrol { .. }
+            | Self::GoOn { .. } => None,
         }
     }
 }

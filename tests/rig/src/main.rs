@@ -1,0 +1,147 @@
+//! The program: a node, the shaper, or the controller of both.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::str::FromStr;
+use std::time::Duration;
+
+use comity_rig::error::RigError;
+use comity_rig::node::{NodeOptions, serve};
+use comity_rig::plan::Abilities;
+use comity_rig::relay::shape;
+use comity_rig::run::{Canary, RunOptions, run};
+use comity_rig::streets::{NODES_MAX, Streets};
+
+const USAGE: &str = "\
+comity-rig run   --seed S [--seconds N] [--nodes K] [--directory DIR] [--tag TAG]
+                 [--without namespaces,nft,disk,strace] [--canary NAME]
+comity-rig node  --data DIR --listen ADDR --node N --nodes K [--log-file-bytes B]
+comity-rig shape --seed S --nodes K [--namespaces]";
+
+fn main() -> ExitCode {
+    let mut words = std::env::args().skip(1);
+    let verb = words.next().unwrap_or_default();
+    let done = Arguments::of(words).and_then(|arguments| match verb.as_str() {
+        "run" => start_run(&arguments),
+        "node" => start_node(&arguments),
+        "shape" => start_shaper(&arguments),
+        _ => Err(RigError::Arguments(USAGE.to_owned())),
+    });
+    done.unwrap_or_else(|error| {
+        eprintln!("comity-rig {verb}: {error}");
+        ExitCode::from(2)
+    })
+}
+
+/// `--name value` pairs, and names alone.
+struct Arguments(BTreeMap<String, String>);
+
+impl Arguments {
+    fn of(words: impl Iterator<Item = String>) -> Result<Self, RigError> {
+        let mut arguments = BTreeMap::new();
+        let mut last: Option<String> = None;
+        for word in words {
+            match (word.strip_prefix("--"), last.take()) {
+                (Some(name), _) => {
+                    arguments.insert(name.to_owned(), String::new());
+                    last = Some(name.to_owned());
+                }
+                (None, Some(name)) => drop(arguments.insert(name, word)),
+                (None, None) => return Err(RigError::Arguments(USAGE.to_owned())),
+            }
+        }
+        Ok(Self(arguments))
+    }
+
+    fn optional<T: FromStr>(&self, name: &str) -> Result<Option<T>, RigError> {
+        let parse = |text: &String| {
+            text.parse().map_err(|_| RigError::Arguments(format!("--{name} {text}?\n{USAGE}")))
+        };
+        self.0.get(name).map(parse).transpose()
+    }
+
+    fn needed<T: FromStr>(&self, name: &str) -> Result<T, RigError> {
+        self.optional(name)?.ok_or_else(|| RigError::Arguments(format!("--{name} is missing\n{USAGE}")))
+    }
+}
+
+fn start_node(arguments: &Arguments) -> Result<ExitCode, RigError> {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("COMITY_LOG");
+    let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).with_env_filter(filter).init();
+    serve(NodeOptions {
+        directory: arguments.needed("data")?,
+        listen: arguments.needed("listen")?,
+        node: arguments.needed("node")?,
+        nodes: arguments.needed("nodes")?,
+        log_file_bytes: arguments.optional("log-file-bytes")?,
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn start_shaper(arguments: &Arguments) -> Result<ExitCode, RigError> {
+    let streets =
+        if arguments.0.contains_key("namespaces") { Streets::NAMESPACES } else { Streets::LOOPBACK };
+    shape(streets, arguments.needed("nodes")?, arguments.needed("seed")?)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn start_run(arguments: &Arguments) -> Result<ExitCode, RigError> {
+    let options = run_options(arguments)?;
+    let RunOptions { seed, time, nodes, canary, abilities, .. } = &options;
+    println!("seed {seed}: {nodes} nodes, {} s of faults, {abilities:?}", time.as_secs());
+    let report = run(&options)?;
+    print!("{report}");
+    for violation in &report.violations {
+        println!("VIOLATION     {violation}");
+    }
+    println!(
+        "to repeat     tests/rig/run --seeds {seed}..{seed} --seconds {} --nodes {nodes}",
+        time.as_secs()
+    );
+    let is_good = match canary {
+        None => report.violations.is_empty(),
+        Some(canary) => {
+            let oracle = canary.noticed_by();
+            let is_noticed = report.violations.iter().any(|violation| violation.oracle == oracle);
+            let verdict = if is_noticed { "noticed" } else { "NOT NOTICED" };
+            println!("canary        {canary:?} was {verdict} by: {}", oracle.promise());
+            is_noticed
+        }
+    };
+    Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn run_options(arguments: &Arguments) -> Result<RunOptions, RigError> {
+    let without: String = arguments.optional("without")?.unwrap_or_default();
+    let has = |what: &str| !without.split(',').any(|word| word == what);
+    let seed = arguments.needed("seed")?;
+    let nodes = arguments.optional("nodes")?.unwrap_or(4);
+    if !(2..=NODES_MAX).contains(&nodes) {
+        return Err(RigError::Arguments(format!("--nodes is from 2 to {NODES_MAX}")));
+    }
+    let tag = format!("comity-rig-{}", std::process::id());
+    let directory: PathBuf = std::env::temp_dir().join(&tag);
+    let canary: Option<String> = arguments.optional("canary")?;
+    let named = |name: String| {
+        let found = Canary::ALL.into_iter().find(|(known, _)| *known == name);
+        found
+            .map(|(_, canary)| canary)
+            .ok_or_else(|| RigError::Arguments(format!("there is no canary {name}")))
+    };
+    Ok(RunOptions {
+        seed,
+        time: Duration::from_secs(arguments.optional("seconds")?.unwrap_or(30)),
+        nodes,
+        tag: arguments.optional("tag")?.unwrap_or(tag),
+        directory: arguments.optional("directory")?.unwrap_or(directory),
+        abilities: Abilities {
+            namespaces: has("namespaces"),
+            nft: has("nft"),
+            disk: has("disk"),
+            strace: has("strace"),
+        },
+        canary: canary.map(named).transpose()?,
+    })
+}
