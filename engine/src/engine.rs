@@ -386,6 +386,9 @@ impl Engine {
                     .lanes
                     .iter_mut()
                     .for_each(|(lane_id, lane)| lane.forget_heads(space.durable.at(lane_id)));
+                if space.lanes.values().any(|lane| !lane.doubted_by.is_empty()) {
+                    self.dirty.insert(id);
+                }
             }
             self.resolve_tokens(id);
             self.serve_all(id);
@@ -475,6 +478,7 @@ impl Engine {
             return Err(error);
         }
         self.choose_parents(now, id);
+        self.show_doubted(id, store)?;
         if cfg!(debug_assertions)
             && let Some(space) = self.spaces.get(&id)
         {

@@ -50,6 +50,25 @@ impl Engine {
         Ok(())
     }
 
+    /// Shows who doubted a lane what is held of it, now that it is durable.
+    pub(crate) fn show_doubted(&mut self, id: SpaceId, store: &dyn Store) -> Result<(), StoreError> {
+        let Some(space) = self.spaces.get_mut(&id) else { return Ok(()) };
+        let mut shown = Vec::new();
+        for (lane_id, lane) in &mut space.lanes {
+            if space.durable.at(lane_id) == lane.row.tip.lsn {
+                shown.extend(
+                    std::mem::take(&mut lane.doubted_by).into_iter().map(|session| (session, *lane_id)),
+                );
+            }
+        }
+        for (session, lane) in
+            shown.into_iter().filter(|(session, _)| self.sessions.contains_key(session)).collect::<Vec<_>>()
+        {
+            self.send_head(session, id, lane, u64::MAX, store)?;
+        }
+        Ok(())
+    }
+
     /// Shows a peer the newest signature over a lane up to `lsn`, if there is one.
     pub(crate) fn send_head(
         &mut self,

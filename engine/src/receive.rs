@@ -248,6 +248,10 @@ impl Engine {
                 part.peer_have = others.collect::<Frontier>();
             }
             let durable = space.durable.at(&incoming.lane);
+            if let Some(lane) = space.lanes.get_mut(&incoming.lane).filter(|lane| lane.row.tip.lsn > durable)
+            {
+                lane.doubted_by.insert(session_id);
+            }
             space.review.insert(incoming.lane);
             self.dirty.insert(incoming.space);
             if said >= durable {

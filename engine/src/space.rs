@@ -118,6 +118,9 @@ pub(crate) struct Lane {
     /// Copied lane: heads of applied entries, from the newest that is durable on. The rows keep only the
     /// newest of all, which is not durable yet while entries keep coming.
     pub(crate) heads: VecDeque<(u64, HeadSignature)>,
+    /// Somebody does not go on from where the lane stands, which was not durable when that was learnt: what
+    /// is held here is shown to them once it is.
+    pub(crate) doubted_by: BTreeSet<SessionId>,
 }
 
 impl Lane {
@@ -127,7 +130,8 @@ impl Lane {
     }
 
     fn with_row(row: LaneRow) -> Self {
-        Self { row, staged: VecDeque::new(), staged_bytes: 0, signed: None, heads: VecDeque::new() }
+        let (staged, heads, doubted_by) = (VecDeque::new(), VecDeque::new(), BTreeSet::new());
+        Self { row, staged, staged_bytes: 0, signed: None, heads, doubted_by }
     }
 
     /// Forgets heads older than the newest that is durable.

@@ -4,6 +4,8 @@
 pub use crate::change::{Body, ChangeSet, LaneEntry, LaneOwner, LaneTip, decode_entry, encode_entry};
 pub use crate::dictionary::Dictionary;
 pub use crate::hash::Hash;
+#[cfg(feature = "stand-in-signatures")]
+pub use crate::head::use_stand_in_signatures;
 pub use crate::head::{HeadSignature, sign};
 pub use crate::message::{
     Data, Denied, Genesis, Have, Head, Hello, Join, LaneRef, Message, Open, OpenLane, PROTOCOL_VERSION,

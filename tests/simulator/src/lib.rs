@@ -27,5 +27,5 @@ mod world;
 pub use menu::{Scale, plan};
 pub use oracle::{Oracle, Violation};
 pub use plan::{Effect, Event, Fault, FaultClass, Object, Plan, Planned, Read, Tampering, WallClock, Write};
-pub use run::{Outcome, run};
+pub use run::{Outcome, run, run_logged};
 pub use world::Tally;

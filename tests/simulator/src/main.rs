@@ -6,7 +6,11 @@ fn main() {
     let started = std::time::Instant::now();
     let mut tally = Tally::default();
     for seed in from..from + count {
-        let outcome = run(&plan(seed, Scale::default()));
+        let outcome = if std::env::args().any(|a| a == "--log") {
+            comity_simulator::run_logged(&plan(seed, Scale::default()), |line| println!("{line}"))
+        } else {
+            run(&plan(seed, Scale::default()))
+        };
         tally.add(&outcome.tally);
         if let Some(violation) = outcome.violation {
             let plan = plan(seed, Scale::default());

@@ -15,7 +15,7 @@ pub struct Scale {
 
 impl Default for Scale {
     fn default() -> Self {
-        Self { operations_max: 1_500, nodes_max: 16 }
+        Self { operations_max: 3_000, nodes_max: 16 }
     }
 }
 
@@ -52,6 +52,7 @@ pub fn plan(seed: u64, scale: Scale) -> Plan {
         clocks: (0..nodes).map(|_| WallClock::default()).collect(),
         observed: dice.percent(15),
         sectors: false,
+        signed: dice.percent(5),
         chaos_us: dice.log_between(2_000_000, 600_000_000),
         events: Vec::new(),
     };

@@ -148,6 +148,8 @@ impl World {
             return Ok(());
         }
         connection.open[end] = true;
+        self.tell(|| format!("{node} is connected with {other} in {session}"));
+        let Some(connection) = self.connections.get_mut(&session) else { return Ok(()) };
         let (link, is_whole) = (connection.link, connection.open[1 - end]);
         if is_whole {
             self.links[link].failures = 0;
@@ -171,6 +173,11 @@ impl World {
         let Some(end) = connection.ends.iter().position(|end| *end == node) else { return Ok(()) };
         let (to, link) = (connection.ends[1 - end], connection.link);
         connection.sent[end] += 1;
+        if self.log.is_some() {
+            let message = comity_engine::wire::Message::decode(&frame);
+            self.tell(|| format!("{node} → {to} in {session}: {message:?}"));
+        }
+        let Some(connection) = self.connections.get_mut(&session) else { return Ok(()) };
         let index = connection.sent[end];
         let is_tampered = connection.tampered.contains(&true);
         if let Some(mut observer) = self.observer.take_if(|_| !is_tampered) {
@@ -288,6 +295,7 @@ impl World {
     ) -> Result<(), Violation> {
         let Some(connection) = self.connections.get(&session) else { return Ok(()) };
         let Some(end) = connection.ends.iter().position(|end| *end == node) else { return Ok(()) };
+        self.tell(|| format!("{node} closes {session}: {reason:?}"));
         let is_fault = reason == CloseReason::Storage || connection.tampered.contains(&true);
         let peer = connection.ends[1 - end];
         self.lose(session, end, self.plan.latency_us.0);

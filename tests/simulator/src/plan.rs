@@ -23,6 +23,8 @@ pub struct Plan {
     pub observed: bool,
     /// Whether replicas keep their data in the real embedded store on simulated sectors.
     pub sectors: bool,
+    /// Whether signatures are real. Without the feature `stand-in-signatures` they always are.
+    pub signed: bool,
     /// When the unrest ends, microseconds.
     pub chaos_us: u64,
     /// What happens until then, in order of time.

@@ -55,6 +55,7 @@ impl World {
         target.key = engine.secret_key();
         target.engine = Some(engine);
         self.tally.starts += 1;
+        self.tell(|| format!("{node} starts"));
         self.drain(node)?;
         self.audit_start(node)?;
         for link in 0..self.links.len() {
@@ -100,6 +101,7 @@ impl World {
         if !self.nodes[node].is_up() {
             return Ok(());
         }
+        self.tell(|| format!("{node} is killed"));
         let mut dice = self.dice(Domain::Disk, node as u64, u64::from(self.nodes[node].boot) << 40);
         let target = &mut self.nodes[node];
         let disk = &mut target.disk;
@@ -257,6 +259,7 @@ impl World {
             return Ok(());
         }
         self.tally.faults += 1;
+        self.tell(|| format!("{fault:?}"));
         self.go_wrong(fault)
     }
 

@@ -5,13 +5,15 @@ use crate::disk::Disk;
 use crate::oracle::{Oracle, Violation};
 use crate::plan::{FaultClass, Plan};
 use crate::random::Domain;
-use crate::world::{Happening, Tally, World};
+use crate::world::{Happening, Log, Tally, World};
 
 /// How long the preparations may take.
 const PREPARE_US: u64 = 600_000_000;
 /// How long converging may take once the network works: several rounds of the longest pause that replicas
 /// make between trying one parent and the next.
 const CONVERGE_US: u64 = 900_000_000;
+/// How long replicas with a fork among them are given to find it.
+const FORK_US: u64 = 120_000_000;
 /// How long replicas are listened to at the end.
 const SILENCE_US: u64 = 3_600_000_000;
 
@@ -28,7 +30,18 @@ pub struct Outcome {
 
 /// Carries a plan out.
 pub fn run(plan: &Plan) -> Outcome {
-    let mut world = World::new(plan.clone());
+    run_telling(plan, None)
+}
+
+/// Carries a plan out and tells `log` of everything that happens, a line at a time.
+pub fn run_logged(plan: &Plan, log: fn(&str)) -> Outcome {
+    run_telling(plan, Some(log))
+}
+
+fn run_telling(plan: &Plan, log: Option<Log>) -> Outcome {
+    #[cfg(feature = "stand-in-signatures")]
+    comity_engine::wire::use_stand_in_signatures(!plan.signed);
+    let mut world = World::new(plan.clone(), log);
     let violation = world.live().err();
     world.tally.virtual_us = world.now;
     world.tally.replica_us = world.now * world.nodes.len() as u64;
@@ -122,6 +135,10 @@ impl World {
     /// Runs until replicas hold the same and nothing is on its way. `O10`.
     fn converge(&mut self, nodes: &[usize]) -> Result<(), Violation> {
         let until = self.now + CONVERGE_US;
+        if self.truth.spaces.iter().any(|space| space.forked) {
+            // When they have done what they can is not known.
+            self.run_until(self.now + FORK_US)?;
+        }
         while !(self.is_resting() && self.is_equal(nodes)) {
             if !self.step(until)? {
                 if self.truth.spaces.iter().any(|space| space.forked) {

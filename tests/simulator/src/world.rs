@@ -173,11 +173,17 @@ pub(crate) struct World {
     pub(crate) recorded: Vec<(Class, Vec<u8>)>,
     pub(crate) trace: u64,
     pub(crate) tally: Tally,
+    /// Is told of everything that happens, if somebody wants to read it.
+    pub(crate) log: Option<Log>,
 }
 
+/// Takes one line of what happens.
+pub(crate) type Log = fn(&str);
+
 impl World {
-    pub(crate) fn new(plan: Plan) -> Self {
+    pub(crate) fn new(plan: Plan, log: Option<Log>) -> Self {
         Self {
+            log,
             may_fork: plan.has(FaultClass::Rollback),
             may_lie: plan.has(FaultClass::Tamper),
             observer: plan.observed.then(Observer::default),
@@ -234,6 +240,13 @@ impl World {
         }
         self.happen(due.what)?;
         Ok(true)
+    }
+
+    /// Writes a line about what happens.
+    pub(crate) fn tell(&self, line: impl FnOnce() -> String) {
+        if let Some(log) = self.log {
+            log(&format!("{:>14} µs  {}", self.now, line()));
+        }
     }
 
     /// Lets everything happen that is due until a time.
