@@ -8,6 +8,8 @@
 mod cache;
 mod content;
 mod disk;
+#[cfg(feature = "faults")]
+mod forgery;
 mod image;
 mod rot;
 
@@ -33,6 +35,8 @@ use image::{DATABASE, Operation};
 
 pub use cache::Tear;
 pub use disk::{Disk, Lie};
+#[cfg(feature = "faults")]
+pub use forgery::{Forged, forge};
 pub use image::Image;
 pub use rot::Rot;
 

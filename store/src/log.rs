@@ -14,6 +14,8 @@ mod writer;
 pub(crate) use files::LogFile;
 pub(crate) use files::{Directory, LogDir, file_name, kept_name, number_of};
 pub(crate) use payload::{Change, changes, layer_changes};
+#[cfg(feature = "faults")]
+pub(crate) use record::{Framed, file_header, frame_bytes, read_file_header, seal};
 #[cfg(any(test, feature = "faults"))]
 pub(crate) use scan::record_range;
 pub(crate) use scan::{Found, Scanned, scan};

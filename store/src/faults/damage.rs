@@ -7,6 +7,7 @@ use super::image::Operation;
 use super::workload::{batch, create, held, open, options, random};
 use super::{Disk, Image, open_with};
 use crate::embedded::{Opened, StoreOptions};
+use crate::error::OpenError;
 use crate::recovery::Damage;
 
 const GROUPS: u64 = 14;
@@ -194,4 +195,24 @@ fn damage_found_before_that_of_a_cut_recovery_was_put_aside_keeps_the_files_of_b
     assert_eq!(damage.files.len(), names(&cut_off).len());
     let kept = |name: &str| names(&disk.image()).contains(&name.replace(".log", ".damaged"));
     assert!(names(&image).iter().all(|name| kept(name)));
+}
+
+#[test]
+fn names_that_the_store_does_not_give_are_left_alone_and_the_last_number_is_refused() {
+    for name in ["18446744073709551615.log", "18446744073709551615.damaged", "77.log", "+000000077.log"] {
+        let mut image = crashed();
+        image.put_log_file(name, b"of somebody else");
+        let (disk, opened, held) = reopened(image);
+        assert_eq!((held, opened.damage), (GROUPS, None), "{name}");
+        assert_eq!(disk.image().log_file(name).as_deref(), Some(b"of somebody else".as_slice()));
+    }
+    for name in ["9223372036854775807.log", "9223372036854775807.damaged"] {
+        let mut image = crashed();
+        image.put_log_file(name, &[]);
+        let disk = Disk::new(image);
+        assert!(matches!(open(&disk), Err(OpenError::Io { .. })), "{name}");
+        let mut cleared = disk.image();
+        cleared.remove_log_file(name);
+        assert_eq!(reopened(cleared).2, GROUPS);
+    }
 }
