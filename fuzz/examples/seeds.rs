@@ -36,12 +36,28 @@ fn main() {
     keep("ticket", "invitation", ticket.to_string().as_bytes());
     frames();
     logs();
-    let mut inputs = vec![0, 1, 2, 3, 8, 1, 2];
-    for (_, message) in messages(&run) {
+    engine(&run);
+}
+
+/// Every frame on both sessions among writes, syncs, reconnects and power cuts.
+fn engine(run: &[u8]) {
+    keep(
+        "engine",
+        "writes-of-both-members",
+        &[0, 1, 4, 2, 5, 132, 3, 6, 1, 4, 0, 7, 132, 1, 8, 1, 2, 6, 0, 1],
+    );
+    keep("engine", "reconnects", &[4, 2, 9, 3, 131, 4, 2, 1, 1, 3, 7, 132, 2, 4, 131, 1]);
+    keep("engine", "power-cuts", &[0, 4, 2, 5, 5, 3, 0, 1, 132, 3, 2, 5, 131, 3, 7, 135, 1, 0, 5]);
+    let mut inputs = vec![0, 1, 2, 3, 0, 1, 2];
+    for (_, message) in messages(run) {
         let frame = message.encode();
-        if let Ok(length) = u8::try_from(frame.len()) {
-            inputs.extend([4, length]);
-            inputs.extend(frame);
+        let [high, low] = (frame.len() as u16).to_be_bytes();
+        for step in [15, 143, 3] {
+            inputs.push(step);
+            if step != 3 {
+                inputs.extend([high, low]);
+                inputs.extend(&frame);
+            }
         }
     }
     keep("engine", "every-message", &inputs);

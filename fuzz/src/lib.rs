@@ -4,6 +4,7 @@
 mod engine;
 mod frame;
 mod log;
+mod peer;
 
 use comity_crdts::limits::VALUE_BYTES_MAX;
 use comity_crdts::{DecodeError, Nonce, RawChange, Reader, ReplicaId, SpaceId, Value, Writer};
