@@ -8,8 +8,6 @@
 mod cache;
 mod content;
 mod disk;
-#[cfg(feature = "faults")]
-mod forgery;
 mod image;
 mod rot;
 
@@ -33,10 +31,10 @@ use crate::instance::InstanceToken;
 use crate::syncer::RoomProbe;
 use image::{DATABASE, Operation};
 
+#[cfg(feature = "faults")]
+pub use crate::log::{Forged, forge};
 pub use cache::Tear;
 pub use disk::{Disk, Lie};
-#[cfg(feature = "faults")]
-pub use forgery::{Forged, forge};
 pub use image::Image;
 pub use rot::Rot;
 

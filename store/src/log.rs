@@ -5,6 +5,8 @@
 //! `docs/storage.md`.
 
 mod files;
+#[cfg(feature = "faults")]
+mod forgery;
 mod payload;
 mod record;
 mod scan;
@@ -13,9 +15,9 @@ mod writer;
 #[cfg(any(test, feature = "faults"))]
 pub(crate) use files::LogFile;
 pub(crate) use files::{Directory, LogDir, file_name, kept_name, number_of};
-pub(crate) use payload::{Change, changes, layer_changes};
 #[cfg(feature = "faults")]
-pub(crate) use record::{Framed, file_header, frame_bytes, read_file_header, seal};
+pub use forgery::{Forged, forge};
+pub(crate) use payload::{Change, changes, layer_changes};
 #[cfg(any(test, feature = "faults"))]
 pub(crate) use scan::record_range;
 pub(crate) use scan::{Found, Scanned, scan};

@@ -1,6 +1,6 @@
 //! Files of the log that verify, whatever they say.
 
-use crate::log::{Framed, file_header, frame_bytes, read_file_header, seal};
+use crate::log::record::{Framed, file_header, frame_bytes, read_file_header, seal};
 
 /// What a record says.
 #[derive(Clone, Copy, Debug)]
