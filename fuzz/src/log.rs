@@ -194,6 +194,8 @@ fn spoiled(life: &Life, choices: &mut Choices<'_>) {
         None => {
             let known = intact.last().copied().unwrap_or(0);
             assert!(found >= known, "group {known} says that {found} is not the last one durable");
+            let lost = life.records.iter().find(|record| record.group == found + 1);
+            assert!(!lost.is_some_and(|lost| is_unverifiable(life, &image, lost)), "a header says of a loss");
         }
     }
 
@@ -235,6 +237,13 @@ fn intact(life: &Life, image: &Image, record: &Record) -> Option<u64> {
         bytes.is_some() && bytes == after.get(from..until)
     };
     (same(0, SECTOR) && same(record.offset, record.offset + record.length)).then_some(record.group)
+}
+
+/// Whether a record is in a file whose header is spoiled, though it is not all zeros.
+fn is_unverifiable(life: &Life, image: &Image, record: &Record) -> bool {
+    let header = |image: &Image| Some(image.log_file(&record.name)?.get(..SECTOR)?.to_vec());
+    let written = image.log_file(&record.name).is_some_and(|file| file.iter().any(|byte| *byte != 0));
+    written && header(image) != header(&life.image)
 }
 
 /// Does one thing to the files of a log.
