@@ -34,12 +34,30 @@ fn main() {
     let addresses = vec!["127.0.0.1:4433".parse().expect("an address")];
     let ticket = comity::Ticket { replica: owner.replica, addresses, space, secret: Some([5; 16]) };
     keep("ticket", "invitation", ticket.to_string().as_bytes());
-    let mut inputs = vec![0, 1, 2, 3, 8, 1, 2];
-    for (_, message) in messages(&run) {
+    frames();
+    logs();
+    engine(&run);
+}
+
+/// Every frame on both sessions among writes, syncs, reconnects and power cuts.
+fn engine(run: &[u8]) {
+    keep(
+        "engine",
+        "writes-of-both-members",
+        &[0, 1, 4, 2, 5, 132, 3, 6, 1, 4, 0, 7, 132, 1, 8, 1, 2, 6, 0, 1],
+    );
+    keep("engine", "reconnects", &[4, 2, 9, 3, 131, 4, 2, 1, 1, 3, 7, 132, 2, 4, 131, 1]);
+    keep("engine", "power-cuts", &[0, 4, 2, 5, 5, 3, 0, 1, 132, 3, 2, 5, 131, 3, 7, 135, 1, 0, 5]);
+    let mut inputs = vec![0, 1, 2, 3, 0, 1, 2];
+    for (_, message) in messages(run) {
         let frame = message.encode();
-        if let Ok(length) = u8::try_from(frame.len()) {
-            inputs.extend([4, length]);
-            inputs.extend(frame);
+        let [high, low] = (frame.len() as u16).to_be_bytes();
+        for step in [15, 143, 3] {
+            inputs.push(step);
+            if step != 3 {
+                inputs.extend([high, low]);
+                inputs.extend(&frame);
+            }
         }
     }
     keep("engine", "every-message", &inputs);
@@ -49,6 +67,62 @@ fn keep(target: &str, name: &str, bytes: &[u8]) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
     fs::create_dir_all(&folder).expect("the folder can be made");
     fs::write(folder.join(name), bytes).expect("the file can be written");
+}
+
+/// A limit, no or some lengths of chunks, and a stream.
+fn frames() {
+    let stream = [&[2][..], &[2], b"hi", &[0xc8, 0x01], &[7; 200], &[1, 9]].concat();
+    keep("frame", "three-frames", &[&[1, 0][..], &stream].concat());
+    keep("frame", "three-frames-in-chunks", &[&[1, 3, 0, 1, 0, 2, 0, 100][..], &stream].concat());
+    keep("frame", "over-the-limit", &[&[0, 0][..], &stream].concat());
+    keep("frame", "cut-short", &[&[4, 1, 0, 64][..], &stream[..90]].concat());
+    keep("frame", "empty-frame", &[3, 0, 1, 1, 5, 0]);
+    keep("frame", "long-length", &[3, 0, 3, 0x85, 0]);
+    keep("frame", "largest-announced", &[3, 1, 0, 2, 1, 0xff, 0xff, 0xff, 0x7f, 1, 2, 3]);
+    let large = [&[2, 1, 0x10, 0, 2, 0x88, 0x27][..], &[3; 5000], &[1, 4]].concat();
+    keep("frame", "larger-than-a-reservation", &large);
+}
+
+/// The life of a store, then what is done to its log.
+fn logs() {
+    let put = |name: &str, bytes: &[u8]| {
+        let [high, low] = (bytes.len() as u16).to_be_bytes();
+        [&[5, 0, name.len() as u8][..], name.as_bytes(), &[high, low], bytes].concat()
+    };
+    for life in 0..4 {
+        let spoils: [(&str, Vec<u8>); 9] = [
+            ("sound", Vec::new()),
+            ("flipped", vec![0, 0, 2, 9, 3]),
+            ("header-flipped", vec![0, 1, 0, 30, 7]),
+            ("truncated", vec![1, 1, 6, 0]),
+            ("overwritten", vec![2, 0, 4, 0, 4, 1, 2, 3, 4]),
+            ("swapped", vec![3, 0, 1]),
+            ("removed", vec![4, 1]),
+            ("zeroed", vec![6, 1, 2, 0, 4, 0]),
+            ("moved", vec![7, 0, 1, 1, 3, 2]),
+        ];
+        for (name, spoil) in spoils {
+            keep("log", &format!("{name}-{life}"), &[&[life][..], &spoil].concat());
+        }
+    }
+    for (what, name) in [
+        ("highest-number", "18446744073709551615.log"),
+        ("highest-number-kept", "18446744073709551615.damaged"),
+        ("short-number", "77.log"),
+        ("signed-number", "+000000001.log"),
+        ("garbage", "0000000099.log"),
+        ("unfinished", "0000000099.log.new"),
+    ] {
+        keep("log", what, &[&[0][..], &put(name, b"no file of a log")].concat());
+    }
+    let entry = [&[1][..], &[1; 40], &[3], b"row", &[2], &[1], b"k", &[2], b"v", &[1], b"g", &[0]].concat();
+    let record = |payload: &[u8]| [&[0, 9, 0, payload.len() as u8][..], payload].concat();
+    let sound = [&[4, 1, 2][..], &record(&entry), &record(&[0, 0]), &[8]].concat();
+    keep("log", "forged-groups", &sound);
+    keep("log", "forged-no-group", &[&[4, 1, 1][..], &record(&[1, 2, 3]), &[0]].concat());
+    let again =
+        [&[4, 2, 2][..], &record(&entry), &[64, 0, 0, 2, 0, 0], &[0, 1, 255], &record(&entry)].concat();
+    keep("log", "forged-gap", &again);
 }
 
 fn raw_change() -> Vec<u8> {

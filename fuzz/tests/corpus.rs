@@ -6,7 +6,9 @@ use std::path::Path;
 
 type Check = fn(&[u8]);
 
-const CHECKS: [(&str, Check); 7] = [
+const CHECKS: [(&str, Check); 9] = [
+    ("frame", comity_fuzz::frame),
+    ("log", comity_fuzz::log),
     ("message", comity_fuzz::message),
     ("run", comity_fuzz::run),
     ("value", comity_fuzz::value),

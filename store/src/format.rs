@@ -208,7 +208,10 @@ fn read_meta(database: &Database) -> Result<Meta, redb::Error> {
 }
 
 /// Opening parses bytes that a fault may have changed at will; a panic there says that they are damaged.
-fn guarded(path: &Path, open: impl FnOnce() -> Result<Database, redb::Error>) -> Result<Database, OpenError> {
+pub(crate) fn guarded(
+    path: &Path,
+    open: impl FnOnce() -> Result<Database, redb::Error>,
+) -> Result<Database, OpenError> {
     match catch_unwind(AssertUnwindSafe(open)) {
         Ok(opened) => opened.map_err(|error| OpenError::database(path, error)),
         Err(_) => {

@@ -21,8 +21,8 @@ mod snapshot;
 mod syncer;
 mod tables;
 
-#[cfg(test)]
-mod faults;
+#[cfg(any(test, feature = "faults"))]
+pub mod faults;
 
 pub use embedded::{EmbeddedStore, Opened, StoreOptions};
 pub use error::OpenError;

@@ -5,15 +5,21 @@
 //! `docs/storage.md`.
 
 mod files;
+#[cfg(feature = "faults")]
+mod forgery;
 mod payload;
 mod record;
 mod scan;
 mod writer;
 
-#[cfg(test)]
+#[cfg(any(test, feature = "faults"))]
 pub(crate) use files::LogFile;
 pub(crate) use files::{Directory, LogDir, file_name, kept_name, number_of};
+#[cfg(feature = "faults")]
+pub use forgery::{Forged, forge};
 pub(crate) use payload::{Change, changes, layer_changes};
+#[cfg(any(test, feature = "faults"))]
+pub(crate) use scan::record_range;
 pub(crate) use scan::{Found, Scanned, scan};
 pub(crate) use writer::{End, LogWriter, NEW_SUFFIX, prepare};
 

@@ -24,6 +24,9 @@ mod sender;
 mod stats;
 mod tls;
 
+#[cfg(feature = "fuzzing")]
+pub mod framing;
+
 #[cfg(test)]
 mod tests;
 

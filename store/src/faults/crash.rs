@@ -1,8 +1,10 @@
 //! Power cuts: at every operation, with any part of what was not synced.
 
-use super::disk::{Disk, Image, Lie, Operation};
-use super::workload::{batch, held, random};
-use super::{Opened, create, open};
+use super::cache::WriteCache;
+use super::image::Operation;
+use super::workload::{batch, create, held, open, random};
+use super::{Disk, Image, Lie, Tear};
+use crate::embedded::Opened;
 use comity_engine::Store;
 
 /// How many random images a run of the tests makes, and the seed of the first: both from the environment.
@@ -24,13 +26,13 @@ struct Life {
 impl Life {
     /// Opens the store in `start` and runs groups of the sizes that `seed` gives.
     fn new(start: Image, seed: u64, groups: u64, lie: Option<Lie>) -> Result<Self, String> {
-        let disk = Disk::lying(start.clone(), lie);
+        let disk = Disk::recording(start.clone(), lie);
         if start.is_empty() {
             create(&disk);
         }
         let mut opened = open(&disk).map_err(|error| error.to_string())?;
         let mut number = held(&opened.store)?;
-        let mut acknowledged = vec![(disk.done(), number)];
+        let mut acknowledged = vec![(done(&disk), number)];
         let mut begun = acknowledged.clone();
         let mut state = seed;
         for _ in 0..groups {
@@ -38,9 +40,9 @@ impl Life {
                 number += 1;
                 opened.store.commit(batch(number)).map_err(|error| error.to_string())?;
             }
-            begun.push((disk.done(), number));
+            begun.push((done(&disk), number));
             opened.syncer.sync().map_err(|error| error.to_string())?;
-            acknowledged.push((disk.done(), number));
+            acknowledged.push((done(&disk), number));
             if random(&mut state).is_multiple_of(2) {
                 opened.syncer.maintain().map_err(|error| error.to_string())?;
             }
@@ -63,65 +65,40 @@ impl Life {
     }
 }
 
+fn done(disk: &Disk) -> usize {
+    disk.changes() as usize
+}
+
+/// What a power cut leaves, by a number.
+const TEARS: [Tear; 4] = [Tear::Nothing, Tear::All, Tear::Operations, Tear::Sectors];
+
 /// Goes through the operations and keeps apart what is durable.
 pub(super) struct Cutter<'a> {
     operations: &'a [Operation],
-    durable: Image,
-    pending: Vec<&'a Operation>,
+    cache: WriteCache,
     cut: usize,
 }
 
 impl<'a> Cutter<'a> {
     pub(super) fn new(start: &Image, operations: &'a [Operation]) -> Self {
-        Self { operations, durable: start.clone(), pending: Vec::new(), cut: 0 }
+        Self { operations, cache: WriteCache::new(start.clone()), cut: 0 }
     }
 
     /// Goes on to the cut after `cut` operations.
     pub(super) fn advance(&mut self, cut: usize) {
-        for operation in &self.operations[self.cut..cut] {
-            let synced = |pending: &Operation| match (operation, pending) {
-                (
-                    Operation::Sync { file },
-                    Operation::Write { file: of, .. } | Operation::SetLen { file: of, .. },
-                ) => file == of,
-                (
-                    Operation::SyncDirectory,
-                    Operation::Create { .. } | Operation::Rename { .. } | Operation::Remove { .. },
-                ) => true,
-                _ => false,
-            };
-            match operation {
-                Operation::Sync { .. } | Operation::SyncDirectory => {
-                    for pending in self.pending.extract_if(.., |pending| synced(pending)) {
-                        self.durable.apply(pending);
-                    }
-                }
-                _ => self.pending.push(operation),
-            }
-        }
+        self.operations[self.cut..cut].iter().for_each(|operation| self.cache.change(operation));
         self.cut = cut;
     }
 
-    /// What a power cut here may leave: everything durable, and of the rest nothing, all, some operations,
-    /// or some sectors.
+    /// What a power cut here may leave, torn as `mode` says.
     pub(super) fn image(&self, mode: u64, state: &mut u64) -> Image {
-        let mut image = self.durable.clone();
-        for operation in &self.pending {
-            match mode % 4 {
-                0 => {}
-                1 => image.apply(operation),
-                2 if random(state).is_multiple_of(2) => image.apply(operation),
-                2 => {}
-                _ => image.apply_torn(operation, || random(state).is_multiple_of(2)),
-            }
-        }
-        image
+        self.cache.cut(TEARS[(mode % 4) as usize], &mut || random(state))
     }
 }
 
 /// Opens an image and returns what it holds and the recovery's own operations.
 fn reopen(image: Image) -> Result<(u64, Vec<Operation>), String> {
-    let disk = Disk::new(image);
+    let disk = Disk::recording(image, None);
     let Opened { store, syncer, damage, .. } = open(&disk).map_err(|error| error.to_string())?;
     if let Some(damage) = damage {
         return Err(format!("reported damage: {damage:?}"));

@@ -3,10 +3,11 @@
 use comity_engine::Store;
 
 use super::crash::Cutter;
-use super::disk::{Disk, Image, Operation};
-use super::workload::{batch, held, random};
-use super::{Opened, create, open, open_with, options};
-use crate::embedded::StoreOptions;
+use super::image::Operation;
+use super::workload::{batch, create, held, open, options, random};
+use super::{Disk, Image, open_with};
+use crate::embedded::{Opened, StoreOptions};
+use crate::error::OpenError;
 use crate::recovery::Damage;
 
 const GROUPS: u64 = 14;
@@ -27,29 +28,32 @@ fn crashed() -> Image {
 /// Where the records are: file, offset, length, group.
 fn records(image: &Image) -> Vec<(String, usize, usize, u64)> {
     let mut found = Vec::new();
-    for name in image.names.keys() {
-        let bytes = image.clone().named(name).bytes();
+    for name in image.log_files() {
+        let bytes = image.log_file(name).unwrap();
         let mut offset = 512;
         while bytes.get(offset..offset + 4) == Some(b"grp1".as_slice()) {
             let number = |at| u64::from_be_bytes(*bytes[offset + at..].first_chunk().unwrap());
             let length = (64 + number(8) as usize).next_multiple_of(512);
-            found.push((name.clone(), offset, length, number(16)));
+            found.push((name.to_owned(), offset, length, number(16)));
             offset += length;
         }
     }
     found
 }
 
+fn names(image: &Image) -> Vec<String> {
+    image.log_files().map(str::to_owned).collect()
+}
+
 fn flip(image: &Image, name: &str, offset: usize, bit: u64) -> Image {
     let mut image = image.clone();
-    let content = image.named(name);
-    let byte = content.bytes()[offset] ^ (1 << bit);
-    content.write(offset, &[byte]);
+    let file = image.file_of(name).unwrap();
+    image.file(file).flip(offset, bit as u32);
     image
 }
 
 fn reopened(image: Image) -> (Disk, Opened, u64) {
-    let disk = Disk::new(image);
+    let disk = Disk::recording(image, None);
     let opened = open(&disk).unwrap();
     let held = held(&opened.store).unwrap();
     (disk, opened, held)
@@ -102,14 +106,14 @@ fn a_lost_file_is_reported_even_the_last_one_once_a_checkpoint_names_it() {
     let image = crashed();
     let second = records(&image).iter().find(|record| record.0 == "0000000002.log").unwrap().3;
     let mut lost = image.clone();
-    lost.names.remove("0000000002.log").unwrap();
+    lost.remove_log_file("0000000002.log");
     let (_, opened, held) = reopened(lost);
     assert_eq!((held, opened.damage.unwrap().group), (second - 1, second));
 
     let (disk, opened, _) = reopened(image);
     drop(opened);
     let mut lost = disk.image();
-    lost.names.clear();
+    names(&disk.image()).iter().for_each(|name| lost.remove_log_file(name));
     let (_, opened, held) = reopened(lost);
     assert_eq!((held, opened.damage.unwrap().group), (GROUPS, GROUPS + 1));
 }
@@ -124,14 +128,14 @@ fn damaged() -> (Image, u64) {
 fn a_damaged_store_goes_on_and_its_files_are_kept() {
     let (image, group) = damaged();
     let before: Vec<_> =
-        image.names.keys().map(|name| (name.clone(), image.clone().named(name).bytes())).collect();
+        names(&image).into_iter().map(|name| (name.clone(), image.log_file(&name).unwrap())).collect();
     let (disk, mut opened, held) = reopened(image);
     let damage = opened.damage.take().unwrap();
     assert_eq!(damage.files.len(), before.len());
     for (name, bytes) in &before {
         let kept = name.replace(".log", ".damaged");
         assert!(damage.files.iter().any(|path| path.ends_with(&kept)));
-        assert_eq!(disk.image().named(&kept).bytes(), *bytes);
+        assert_eq!(disk.image().log_file(&kept).as_ref(), Some(bytes));
     }
     let next = held + 1;
     assert_eq!(next, group);
@@ -146,15 +150,14 @@ fn a_damaged_store_goes_on_and_its_files_are_kept() {
     drop(reopened_again);
     let (disk, opened, after) = reopened(again.image());
     assert_eq!((after, opened.damage), (next + 1, None));
-    assert!(
-        before.iter().all(|(name, _)| disk.image().names.contains_key(&name.replace(".log", ".damaged")))
-    );
+    let kept = |name: &str| names(&disk.image()).contains(&name.replace(".log", ".damaged"));
+    assert!(before.iter().all(|(name, _)| kept(name)));
 }
 
 #[test]
 fn a_power_cut_while_damage_is_dealt_with_neither_hides_it_nor_loses_more() {
     let (image, group) = damaged();
-    let disk = Disk::new(image.clone());
+    let disk = Disk::recording(image.clone(), None);
     let opened = open(&disk).unwrap();
     let (recovery, expected) = (disk.history(), opened.damage.clone().unwrap());
     drop(opened);
@@ -177,7 +180,7 @@ fn a_power_cut_while_damage_is_dealt_with_neither_hides_it_nor_loses_more() {
 #[test]
 fn damage_found_before_that_of_a_cut_recovery_was_put_aside_keeps_the_files_of_both() {
     let (image, group) = damaged();
-    let disk = Disk::new(image.clone());
+    let disk = Disk::recording(image.clone(), None);
     drop(open(&disk).unwrap());
     let recovery = disk.history();
     let renamed = |done: &Operation| matches!(done, Operation::Rename { to, .. } if to.ends_with(".damaged"));
@@ -185,12 +188,31 @@ fn damage_found_before_that_of_a_cut_recovery_was_put_aside_keeps_the_files_of_b
     let mut cutter = Cutter::new(&image, &recovery);
     cutter.advance(cut);
     let cut_off = cutter.image(1, &mut 0);
-    let fresh = cut_off.names.keys().last().unwrap().clone();
+    let fresh = names(&cut_off).pop().unwrap();
     let (disk, opened, held) = reopened(flip(&cut_off, &fresh, 20, 0));
     let damage = opened.damage.unwrap();
     assert_eq!((held, damage.group, damage.through), (group - 1, group, GROUPS + 1));
-    assert_eq!(damage.files.len(), cut_off.names.len());
-    assert!(
-        image.names.keys().all(|name| disk.image().names.contains_key(&name.replace(".log", ".damaged")))
-    );
+    assert_eq!(damage.files.len(), names(&cut_off).len());
+    let kept = |name: &str| names(&disk.image()).contains(&name.replace(".log", ".damaged"));
+    assert!(names(&image).iter().all(|name| kept(name)));
+}
+
+#[test]
+fn names_that_the_store_does_not_give_are_left_alone_and_the_last_number_is_refused() {
+    for name in ["18446744073709551615.log", "18446744073709551615.damaged", "77.log", "+000000077.log"] {
+        let mut image = crashed();
+        image.put_log_file(name, b"of somebody else");
+        let (disk, opened, held) = reopened(image);
+        assert_eq!((held, opened.damage), (GROUPS, None), "{name}");
+        assert_eq!(disk.image().log_file(name).as_deref(), Some(b"of somebody else".as_slice()));
+    }
+    for name in ["9223372036854775807.log", "9223372036854775807.damaged"] {
+        let mut image = crashed();
+        image.put_log_file(name, &[]);
+        let disk = Disk::new(image);
+        assert!(matches!(open(&disk), Err(OpenError::Io { .. })), "{name}");
+        let mut cleared = disk.image();
+        cleared.remove_log_file(name);
+        assert_eq!(reopened(cleared).2, GROUPS);
+    }
 }

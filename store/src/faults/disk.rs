@@ -1,194 +1,40 @@
-//! A disk in memory that remembers what was done to it and can be told to fail or to lie.
+//! A disk in memory that knows what is durable and can be told to fail or to lie.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use redb::StorageBackend;
 
+use super::cache::{Tear, WriteCache};
+use super::image::{DATABASE, Image, Operation};
 use crate::log::{LogDir, LogFile};
-
-/// The file of the database. It always has its name.
-pub(super) const DATABASE: usize = 0;
-const SECTOR: usize = 512;
-const PAGE: usize = 4096;
-
-/// One thing done to a disk.
-#[derive(Clone, Debug)]
-pub(super) enum Operation {
-    Write {
-        file: usize,
-        offset: usize,
-        data: Vec<u8>,
-    },
-    SetLen {
-        file: usize,
-        length: usize,
-    },
-    Sync {
-        file: usize,
-    },
-    Create {
-        name: String,
-        file: usize,
-    },
-    Rename {
-        from: String,
-        to: String,
-    },
-    Remove {
-        name: String,
-    },
-    SyncDirectory,
-    /// The directory got another identity, durably.
-    Renew,
-}
+use crate::syncer::Room;
 
 /// A sync that is reported as done and is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Lie {
+pub enum Lie {
+    /// That of the database.
     Database,
+    /// That of any file of the log.
     Log,
+    /// That of the names in the directory of the log.
     Directory,
 }
 
-/// The bytes of a file, cheap to clone.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Content {
-    pages: Vec<Option<Arc<[u8; PAGE]>>>,
-    length: usize,
-}
-
-impl Content {
-    fn set_len(&mut self, length: usize) {
-        if length < self.length {
-            let cut = length.next_multiple_of(PAGE).min(self.length);
-            self.fill_zeros(length, cut);
-        }
-        self.pages.resize(length.div_ceil(PAGE), None);
-        self.length = length;
-    }
-
-    fn fill_zeros(&mut self, from: usize, until: usize) {
-        if from < until {
-            self.write(from, &vec![0; until - from]);
-        }
-    }
-
-    pub(super) fn write(&mut self, mut offset: usize, mut data: &[u8]) {
-        if self.length < offset + data.len() {
-            self.set_len(offset + data.len());
-        }
-        while !data.is_empty() {
-            let (page, at) = (offset / PAGE, offset % PAGE);
-            let count = data.len().min(PAGE - at);
-            let page = self.pages[page].get_or_insert_with(|| Arc::new([0; PAGE]));
-            Arc::make_mut(page)[at..at + count].copy_from_slice(&data[..count]);
-            (offset, data) = (offset + count, &data[count..]);
-        }
-    }
-
-    fn read(&self, mut offset: usize, mut out: &mut [u8]) -> io::Result<()> {
-        if offset + out.len() > self.length {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        while !out.is_empty() {
-            let (page, at) = (offset / PAGE, offset % PAGE);
-            let count = out.len().min(PAGE - at);
-            match &self.pages[page] {
-                Some(page) => out[..count].copy_from_slice(&page[at..at + count]),
-                None => out[..count].fill(0),
-            }
-            (offset, out) = (offset + count, &mut out[count..]);
-        }
-        Ok(())
-    }
-
-    pub(super) fn bytes(&self) -> Vec<u8> {
-        let mut bytes = vec![0; self.length];
-        self.read(0, &mut bytes).unwrap();
-        bytes
-    }
-}
-
-/// What is on a disk.
+/// A simulated disk with one store on it. Clones are handles on the same disk. It keeps what it holds and what
+/// is not durable of that, so its memory does not grow with its age.
 #[derive(Clone, Debug)]
-pub(super) struct Image {
-    pub(super) files: Vec<Content>,
-    pub(super) names: BTreeMap<String, usize>,
-}
-
-impl Default for Image {
-    fn default() -> Self {
-        Self { files: vec![Content::default()], names: BTreeMap::new() }
-    }
-}
-
-impl Image {
-    pub(super) fn apply(&mut self, operation: &Operation) {
-        match operation {
-            Operation::Write { file, offset, data } => self.file(*file).write(*offset, data),
-            Operation::SetLen { file, length } => self.file(*file).set_len(*length),
-            Operation::Create { name, file } => {
-                self.file(*file);
-                self.names.insert(name.clone(), *file);
-            }
-            // What a lost operation would have made cannot be renamed or removed.
-            Operation::Rename { from, to } => {
-                if let Some(file) = self.names.remove(from) {
-                    self.names.insert(to.clone(), file);
-                }
-            }
-            Operation::Remove { name } => drop(self.names.remove(name)),
-            Operation::Sync { .. } | Operation::SyncDirectory | Operation::Renew => {}
-        }
-    }
-
-    /// Whether there is no database.
-    pub(super) fn is_empty(&self) -> bool {
-        self.files[DATABASE].length == 0
-    }
-
-    /// Applies what a power cut left of an operation: each sector by itself.
-    pub(super) fn apply_torn(&mut self, operation: &Operation, mut kept: impl FnMut() -> bool) {
-        let Operation::Write { file, offset, data } = operation else {
-            if kept() {
-                self.apply(operation);
-            }
-            return;
-        };
-        let mut from = 0;
-        while from < data.len() {
-            let until = (SECTOR - (offset + from) % SECTOR + from).min(data.len());
-            if kept() {
-                self.file(*file).write(offset + from, &data[from..until]);
-            }
-            from = until;
-        }
-    }
-
-    fn file(&mut self, file: usize) -> &mut Content {
-        if self.files.len() <= file {
-            self.files.resize_with(file + 1, Content::default);
-        }
-        &mut self.files[file]
-    }
-
-    pub(super) fn named(&mut self, name: &str) -> &mut Content {
-        let file = self.names[name];
-        self.file(file)
-    }
-}
-
-/// A disk that handles share.
-#[derive(Clone, Debug)]
-pub(super) struct Disk(Arc<Mutex<State>>);
+pub struct Disk(Arc<Mutex<State>>);
 
 #[derive(Debug)]
 struct State {
+    /// What programs see.
     image: Image,
-    done: Vec<Operation>,
+    cache: WriteCache,
+    changes: u64,
+    /// Every change, where somebody wants to cut the power at each of them.
+    history: Option<Vec<Operation>>,
     /// How many more changes succeed, where that is limited, and how the others fail.
     limit: Option<(u64, io::ErrorKind)>,
     /// Whether files cannot grow.
@@ -209,48 +55,93 @@ impl State {
             Operation::SetLen { file, length } => (*file, *length),
             _ => return None,
         };
-        (self.full && end > self.image.file(file).length).then_some(io::ErrorKind::StorageFull)
+        (self.full && end > self.image.file(file).len()).then_some(io::ErrorKind::StorageFull)
     }
 }
 
 impl Disk {
-    pub(super) fn new(image: Image) -> Self {
-        Self::lying(image, None)
+    /// A disk that holds `image`, all of it durable.
+    pub fn new(image: Image) -> Self {
+        Self::with(image, None, None)
     }
 
-    pub(super) fn lying(image: Image, lie: Option<Lie>) -> Self {
-        Self(Arc::new(Mutex::new(State { image, done: Vec::new(), limit: None, full: false, lie })))
+    /// A disk that leaves out one kind of sync. Whatever finds that a sync is missing must find it here.
+    pub fn lying(image: Image, lie: Lie) -> Self {
+        Self::with(image, Some(lie), None)
     }
 
-    pub(super) fn fail_after(&self, changes: u64, failure: io::ErrorKind) {
-        self.0.lock().unwrap().limit = Some((changes, failure));
+    /// A disk that also remembers everything done to it.
+    #[cfg(test)]
+    pub(super) fn recording(image: Image, lie: Option<Lie>) -> Self {
+        Self::with(image, lie, Some(Vec::new()))
     }
 
-    /// From here on no file can grow; what has its space can be written.
-    pub(super) fn fill_up(&self) {
-        self.0.lock().unwrap().full = true;
+    fn with(image: Image, lie: Option<Lie>, history: Option<Vec<Operation>>) -> Self {
+        let cache = WriteCache::new(image.clone());
+        let state = State { image, cache, changes: 0, history, limit: None, full: false, lie };
+        Self(Arc::new(Mutex::new(state)))
     }
 
-    pub(super) fn heal(&self) {
-        let mut state = self.0.lock().unwrap();
+    /// Lets this many more changes (writes, syncs, lengths, names) succeed; all after them fail.
+    pub fn fail_after(&self, changes: u64, failure: io::ErrorKind) {
+        self.state().limit = Some((changes, failure));
+    }
+
+    /// From here on no file can grow; what has its space can be written. A store that [`open`](super::open)
+    /// opened is told that nothing is free, as file systems do.
+    pub fn fill_up(&self) {
+        self.state().full = true;
+    }
+
+    /// Takes back [`Disk::fail_after`] and [`Disk::fill_up`]. A store that was poisoned by them stays so.
+    pub fn heal(&self) {
+        let mut state = self.state();
         (state.limit, state.full) = (None, false);
     }
 
-    /// What programs see, synced or not.
-    pub(super) fn image(&self) -> Image {
-        self.0.lock().unwrap().image.clone()
+    /// What programs see, durable or not: what a process finds that starts after another was killed.
+    pub fn image(&self) -> Image {
+        self.state().image.clone()
     }
 
-    pub(super) fn done(&self) -> usize {
-        self.0.lock().unwrap().done.len()
+    /// What a power cut at this moment may leave: everything durable, and of the rest what `tear` says, by
+    /// chance as `random` draws it. A store that is dropped makes a checkpoint, so take this first, and go on
+    /// with [`Disk::new`] of it. O(pages of the image + what is not durable).
+    pub fn crash_image(&self, tear: Tear, random: &mut dyn FnMut() -> u64) -> Image {
+        self.state().cache.cut(tear, random)
     }
 
+    /// How many changes (writes, syncs, lengths, names) succeeded on this disk.
+    pub fn changes(&self) -> u64 {
+        self.state().changes
+    }
+
+    /// How often the directory got another identity, over the life of the image: by a recovery that found
+    /// damage, or by [`Disk::renew`].
+    pub fn renewals(&self) -> u64 {
+        self.state().image.renewals()
+    }
+
+    /// Gives the directory another identity, as copying or restoring it does.
+    pub fn renew(&self) {
+        let state = &mut *self.state();
+        state.image.apply(&Operation::Renew);
+        state.cache.change(&Operation::Renew);
+    }
+
+    #[cfg(test)]
     pub(super) fn history(&self) -> Vec<Operation> {
-        self.0.lock().unwrap().done.clone()
+        self.state().history.clone().unwrap()
+    }
+
+    /// How many changes are not durable.
+    #[cfg(test)]
+    pub(super) fn pending(&self) -> usize {
+        self.state().cache.pending()
     }
 
     pub(super) fn change(&self, operation: Operation) -> io::Result<()> {
-        let state = &mut *self.0.lock().unwrap();
+        let state = &mut *self.state();
         if let Some(failure) = state.refuses(&operation) {
             return Err(failure.into());
         }
@@ -261,19 +152,56 @@ impl Disk {
             _ => false,
         };
         if !lie {
+            state.changes += 1;
             state.image.apply(&operation);
-            state.done.push(operation);
+            state.cache.change(&operation);
+            if let Some(history) = &mut state.history {
+                history.push(operation);
+            }
         }
         Ok(())
     }
 
+    /// The durable image.
+    pub(super) fn durable(&self) -> Image {
+        self.state().cache.durable().clone()
+    }
+
+    /// Flips a bit of a file, durably, for whoever looks.
+    pub(super) fn flip(&self, file: usize, offset: usize, bit: u32) {
+        let state = &mut *self.state();
+        state.image.file(file).flip(offset, bit);
+        state.cache.durable().file(file).flip(offset, bit);
+    }
+
+    /// How much space there is, as far as this disk says.
+    pub(super) fn room(&self) -> Option<Room> {
+        let mut state = self.state();
+        let used = state.image.file(DATABASE).len() as u64;
+        state.full.then_some(Room { free: 0, used })
+    }
+
+    /// A panic under the lock leaves a disk that somebody may still want to look at.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn read_into(&self, file: usize, offset: usize, out: &mut [u8]) -> io::Result<()> {
-        self.0.lock().unwrap().image.file(file).read(offset, out)
+        self.state().image.file(file).read(offset, out)
+    }
+
+    fn write_at(&self, file: usize, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.change(Operation::Write { file, offset: in_memory(offset)?, data: data.into() })
     }
 
     fn length(&self, file: usize) -> usize {
-        self.0.lock().unwrap().image.file(file).length
+        self.state().image.file(file).len()
     }
+}
+
+/// A place in a file, which is in memory here.
+fn in_memory(offset: u64) -> io::Result<usize> {
+    usize::try_from(offset).map_err(io::Error::other)
 }
 
 impl StorageBackend for Disk {
@@ -282,11 +210,11 @@ impl StorageBackend for Disk {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.read_into(DATABASE, usize::try_from(offset).unwrap(), out)
+        self.read_into(DATABASE, in_memory(offset)?, out)
     }
 
     fn set_len(&self, length: u64) -> io::Result<()> {
-        self.change(Operation::SetLen { file: DATABASE, length: usize::try_from(length).unwrap() })
+        self.change(Operation::SetLen { file: DATABASE, length: in_memory(length)? })
     }
 
     fn sync_data(&self) -> io::Result<()> {
@@ -294,8 +222,7 @@ impl StorageBackend for Disk {
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        let offset = usize::try_from(offset).unwrap();
-        self.change(Operation::Write { file: DATABASE, offset, data: data.to_vec() })
+        self.write_at(DATABASE, offset, data)
     }
 }
 
@@ -305,18 +232,17 @@ impl LogDir for Disk {
     }
 
     fn names(&self) -> io::Result<Vec<String>> {
-        Ok(self.0.lock().unwrap().image.names.keys().cloned().collect())
+        Ok(self.state().image.log_files().map(str::to_owned).collect())
     }
 
     fn create(&self, name: &str) -> io::Result<Box<dyn LogFile>> {
-        let file = self.0.lock().unwrap().image.files.len();
+        let file = self.state().image.file_count();
         self.change(Operation::Create { name: name.to_owned(), file })?;
         Ok(Box::new(OpenFile { disk: self.clone(), file }))
     }
 
     fn open(&self, name: &str) -> io::Result<Box<dyn LogFile>> {
-        let file = self.0.lock().unwrap().image.names.get(name).copied();
-        let file = file.ok_or(io::ErrorKind::NotFound)?;
+        let file = self.state().image.file_of(name).ok_or(io::ErrorKind::NotFound)?;
         Ok(Box::new(OpenFile { disk: self.clone(), file }))
     }
 
@@ -346,8 +272,7 @@ impl LogFile for OpenFile {
     }
 
     fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let offset = usize::try_from(offset).unwrap();
-        self.disk.change(Operation::Write { file: self.file, offset, data: bytes.to_vec() })
+        self.disk.write_at(self.file, offset, bytes)
     }
 
     fn sync(&self) -> io::Result<()> {

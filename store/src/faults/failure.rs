@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use comity_engine::{Position, StateRead, Store, StoreError};
 
-use super::disk::{Disk, Image};
-use super::workload::{batch, held};
-use super::{Opened, create, open, open_with, options};
+use super::workload::{batch, create, held, open, options};
+use super::{Disk, Image, open_with};
+use crate::embedded::Opened;
 use crate::syncer::Room;
 
 fn created() -> (Disk, Opened) {
@@ -56,9 +56,9 @@ fn a_failure_at_any_change_poisons_every_handle_and_loses_nothing_acknowledged()
         assert_eq!(opened.store.scan(b"a", b"z", 1), Err(StoreError::Poisoned));
         assert_eq!(opened.reader.snapshot().map(drop), Err(StoreError::Poisoned));
         assert_eq!(snapshot.get(b"left"), Err(StoreError::Poisoned));
-        let done = disk.done();
+        let done = disk.changes();
         drop(opened);
-        assert_eq!(disk.done(), done);
+        assert_eq!(disk.changes(), done);
         disk.heal();
         let reopened = open(&Disk::new(disk.image())).unwrap();
         let held = held(&reopened.store).unwrap();
@@ -129,9 +129,9 @@ fn a_nearly_full_disk_is_noticed_before_anything_is_written_and_the_next_sync_tr
     let mut opened = open_with(&disk, &options(), Box::new(room)).unwrap();
     assert_eq!(opened.syncer.sync(), Ok(Position(0)));
     commit_group(&mut opened, 1).unwrap();
-    let done = disk.done();
+    let done = disk.changes();
     assert_eq!(opened.syncer.sync(), Err(StoreError::NoSpace));
-    assert_eq!(disk.done(), done);
+    assert_eq!(disk.changes(), done);
     assert_eq!(held(&opened.store), Ok(2));
     assert_eq!(opened.reader.snapshot().unwrap().get(b"left"), Ok(None));
     commit_group(&mut opened, 2).unwrap();

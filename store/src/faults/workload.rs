@@ -5,13 +5,34 @@ use std::collections::BTreeMap;
 use comity_crdts::{OriginId, SpaceId};
 use comity_engine::{Batch, LaneRecord, StateRead, Store};
 
-use crate::embedded::EmbeddedStore;
+use super::{Disk, open_with};
+use crate::embedded::{EmbeddedStore, Opened, StoreOptions};
+use crate::error::OpenError;
 
 const SPACE: SpaceId = SpaceId([1; 16]);
 const LANE: OriginId = OriginId([2; 16]);
 const OTHER_LANE: OriginId = OriginId([3; 16]);
 /// Every third batch has an entry in the other lane too.
 const OTHER_EVERY: u64 = 3;
+
+/// Small files and frequent checkpoints, so that a short life has many of both.
+pub(super) fn options() -> StoreOptions {
+    StoreOptions {
+        log_file_bytes: 6 * 1024,
+        checkpoint_bytes_max: 15_000,
+        cache_bytes: 1024 * 1024,
+        ..StoreOptions::default()
+    }
+}
+
+pub(super) fn create(disk: &Disk) {
+    super::create(disk).unwrap();
+}
+
+/// Opens a disk that says nothing of its space.
+pub(super) fn open(disk: &Disk) -> Result<Opened, OpenError> {
+    open_with(disk, &options(), Box::new(|| None))
+}
 
 /// A small deterministic generator (SplitMix64).
 pub(super) fn random(state: &mut u64) -> u64 {

@@ -9,6 +9,8 @@ use crate::directory::private_file;
 
 /// Digits in a file's name; larger numbers have more.
 const NAME_DIGITS: usize = 10;
+/// No store makes so many files. A file that has this number leaves none for the next one.
+pub(crate) const NUMBER_MAX: u64 = u64::MAX / 2;
 const SUFFIX: &str = ".log";
 const KEPT_SUFFIX: &str = ".damaged";
 
@@ -22,12 +24,13 @@ pub(crate) fn kept_name(number: u64) -> String {
     format!("{number:0NAME_DIGITS$}{KEPT_SUFFIX}")
 }
 
-/// The number in the name of a log file; `Err` holds that of a file kept aside, if it is one.
+/// The number in the name of a log file; `Err` holds that of a file kept aside, if it is one. A name that the
+/// store does not give is not one of its files.
 pub(crate) fn number_of(name: &str) -> Result<u64, Option<u64>> {
-    let number = |digits: &str| digits.parse::<u64>().ok();
-    match name.strip_suffix(SUFFIX).and_then(number) {
+    let number = |suffix: &str| name.strip_suffix(suffix)?.parse().ok().filter(|found| *found <= NUMBER_MAX);
+    match number(SUFFIX).filter(|found| file_name(*found) == name) {
         Some(found) => Ok(found),
-        None => Err(name.strip_suffix(KEPT_SUFFIX).and_then(number)),
+        None => Err(number(KEPT_SUFFIX).filter(|found| kept_name(*found) == name)),
     }
 }
 
@@ -123,5 +126,22 @@ impl LogFile for File {
 
     fn sync(&self) -> io::Result<()> {
         self.sync_data()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_that_the_store_gives_are_its_files() {
+        for number in [1, 9_999_999_999, 10_000_000_000, NUMBER_MAX] {
+            assert_eq!(number_of(&file_name(number)), Ok(number));
+            assert_eq!(number_of(&kept_name(number)), Err(Some(number)));
+        }
+        for other in ["1", "+000000001", "00000000001", "", "9223372036854775808", "18446744073709551615"] {
+            assert_eq!(number_of(&format!("{other}.log")), Err(None), "{other}");
+            assert_eq!(number_of(&format!("{other}.damaged")), Err(None), "{other}");
+        }
     }
 }

@@ -58,6 +58,20 @@ pub(crate) fn frame(layer: &Layer, out: &mut Vec<u8>) {
     out.clear();
     out.resize(RECORD_HEADER_BYTES, 0);
     payload::encode(layer, out);
+    close_frame(out);
+}
+
+/// As [`frame`], around bytes that need not be a group.
+#[cfg(feature = "faults")]
+pub(crate) fn frame_bytes(payload: &[u8], out: &mut Vec<u8>) {
+    out.clear();
+    out.resize(RECORD_HEADER_BYTES, 0);
+    out.extend_from_slice(payload);
+    close_frame(out);
+}
+
+/// Says how long the payload is that is there, and pads it.
+fn close_frame(out: &mut Vec<u8>) {
     let payload_bytes = (out.len() - RECORD_HEADER_BYTES) as u64;
     out[..4].copy_from_slice(RECORD_MAGIC);
     out[8..16].copy_from_slice(&payload_bytes.to_be_bytes());

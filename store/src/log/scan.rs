@@ -63,6 +63,12 @@ pub(crate) fn scan(file: &[u8], number: u64) -> Scanned {
     Scanned::Log { salt, records, chain, end, clean }
 }
 
+/// Where a record is in its file, with its header and its padding.
+#[cfg(any(test, feature = "faults"))]
+pub(crate) fn record_range(found: &Found) -> Range<usize> {
+    found.payload.start - record::RECORD_HEADER_BYTES..found.payload.end.next_multiple_of(SECTOR)
+}
+
 fn is_blank(bytes: &[u8]) -> bool {
     const ZEROS: [u8; 4096] = [0; 4096];
     bytes.chunks(ZEROS.len()).all(|chunk| *chunk == ZEROS[..chunk.len()])

@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::layer::Layer;
-use crate::log::files::{LogDir, LogFile, file_name};
+use crate::log::files::{LogDir, LogFile, NUMBER_MAX, file_name};
 use crate::log::record::{self, Checksum, Framed, HEADER_BYTES, Salt};
 
 /// A file has this suffix until it is whole and synced.
@@ -32,6 +32,9 @@ impl End {
 /// Creates file `number`, all of it written and synced, and its name too. Whatever fails, there is no file
 /// of that name.
 pub(crate) fn prepare(dir: &dyn LogDir, number: u64, length: u64) -> io::Result<End> {
+    if number > NUMBER_MAX {
+        return Err(io::Error::other("a file has the last number there is"));
+    }
     let name = file_name(number);
     let new = format!("{name}{NEW_SUFFIX}");
     let end = write_new(dir, &new, number, length).inspect_err(|_| {
