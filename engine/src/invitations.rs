@@ -78,6 +78,8 @@ impl Engine {
             }
             self.push(Output::Notify(Notice::TrustChanged));
         }
+        // One timer is enough for all of them.
+        self.timers.retain(|(_, timer)| *timer != Timer::Invitations);
         // The two clocks may disagree: whatever is left is looked at again when it should be due.
         if let Some(next) = self.invitations.values().map(|invitation| invitation.expires_ms).min() {
             let wait = Duration::from_millis(next.saturating_sub(now.wall_ms).max(1));

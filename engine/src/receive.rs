@@ -203,15 +203,23 @@ impl Engine {
             return Err(CloseReason::Signature.into());
         }
         let founder = Founder { replica: genesis.creator, nonce: genesis.nonce };
+        let before = (space.row.clone(), space.members.clone(), space.progress);
         let mut work = Work::over(store);
         let mut effects = crate::apply::Effects::default();
         space.found(&mut work, &mut effects, founder, genesis.name);
         space.progress.digest.0 = space.progress.digest.0.wrapping_add(effects.digest);
         space.put_row(&mut work);
         space.put_progress(&mut work, &space.progress);
-        space.review.append(&mut space.strangers);
         let batch = work.into_batch();
-        self.committed = store.commit(batch)?;
+        match store.commit(batch) {
+            Ok(position) => self.committed = position,
+            Err(error) => {
+                // Grants are judged by the stored rows, which do not know the founder.
+                (space.row, space.members, space.progress) = before;
+                return Err(error.into());
+            }
+        }
+        space.review.append(&mut space.strangers);
         self.request_sync();
         self.dirty.insert(genesis.space);
         self.push(Output::Notify(Notice::TrustChanged));

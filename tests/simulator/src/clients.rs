@@ -142,7 +142,8 @@ impl World {
             if let Effect::Resolve { register } = *effect {
                 let view = self.nodes[node].disk.view();
                 let key = format!("register-{register}");
-                let read = comity_engine::register(&view, &self.truth.ids[write.space], COLLECTION, &key);
+                let read =
+                    comity_engine::register(view.as_ref(), &self.truth.ids[write.space], COLLECTION, &key);
                 let dots = read.map(|register| register.dots()).unwrap_or_default();
                 views.insert(register, (dots, shown.siblings(register).to_vec()));
             }
@@ -161,6 +162,7 @@ impl World {
             let detail = format!("replica {node} answers request {request} twice, or nobody");
             return Err(self.violation(Oracle::Robustness, detail));
         };
+        self.tell(|| format!("{node} answers {waiting:?} with {reply:?}"));
         match (waiting, reply) {
             (Waiting::Write { write, event }, Ok(Reply::Acknowledged(acknowledgement))) => {
                 self.acknowledged(node, write, event, &acknowledgement)

@@ -76,7 +76,8 @@ impl World {
     /// Whether `node` is a member as `witness` sees it.
     fn is_member(&self, witness: usize, node: usize, space: usize) -> bool {
         let replica = self.nodes[node].replica;
-        let members = comity_engine::members(&self.nodes[witness].disk.view(), &self.truth.ids[space]);
+        let members =
+            comity_engine::members(self.nodes[witness].disk.view().as_ref(), &self.truth.ids[space]);
         members.is_ok_and(|members| members.iter().any(|(member, _)| *member == replica))
     }
 

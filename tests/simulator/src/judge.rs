@@ -240,31 +240,32 @@ impl World {
         object: Object,
     ) -> Result<Option<(Oracle, String)>, ReadError> {
         let (view, id) = (self.nodes[node].disk.view(), &self.truth.ids[space]);
+        let view = view.as_ref();
         let (shown, key) = (&self.nodes[node].held[space].shown, name(object));
         Ok(match object {
             Object::Counter(counter) => {
                 let (is, must) =
-                    (comity_engine::counter(&view, id, COLLECTION, &key)?, shown.counter(counter));
+                    (comity_engine::counter(view, id, COLLECTION, &key)?, shown.counter(counter));
                 (is != must).then(|| (Oracle::Counters, format!("{is} instead of {must}")))
             }
             Object::Element(set, element) => {
                 let value = Value::I64(element.into());
-                let is = comity_engine::set_contains(&view, id, (COLLECTION, &key), &value)?;
-                let length = comity_engine::set_len(&view, id, COLLECTION, &key)?;
+                let is = comity_engine::set_contains(view, id, (COLLECTION, &key), &value)?;
+                let length = comity_engine::set_len(view, id, COLLECTION, &key)?;
                 let (must, elements) = (shown.contains(set, element), shown.elements(set) as u64);
                 let differs = is != must || length != elements;
                 let detail = || format!("{element}: {is} of {length} instead of {must} of {elements}");
                 differs.then(|| (Oracle::Absence, detail()))
             }
             Object::Register(register) => {
-                let mut is = siblings(&view, id, register)?;
+                let mut is = siblings(view, id, register)?;
                 let must = shown.siblings(register).iter();
                 let mut must: Vec<i64> = must.map(|(write, index)| self.value(*write, *index)).collect();
                 is.sort_unstable();
                 must.sort_unstable();
                 (is != must).then(|| (Oracle::Siblings, format!("{is:?} instead of {must:?}")))
             }
-            Object::Document(document) => self.document_difference(&view, node, space, document)?,
+            Object::Document(document) => self.document_difference(view, node, space, document)?,
         })
     }
 

@@ -21,6 +21,8 @@ mod process;
 mod random;
 mod reference;
 mod run;
+mod sectors;
+mod shrink;
 mod truth;
 mod world;
 
@@ -28,4 +30,5 @@ pub use menu::{Scale, plan};
 pub use oracle::{Oracle, Violation};
 pub use plan::{Effect, Event, Fault, FaultClass, Object, Plan, Planned, Read, Tampering, WallClock, Write};
 pub use run::{Outcome, run, run_logged};
+pub use shrink::shrink;
 pub use world::Tally;

@@ -65,7 +65,10 @@ pub fn plan(seed: u64, scale: Scale) -> Plan {
     } else {
         classes
     };
-    plan.sectors = classes.contains(&FaultClass::Rot) || dice.percent(5);
+    let copies = [FaultClass::Restore, FaultClass::Rollback, FaultClass::Clone, FaultClass::Wipe];
+    // Copies are made of disks in memory only.
+    let is_copied = classes.iter().any(|class| copies.contains(class));
+    plan.sectors = !is_copied && (classes.contains(&FaultClass::Rot) || dice.percent(8));
     if classes.contains(&FaultClass::Clock) {
         plan.clocks.iter_mut().enumerate().for_each(|(node, clock)| *clock = wall_clock(seed, node));
     }

@@ -32,6 +32,7 @@ pub enum Oracle {
     /// Does not look at bytes of memory.
     Bounds,
     /// O10: once the network works, replicas come to hold the same in bounded time, and then fall silent.
+    /// While some replicas are still apart, does not look at lanes whose entries wait for what those have.
     Liveness,
     /// O11: what is applied of a lane is a prefix of it, and the core says the same of it as its log.
     Prefix,

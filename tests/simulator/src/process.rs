@@ -1,6 +1,6 @@
 //! Processes and their disks: syncs, crashes, starts, copies.
 
-use comity_engine::{Engine, EngineOptions, Input, StoreError};
+use comity_engine::{Engine, EngineOptions, Input, Store, StoreError};
 
 use crate::disk::Disk;
 use crate::node::{Node, Waiting};
@@ -68,17 +68,23 @@ impl World {
 
     /// A sync that began when `through` was the last batch ends.
     pub(crate) fn sync(&mut self, node: usize, through: u64) -> Result<(), Violation> {
+        let full = self.nodes[node].full_until > self.now;
         let target = &mut self.nodes[node];
-        if target.fail_sync {
-            target.disk.poison();
-            let error = StoreError::Failed { detail: "the disk said no".to_owned() };
-            self.end_soon(node);
-            return self.input(node, Input::Synced { result: Err(error) });
-        }
-        if target.full_until > self.now {
-            return self.input(node, Input::Synced { result: Err(StoreError::NoSpace) });
-        }
-        let position = target.disk.sync_through(through);
+        let result = if std::mem::take(&mut target.fail_sync) {
+            Err(target.disk.fail_sync())
+        } else {
+            target.disk.sync_through(through, full)
+        };
+        self.tell(|| format!("{node} synced through {through}: {result:?}"));
+        let position = match result {
+            Ok(position) => position,
+            Err(error) => {
+                if !matches!(error, StoreError::NoSpace | StoreError::Overloaded) {
+                    self.end_soon(node);
+                }
+                return self.input(node, Input::Synced { result: Err(error) });
+            }
+        };
         self.harden(node)?;
         self.input(node, Input::Synced { result: Ok(position) })?;
         match self.nodes[node].announcements.front() {
@@ -104,13 +110,13 @@ impl World {
         self.tell(|| format!("{node} is killed"));
         let mut dice = self.dice(Domain::Disk, node as u64, u64::from(self.nodes[node].boot) << 40);
         let target = &mut self.nodes[node];
-        let disk = &mut target.disk;
-        let pending = disk.committed() - disk.synced();
-        let kept = disk.synced() + if dice.percent(50) { 0 } else { dice.below(pending + 1) };
-        disk.crash(kept);
         target.engine = None;
         target.boot += 1;
         target.waiting.clear();
+        if let Err(error) = target.disk.crash(&mut dice) {
+            return Err(self.violation(Oracle::LossReport, format!("replica {node}: {error}")));
+        }
+        let kept = target.disk.synced();
         for space in 0..self.truth.spaces.len() {
             let held = &mut self.nodes[node].held[space];
             held.harden(kept, &self.truth);
@@ -123,10 +129,65 @@ impl World {
         Ok(())
     }
 
+    /// Kills a process; while it is down, durable bytes of its log change.
+    fn rot(&mut self, node: usize, down_us: u64) -> Result<(), Violation> {
+        self.crash(node, down_us, true)?;
+        let mut dice = self.dice(Domain::Disk, node as u64, u64::from(self.nodes[node].boot) << 41);
+        let renewals = self.nodes[node].disk.renewals();
+        let (lost, reported) = match self.nodes[node].disk.rot(&mut dice) {
+            Ok(outcome) => outcome,
+            Err(error) => return Err(self.violation(Oracle::LossReport, format!("replica {node}: {error}"))),
+        };
+        if lost != reported {
+            let detail = format!("replica {node} lost durable data: {lost}; it says so: {reported}");
+            return Err(self.violation(Oracle::LossReport, detail));
+        }
+        if lost {
+            self.nodes[node].reported = true;
+            let held = self.held_now(node)?;
+            self.replace_held(node, held);
+            if self.nodes[node].disk.renewals() == renewals {
+                let detail = format!("replica {node} lost durable data and goes on as if it had not");
+                return Err(self.violation(Oracle::LossReport, detail));
+            }
+            self.renew_instance(node);
+            self.review_enrolments(node);
+        }
+        Ok(())
+    }
+
+    /// What is on a disk, asked entry by entry.
+    fn held_now(&self, node: usize) -> Result<Vec<Held>, Violation> {
+        let mut held: Vec<Held> = self.truth.spaces.iter().map(|_| Held::default()).collect();
+        for (space, truth) in self.truth.spaces.iter().enumerate() {
+            let mut writes = Vec::new();
+            for lane in &truth.lanes {
+                let is_there = |lsn: u64| {
+                    let entry = self.nodes[node].disk.lane_entry(&self.truth.ids[space], &lane.id, lsn);
+                    matches!(entry, Ok(Some(_)))
+                };
+                let there = lane.entries.iter().zip(1..).take_while(|(_, lsn)| is_there(*lsn));
+                writes.extend(there.map(|((write, _), _)| *write));
+            }
+            // They are numbered in an order that respects what their authors had seen.
+            writes.sort_unstable();
+            for write in writes {
+                held[space].apply(0, write, &self.truth);
+            }
+            held[space].harden(u64::MAX, &self.truth);
+        }
+        Ok(held)
+    }
+
     /// Puts other data under a process that is down.
     fn replace_disk(&mut self, node: usize, disk: Disk, held: Vec<Held>) {
-        let before = std::mem::replace(&mut self.nodes[node].held, held);
         self.nodes[node].disk = disk;
+        self.replace_held(node, held);
+    }
+
+    /// A process holds something else than before; what only it held is lost.
+    fn replace_held(&mut self, node: usize, held: Vec<Held>) {
+        let before = std::mem::replace(&mut self.nodes[node].held, held);
         let now_here = &self.nodes[node].held;
         let mut gone = Vec::new();
         for (space, truth) in self.truth.spaces.iter().enumerate() {
@@ -197,7 +258,8 @@ impl World {
 
     fn clone_node(&mut self, node: usize) -> Result<(), Violation> {
         let source = &self.nodes[node];
-        let (backup, clock) = (source.disk.backup(), source.clock);
+        let clock = source.clock;
+        let Some(backup) = source.disk.backup() else { return Ok(()) };
         let neighbours = |space: &std::collections::BTreeSet<usize>| {
             let ends = self.links.iter().map(|link| link.ends).filter(|ends| ends.contains(&node));
             ends.flatten().any(|end| end != node && space.contains(&end))
@@ -276,7 +338,7 @@ impl World {
             Fault::FailSync { node } => self.nodes[node].fail_sync = true,
             Fault::FailCommit { node } => self.fail_commit(node),
             Fault::Full { node, ms } => self.nodes[node].full_until = after(ms),
-            Fault::Backup { node } => self.nodes[node].backup = Some(self.nodes[node].disk.backup()),
+            Fault::Backup { node } => self.nodes[node].backup = self.nodes[node].disk.backup(),
             Fault::Restore { node, down_ms, unnoticed } => {
                 return self.restore(node, 1_000 * down_ms, unnoticed);
             }
@@ -289,7 +351,7 @@ impl World {
             Fault::Tamper { link, reverse, how, ms } => {
                 self.links[link].tampering[usize::from(reverse)] = Some((how, after(ms)));
             }
-            Fault::Rot { .. } => {}
+            Fault::Rot { node, down_ms } => return self.rot(node, 1_000 * down_ms),
         }
         Ok(())
     }

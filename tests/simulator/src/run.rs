@@ -62,7 +62,9 @@ impl World {
 
     fn found(&mut self) -> Result<(), Violation> {
         for clock in self.plan.clocks.clone() {
-            let disk = Disk::new(self.keeps_history());
+            let disk =
+                if self.plan.sectors { Disk::of_sectors() } else { Ok(Disk::new(self.keeps_history())) };
+            let disk = disk.map_err(|error| self.violation(Oracle::Robustness, error))?;
             self.add_node(clock, disk);
         }
         for node in 0..self.nodes.len() {
@@ -124,9 +126,13 @@ impl World {
         for node in &all {
             self.heal_node(*node)?;
         }
+        let until = self.now + CONVERGE_US;
         while self.enrolments.iter().any(|enrolment| !enrolment.done) {
-            if !self.step(self.now + CONVERGE_US)? {
-                return Err(self.violation(Oracle::Liveness, "who lost everything was not let in again"));
+            if !self.step(until)? {
+                (0..self.truth.spaces.len()).for_each(|space| self.tell(|| self.states(space)));
+                let open = self.enrolments.iter().find(|enrolment| !enrolment.done);
+                let detail = format!("who lost everything was not let in again: {open:?}");
+                return Err(self.violation(Oracle::Liveness, detail));
             }
         }
         self.converge(&all)
