@@ -108,9 +108,8 @@ impl World {
         let options = WriteOptions { request: RequestId(request), durability, within: PATIENCE };
         let mut performed = Performed::default();
         let called = self.call(node, |engine, now, store| {
-            engine.transact::<_, TxError>(now, space, options, store, |tx| {
-                perform(tx, id, write, &views, &mut performed)
-            })
+            let body = |tx: &mut Tx<'_>| perform(tx, id, write, &views, &mut performed);
+            engine.transact::<_, TxError>(now, space, options, store, body).map_err(|error| error.to_string())
         })?;
         let Some((result, fresh)) = called else { return Ok(()) };
         let authored = result.is_ok().then_some((id, performed.deeds));
@@ -126,7 +125,7 @@ impl World {
                 }
             }
             Err(error) => {
-                self.trace = mix(self.trace, error.to_string().as_bytes());
+                self.trace = mix(self.trace, error.as_bytes());
                 self.tally.refused += 1;
                 self.nodes[node].waiting.remove(&request);
             }

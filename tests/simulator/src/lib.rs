@@ -28,7 +28,7 @@ mod world;
 
 pub use menu::{Scale, plan};
 pub use oracle::{Oracle, Violation};
-pub use plan::{Effect, Event, Fault, FaultClass, Object, Plan, Planned, Read, Tampering, WallClock, Write};
+pub use plan::Plan;
 pub use run::{Outcome, run, run_logged};
 pub use shrink::shrink;
 pub use world::Tally;

@@ -99,7 +99,7 @@ fn one_seed(seed: u64, options: &[&str]) -> Option<bool> {
         let file = options.get(place + 1)?;
         let text = serde_json::to_string(&small).expect("a plan is plain data");
         std::fs::write(file, text).ok()?;
-        println!("{} replicas and {} events are left: {violation}", small.nodes, small.events.len());
+        println!("{} replicas and {} events are left: {violation}", small.replicas(), small.events());
         println!("  repeat with: {} replay {file} --log", command());
     }
     Some(outcome.violation.is_none())
@@ -116,7 +116,7 @@ fn carry_out(plan: &Plan, options: &[&str]) -> Outcome {
         if options.contains(&"--log") { run_logged(plan, |line| println!("{line}")) } else { run(plan) };
     match &outcome.violation {
         None => println!("every rule held; trace {:016x}", outcome.trace),
-        Some(violation) => println!("{violation}\n  in a run of {} replicas", plan.nodes),
+        Some(violation) => println!("{violation}\n  in a run of {} replicas", plan.replicas()),
     }
     report(&outcome.tally);
     outcome

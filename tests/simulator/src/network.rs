@@ -210,7 +210,7 @@ impl World {
         let last = connection.last[end].entry(class).or_insert(0);
         at = at.max(*last + 1);
         *last = at;
-        self.at(at, Happening::Frame { session, end: 1 - end, class, frame });
+        self.at(at, Happening::Frame { session, end: 1 - end, frame });
     }
 
     /// A peer that does wrong sends a frame.

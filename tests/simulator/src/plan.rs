@@ -6,54 +6,54 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Plan {
     /// Keys every later decision: latencies, what a crash leaves, fresh bits.
-    pub seed: u64,
+    pub(crate) seed: u64,
     /// Replicas that are there from the start.
-    pub nodes: usize,
+    pub(crate) nodes: usize,
     /// Who takes part in each space; the first founds it.
-    pub spaces: Vec<Vec<usize>>,
+    pub(crate) spaces: Vec<Vec<usize>>,
     /// Who dials whom.
-    pub links: Vec<(usize, usize)>,
+    pub(crate) links: Vec<(usize, usize)>,
     /// How long a frame is under way at least, microseconds, and how much longer at most.
-    pub latency_us: (u64, u64),
+    pub(crate) latency_us: (u64, u64),
     /// How long a sync takes at least and at most, microseconds.
-    pub sync_us: (u64, u64),
+    pub(crate) sync_us: (u64, u64),
     /// Each replica's wall clock.
-    pub clocks: Vec<WallClock>,
+    pub(crate) clocks: Vec<WallClock>,
     /// Whether every frame is decoded and checked by an observer, which costs about as much as all replicas.
-    pub observed: bool,
+    pub(crate) observed: bool,
     /// Whether replicas keep their data in the real embedded store on simulated sectors.
-    pub sectors: bool,
+    pub(crate) sectors: bool,
     /// Whether signatures are real. Without the feature `stand-in-signatures` they always are.
-    pub signed: bool,
+    pub(crate) signed: bool,
     /// When the unrest ends, microseconds.
-    pub chaos_us: u64,
+    pub(crate) chaos_us: u64,
     /// What happens until then, in order of time.
-    pub events: Vec<Planned>,
+    pub(crate) events: Vec<Planned>,
 }
 
 /// How a replica's clocks run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WallClock {
+pub(crate) struct WallClock {
     /// How far the wall clock is off, milliseconds.
-    pub offset_ms: i64,
+    pub(crate) offset_ms: i64,
     /// How much faster than true time both clocks run, parts per million.
-    pub drift_ppm: i64,
+    pub(crate) drift_ppm: i64,
 }
 
 /// Something that happens.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Planned {
+pub(crate) struct Planned {
     /// Names it for good: what is written carries the id of the event that wrote it.
-    pub id: u32,
+    pub(crate) id: u32,
     /// When, microseconds from the end of the preparations.
-    pub at_us: u64,
+    pub(crate) at_us: u64,
     /// What.
-    pub event: Event,
+    pub(crate) event: Event,
 }
 
 /// What happens.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub enum Event {
+pub(crate) enum Event {
     /// A client runs a transaction.
     Write(Write),
     /// A client reads.
@@ -64,35 +64,35 @@ pub enum Event {
 
 /// A transaction of a client.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Write {
+pub(crate) struct Write {
     /// Which client; its token is presented first, if it has one.
-    pub session: Option<u16>,
+    pub(crate) session: Option<u16>,
     /// At which replica.
-    pub node: usize,
+    pub(crate) node: usize,
     /// In which space.
-    pub space: usize,
+    pub(crate) space: usize,
     /// How many other replicas must hold it before it is acknowledged.
-    pub remote: u32,
+    pub(crate) remote: u32,
     /// What it does, in order.
-    pub effects: Vec<Effect>,
+    pub(crate) effects: Vec<Effect>,
 }
 
 /// A read of a client.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Read {
+pub(crate) struct Read {
     /// Which client; its token is presented first, if it has one.
-    pub session: Option<u16>,
+    pub(crate) session: Option<u16>,
     /// At which replica.
-    pub node: usize,
+    pub(crate) node: usize,
     /// In which space.
-    pub space: usize,
+    pub(crate) space: usize,
     /// What it reads.
-    pub objects: Vec<Object>,
+    pub(crate) objects: Vec<Object>,
 }
 
 /// One operation of a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Effect {
+pub(crate) enum Effect {
     /// Adds to a counter.
     Add { counter: u16, delta: i32 },
     /// Adds an element to a set.
@@ -112,7 +112,7 @@ pub enum Effect {
 
 /// Something that can be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Object {
+pub(crate) enum Object {
     /// A counter.
     Counter(u16),
     /// A set and one element it may hold.
@@ -125,7 +125,7 @@ pub enum Object {
 
 impl Effect {
     /// What it touches.
-    pub fn object(self) -> Object {
+    pub(crate) fn object(self) -> Object {
         match self {
             Self::Add { counter, .. } => Object::Counter(counter),
             Self::Insert { set, element } | Self::Remove { set, element } => Object::Element(set, element),
@@ -139,7 +139,7 @@ impl Effect {
 
 /// Something that goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// A connection is reset: what is on its way is lost, and each end learns of it at its own time.
     Reset { link: usize },
     /// One direction of a connection delivers nothing for a while.
@@ -175,7 +175,7 @@ pub enum Fault {
 
 /// What a hostile peer does to one frame in four.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Tampering {
+pub(crate) enum Tampering {
     /// Withholds it.
     Drop,
     /// Sends it twice.
@@ -190,7 +190,7 @@ pub enum Tampering {
 
 /// The kinds of faults that a run has or has not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum FaultClass {
+pub(crate) enum FaultClass {
     Reset,
     Stall,
     Cut,
@@ -209,7 +209,7 @@ pub enum FaultClass {
 
 impl FaultClass {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::Reset,
         Self::Stall,
         Self::Cut,
@@ -229,7 +229,7 @@ impl FaultClass {
 
 impl Fault {
     /// Its class.
-    pub fn class(self) -> FaultClass {
+    pub(crate) fn class(self) -> FaultClass {
         match self {
             Self::Reset { .. } => FaultClass::Reset,
             Self::Stall { .. } => FaultClass::Stall,
@@ -251,8 +251,18 @@ impl Fault {
 
 impl Plan {
     /// Whether a class of faults is among the events.
-    pub fn has(&self, class: FaultClass) -> bool {
+    pub(crate) fn has(&self, class: FaultClass) -> bool {
         self.events.iter().any(|planned| matches!(planned.event, Event::Fault(f) if f.class() == class))
+    }
+
+    /// Replicas that are there from the start.
+    pub fn replicas(&self) -> usize {
+        self.nodes
+    }
+
+    /// Everything that clients ask for and everything that goes wrong.
+    pub fn events(&self) -> usize {
+        self.events.len()
     }
 
     /// How many operations clients ask for.

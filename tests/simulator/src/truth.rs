@@ -149,7 +149,8 @@ impl Held {
     /// Every batch up to this one is durable. Returns what became so, in order.
     pub(crate) fn harden(&mut self, batch: u64, truth: &Truth) -> Vec<WriteRef> {
         let mut hardened = Vec::new();
-        while let Some((_, write)) = self.trail.pop_front_if(|(of, _)| *of <= batch) {
+        while let Some((_, write)) = self.trail.front().copied().filter(|(of, _)| *of <= batch) {
+            self.trail.pop_front();
             let of = truth.write(write);
             *count(&mut self.durable, of.lane) = of.lsn;
             truth.show(&mut self.shown, write);

@@ -33,12 +33,7 @@ pub(crate) enum Happening {
         boot: u32,
         seen: Counts,
     },
-    Frame {
-        session: u64,
-        end: usize,
-        class: Class,
-        frame: Vec<u8>,
-    },
+    Frame { session: u64, end: usize, frame: Vec<u8> },
     Opened {
         session: u64,
         end: usize,
@@ -261,7 +256,7 @@ impl World {
             Happening::Resume { event, node, boot, seen } if self.nodes[node].boot == boot => {
                 self.resume(event, node, &seen)
             }
-            Happening::Frame { session, end, class: _, frame } => self.arrive(session, end, frame),
+            Happening::Frame { session, end, frame } => self.arrive(session, end, frame),
             Happening::Opened { session, end } => self.opened(session, end),
             Happening::Closed { session, end } => self.closed(session, end),
             Happening::Dial { link } => {
