@@ -81,11 +81,11 @@ impl World {
         members.is_ok_and(|members| members.iter().any(|(member, _)| *member == replica))
     }
 
-    /// A founder may have forgotten whom it let in.
-    pub(crate) fn review_enrolments(&mut self, founder: usize) {
+    /// A founder may have forgotten whom it let in, and a member that it was.
+    pub(crate) fn review_enrolments(&mut self, forgetful: usize) {
         for enrolment in 0..self.enrolments.len() {
             let of = &mut self.enrolments[enrolment];
-            if of.founder == founder && of.done {
+            if (of.founder == forgetful || of.node == forgetful) && of.done {
                 of.done = false;
                 self.at(self.now + AGAIN_US, Happening::Enrol { enrolment });
             }

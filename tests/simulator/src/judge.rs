@@ -2,7 +2,7 @@
 
 use comity_crdts::automerge::{ROOT, ReadDoc};
 use comity_crdts::{Nonce, OriginId, Value};
-use comity_engine::{Applied, ReadError, StateRead};
+use comity_engine::{Applied, ReadError, StateRead, StoreError};
 
 use crate::clients::{COLLECTION, siblings, value_of};
 use crate::disk::Appended;
@@ -227,6 +227,8 @@ impl World {
                 let detail = format!("replica {node}, space {space}, {}: {detail}", name(object));
                 Err(self.violation(oracle, detail))
             }
+            // After a failed sync nothing can be read until the store is opened again.
+            Err(ReadError::Store(StoreError::Poisoned)) => Ok(()),
             Err(error) => {
                 Err(self.violation(Oracle::Robustness, format!("replica {node} cannot read: {error}")))
             }

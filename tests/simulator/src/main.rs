@@ -7,6 +7,10 @@ use std::time::Instant;
 
 use comity_simulator::{Oracle, Outcome, Plan, Scale, Tally, Violation, plan, run, run_logged, shrink};
 
+/// A quarter of a run is allocating and freeing.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const USAGE: &str = "\
 simulate seeds [--from SEED] [--count N] [--threads N]   run seeds; one in a hundred twice
 simulate seed SEED [--log] [--shrink FILE]               run one; FILE gets the smallest plan that fails

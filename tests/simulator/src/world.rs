@@ -33,7 +33,11 @@ pub(crate) enum Happening {
         boot: u32,
         seen: Counts,
     },
-    Frame { session: u64, end: usize, frame: Vec<u8> },
+    Frame {
+        session: u64,
+        end: usize,
+        frame: Vec<u8>,
+    },
     Opened {
         session: u64,
         end: usize,
