@@ -3,7 +3,7 @@
 
 use comity_crdts::{
     Dot, ElementDots, Frontier, Hlc, LaneId, ObjectAddress, ObjectId, RawChange, ReplicaId, Sibling, SpaceId,
-    Value,
+    Value, canary,
 };
 
 use crate::hash::hash;
@@ -112,7 +112,12 @@ impl Application<'_> {
                 self.update_element(work, &mut object, &id, element, |dots| dots.add(dot, observed))?;
             }
             (Object::Set(_), Op::SetRemove { element, observed }) => {
-                self.update_element(work, &mut object, &id, element, |dots| dots.remove(observed))?;
+                self.update_element(work, &mut object, &id, element, |dots| {
+                    dots.remove(observed);
+                    if canary!(RemoveTakesConcurrent) {
+                        *dots = ElementDots::default();
+                    }
+                })?;
             }
             // Decoding and the transaction both refuse an operation that is not of its object's kind.
             (object, op) => unreachable!("{op:?} reached {object:?}"),
@@ -137,7 +142,8 @@ impl Application<'_> {
         update(&mut dots);
         let is_present = dots.is_present();
         set.sum = set.sum.wrapping_sub(before).wrapping_add(element_digest(id, &bytes, &dots));
-        set.elements = set.elements + u64::from(is_present) - u64::from(was_present);
+        let was_counted = was_present && !(canary!(ElementCountedAgain) && is_present);
+        set.elements = set.elements + u64::from(is_present) - u64::from(was_counted);
         if is_present {
             let mut out = comity_crdts::Writer::new();
             dots.encode(&mut out);
