@@ -57,8 +57,6 @@ canaries! {
     RemoveForgetsDot,
     /// Who removes an element takes concurrent additions of it away as well.
     RemoveTakesConcurrent,
-    /// Adding an element that is present counts it again.
-    ElementCountedAgain,
     /// A document that is ahead of its rows stays loaded after a commit failed.
     DocumentKeptLoaded,
     /// A write is acknowledged when it is committed, not when it is synced.
@@ -77,8 +75,6 @@ canaries! {
     SiblingPruned,
     /// A write to a register leaves one of the values behind that it was to replace.
     SiblingKept,
-    /// A register keeps only the value with the latest stamp.
-    WinnerOnly,
     /// The values that one write replaced together are not journalled.
     LoserNotJournalled,
     /// A token counts as reached when the first of its lanes is.
@@ -91,6 +87,8 @@ canaries! {
     HaveNeverSent,
     /// A lane whose parent has nothing new is never taken from somebody who has.
     GraftForgotten,
+    /// A deadline that has passed is asked for again.
+    DeadlineRepeated,
     /// What arrived during a sync is not looked at when the sync ends.
     PostponedForgotten,
     /// After the disk was full, syncs are never tried again.
@@ -103,16 +101,12 @@ canaries! {
     WindowNeverOpens,
     /// A lane that its owner sends is asked for again every few seconds.
     ResubscribedForEver,
-    /// A frontier without news is sent again every minute.
-    IdleChatter,
     /// A lane's row says that entries are applied when they have only arrived.
     FrontierBeforeEntries,
     /// The last object of a change set that touches several is left out when it arrives from elsewhere.
     HalfChangeSet,
     /// Of the change sets that arrived together only the first is announced.
     EventLost,
-    /// Change sets that arrive are announced when they are committed, and again when they are synced.
-    EventBeforeSync,
     /// Whoever asks for a space gets it.
     StrangerServed,
     /// An invitation is redeemed by any secret.
@@ -131,8 +125,6 @@ canaries! {
     HashMapOrder,
     /// Entries are sent when they are applied, not when they are synced.
     SentBeforeSync,
-    /// A space is opened from where this replica has applied it to, not from where it is synced.
-    OpenBeforeSync,
     /// After a restart stamps start at the wall clock, wherever they had got to.
     ClockFloorForgotten,
     /// Stamps follow the wall clock when it is set back, and two in a millisecond are equal.

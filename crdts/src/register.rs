@@ -41,10 +41,6 @@ impl MvRegister {
         if canary!(SiblingPruned) && self.siblings.len() > 2 {
             self.siblings.pop_first();
         }
-        if canary!(WinnerOnly) {
-            let winner = self.siblings.iter().map(|(dot, sibling)| (sibling.hlc, *dot)).max();
-            self.siblings.retain(|dot, sibling| Some((sibling.hlc, *dot)) == winner);
-        }
         removed
     }
 

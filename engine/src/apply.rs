@@ -142,8 +142,7 @@ impl Application<'_> {
         update(&mut dots);
         let is_present = dots.is_present();
         set.sum = set.sum.wrapping_sub(before).wrapping_add(element_digest(id, &bytes, &dots));
-        let was_counted = was_present && !(canary!(ElementCountedAgain) && is_present);
-        set.elements = set.elements + u64::from(is_present) - u64::from(was_counted);
+        set.elements = set.elements + u64::from(is_present) - u64::from(was_present);
         if is_present {
             let mut out = comity_crdts::Writer::new();
             dots.encode(&mut out);

@@ -9,7 +9,7 @@ use crate::apply::{Application, Effects};
 use crate::change::Body;
 use crate::documents::flush;
 use crate::engine::Engine;
-use crate::io::{Applied, Notice, Now, Output};
+use crate::io::{Applied, Now};
 use crate::keys;
 use crate::limits::{HEAD_SPACING_BYTES, STAGED_BYTES_APPLY};
 use crate::run::RUN_ENTRIES_MAX;
@@ -77,10 +77,6 @@ impl Engine {
         space.clock = delivery.clock;
         let frontier = delivery.frontier.clone();
         space.take(delivery.frontier, delivery.rows, &delivery.taken);
-        if canary!(EventBeforeSync) {
-            let events = delivery.events.iter().cloned();
-            self.outputs.extend(events.map(|event| Output::Notify(Notice::Applied(event))));
-        }
         if canary!(EventLost) {
             delivery.events.truncate(1);
         }

@@ -433,12 +433,7 @@ impl Engine {
             }
             self.timers.pop_first();
             match timer {
-                Timer::Have(session, space) => {
-                    self.send_have(now, session, space);
-                    if canary!(IdleChatter) && !self.timers.iter().any(|(_, other)| *other == timer) {
-                        self.timers.insert((now.monotonic + Duration::from_secs(60), timer));
-                    }
-                }
+                Timer::Have(session, space) => self.send_have(now, session, space),
                 Timer::Parents(id) => {
                     if let Some(space) = self.spaces.get_mut(&id) {
                         space.review_parents();

@@ -73,8 +73,11 @@ impl Engine {
         };
         let lag = space.lagging.entry(lane_id).or_insert(Lag { since: now.monotonic, grafts: 0 });
         let due = lag.since + GRAFT_AFTER * (1 << lag.grafts);
-        if due <= now.monotonic && !canary!(GraftForgotten) {
+        if due <= now.monotonic && !canary!(DeadlineRepeated) {
             *lag = Lag { since: now.monotonic, grafts: GRAFT_DOUBLINGS_MAX.min(lag.grafts + 1) };
+            if canary!(GraftForgotten) {
+                return;
+            }
             return self.move_lane(now, id, lane_id, ahead.session);
         }
         self.review_at(id, due);

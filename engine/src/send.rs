@@ -110,8 +110,7 @@ impl Engine {
         let join = space.row.invitation.filter(|(inviter, _)| *inviter == session.peer);
         let mut lanes = Vec::new();
         for (lane_id, lane) in &space.lanes {
-            let known = if canary!(OpenBeforeSync) { &space.frontier } else { &space.durable };
-            let lsn = known.at(lane_id);
+            let lsn = space.durable.at(lane_id);
             let had = || space.peer_durable.get(&session.peer).map_or(0, |had| had.at(lane_id));
             if canary!(PeerFrontierCached) && had() >= lsn {
                 continue;
@@ -385,7 +384,7 @@ impl Engine {
                 }
             });
         }
-        if lanes.is_empty() && !canary!(IdleChatter) {
+        if lanes.is_empty() {
             return;
         }
         part.have_sent_at = Some(now.monotonic);

@@ -18,18 +18,15 @@ pub fn expected(canary: Canary) -> &'static [Oracle] {
         Canary::InstanceIgnored | Canary::IncarnationCounted => &[Oracle::Uniqueness],
         Canary::DependencySkipped => &[Oracle::CausalDelivery],
         Canary::DigestOfArrival => &[Oracle::Convergence],
-        Canary::RemoveForgetsDot
-        | Canary::RemoveTakesConcurrent
-        | Canary::ElementCountedAgain
-        | Canary::DocumentKeptLoaded => &[Oracle::Absence],
+        Canary::RemoveForgetsDot | Canary::RemoveTakesConcurrent | Canary::DocumentKeptLoaded => {
+            &[Oracle::Absence]
+        }
         Canary::AckBeforeSync
         | Canary::AckAfterFailedSync
         | Canary::RemoteCountsItself
         | Canary::HaveBeforeSync => &[Oracle::Acknowledgement],
         Canary::CounterAddsTwice | Canary::AppliedTwice => &[Oracle::Counters],
-        Canary::SiblingPruned | Canary::SiblingKept | Canary::WinnerOnly | Canary::LoserNotJournalled => {
-            &[Oracle::Siblings]
-        }
+        Canary::SiblingPruned | Canary::SiblingKept | Canary::LoserNotJournalled => &[Oracle::Siblings],
         Canary::TokenPartReached | Canary::TokenBeforeSync => &[Oracle::Sessions],
         Canary::IncarnationPerWrite => &[Oracle::Bounds],
         Canary::HaveNeverSent
@@ -39,19 +36,18 @@ pub fn expected(canary: Canary) -> &'static [Oracle] {
         | Canary::StrangerNotReviewed
         | Canary::PeerFrontierCached
         | Canary::WindowNeverOpens
-        | Canary::ResubscribedForEver
-        | Canary::IdleChatter => &[Oracle::Liveness],
+        | Canary::ResubscribedForEver => &[Oracle::Liveness],
         Canary::FrontierBeforeEntries => &[Oracle::Prefix],
         Canary::HalfChangeSet => &[Oracle::Atomicity],
-        Canary::EventLost | Canary::EventBeforeSync => &[Oracle::Events],
+        Canary::EventLost => &[Oracle::Events],
         Canary::StrangerServed | Canary::SecretNotCompared => &[Oracle::Isolation],
         Canary::LimitDiffers | Canary::ReceiverClockRefuses | Canary::SubscribedWithoutHash => {
             &[Oracle::Acceptance]
         }
-        Canary::LengthBelieved => &[Oracle::Robustness],
+        Canary::LengthBelieved | Canary::DeadlineRepeated => &[Oracle::Robustness],
         Canary::ForkIgnored => &[Oracle::LossReport],
         Canary::HashMapOrder => &[Oracle::Determinism],
-        Canary::SentBeforeSync | Canary::OpenBeforeSync => &[Oracle::Wire],
+        Canary::SentBeforeSync => &[Oracle::Wire],
         Canary::ClockFloorForgotten | Canary::ClockFollowsWall => &[Oracle::Clock],
     }
 }
