@@ -116,7 +116,6 @@ fn each<T: Send>(count: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
 }
 
 fn row(canary: Canary, caught: &Caught) -> String {
-    let oracles: Vec<&str> = expected(canary).iter().map(|oracle| oracle.name()).collect();
     let (seeds, detail) = caught.as_ref().map_or_else(
         || ("-".to_owned(), "not found".to_owned()),
         |(seeds, violation)| {
@@ -124,5 +123,5 @@ fn row(canary: Canary, caught: &Caught) -> String {
             (seeds.to_string(), line.chars().take(DETAIL_CHARS).collect())
         },
     );
-    format!("| {} | {} | {seeds} | {detail} |", canary.name(), oracles.join(", "))
+    format!("| `{}` | {} | {seeds} | {detail} |", canary.name(), expected(canary))
 }
