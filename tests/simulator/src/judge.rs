@@ -176,14 +176,14 @@ impl World {
         shown.dedup();
         let objects = shown.into_iter().filter(|(_, object)| !matches!(object, Object::Document(_)));
         for (space, object) in objects {
-            if let Err(violation) = self.compare(node, space, object) {
-                let of_space = writes.iter().filter(|(of, _)| *of == space);
-                let torn = of_space.filter(|(_, write)| self.is_torn(node, space, object, *write)).next();
-                return Err(torn.map_or(violation, |(_, write)| {
+            let Err(violation) = self.compare(node, space, object) else { continue };
+            for (_, write) in writes.iter().filter(|(of, _)| *of == space) {
+                if self.is_torn(node, space, object, *write) {
                     let detail = format!("replica {node} shows write {write} without {}", name(object));
-                    self.violation(Oracle::Atomicity, detail)
-                }));
+                    return Err(self.violation(Oracle::Atomicity, detail));
+                }
             }
+            return Err(violation);
         }
         Ok(())
     }
