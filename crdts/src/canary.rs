@@ -1,14 +1,24 @@
 //! Planted bugs: what a wrong Comity would do, to show that the simulator's oracles see it.
 //!
 //! The code that would do wrong is compiled only with the feature `canaries`, and does so only in a thread
-//! that chose the bug with [`plant`].
+//! that chose the bug with `plant`.
 
-/// Whether the named bug is planted in this thread: `canary!(AckBeforeSync)`. Always false, and free, without
-/// the feature `canaries`.
+/// Whether the named bug is planted in this thread: `canary!(AckBeforeSync)`.
+#[cfg(feature = "canaries")]
 #[macro_export]
 macro_rules! canary {
     ($name:ident) => {
         $crate::canary::is_planted($crate::canary::Canary::$name)
+    };
+}
+
+/// Whether the named bug is planted in this thread: `canary!(AckBeforeSync)`. Never, in this build: a constant
+/// of the compiler, so that nothing is left of the bug.
+#[cfg(not(feature = "canaries"))]
+#[macro_export]
+macro_rules! canary {
+    ($name:ident) => {
+        const { $crate::canary::is_planted($crate::canary::Canary::$name) }
     };
 }
 
@@ -35,8 +45,90 @@ macro_rules! canaries {
 }
 
 canaries! {
+    /// A replica goes on in the lane of a directory that its own is a copy of.
+    InstanceIgnored,
+    /// A lane's nonce is counted up from the lanes that are known instead of drawn afresh.
+    IncarnationCounted,
+    /// An entry is applied although the first of the lanes it depends on has not come far enough.
+    DependencySkipped,
+    /// The space's digest depends on which change sets were applied in one batch.
+    DigestOfArrival,
+    /// Whoever takes back several additions of one element leaves one of them behind.
+    RemoveForgetsDot,
+    /// Who removes an element takes concurrent additions of it away as well.
+    RemoveTakesConcurrent,
+    /// A document that is ahead of its rows stays loaded after a commit failed.
+    DocumentKeptLoaded,
     /// A write is acknowledged when it is committed, not when it is synced.
     AckBeforeSync,
+    /// What waited for a sync that failed is acknowledged.
+    AckAfterFailedSync,
+    /// A replica counts itself among the other replicas that hold a write.
+    RemoteCountsItself,
+    /// A replica tells others that it holds durably what it has only applied.
+    HaveBeforeSync,
+    /// Two additions to one counter in one transaction add the first one twice, where they are made.
+    CounterAddsTwice,
+    /// The operations of an entry that arrives together with others are applied twice.
+    AppliedTwice,
+    /// A third concurrent value in a register pushes one of the others out.
+    SiblingPruned,
+    /// A write to a register leaves one of the values behind that it was to replace.
+    SiblingKept,
+    /// The values that one write replaced together are not journalled.
+    LoserNotJournalled,
+    /// A token counts as reached when the first of its lanes is.
+    TokenPartReached,
+    /// A token counts as reached when what it stands for is applied, before readers see it.
+    TokenBeforeSync,
+    /// Every transaction starts a lane of its own.
+    IncarnationPerWrite,
+    /// A replica never tells others how far it has come.
+    HaveNeverSent,
+    /// A lane whose parent has nothing new is never taken from somebody who has.
+    GraftForgotten,
+    /// A deadline that has passed is asked for again.
+    DeadlineRepeated,
+    /// What arrived during a sync is not looked at when the sync ends.
+    PostponedForgotten,
+    /// After the disk was full, syncs are never tried again.
+    FullDiskNotRetried,
+    /// Lanes that were refused because their owner was unknown are not asked for once it is known.
+    StrangerNotReviewed,
+    /// A peer is not told of lanes of which it had as much when it was last heard of, before it was restored.
+    PeerFrontierCached,
+    /// What a peer acknowledges is counted as on its way for ever.
+    WindowNeverOpens,
+    /// A lane that its owner sends is asked for again every few seconds.
+    ResubscribedForEver,
+    /// A lane's row says that entries are applied when they have only arrived.
+    FrontierBeforeEntries,
+    /// The last object of a change set that touches several is left out when it arrives from elsewhere.
+    HalfChangeSet,
+    /// Of the change sets that arrived together only the first is announced.
+    EventLost,
+    /// Whoever asks for a space gets it.
+    StrangerServed,
+    /// An invitation is redeemed by any secret.
+    SecretNotCompared,
+    /// A receiver takes fewer entries in one run than a sender may put there.
+    LimitDiffers,
+    /// A change set whose stamp is ahead of the receiver's clock is refused.
+    ReceiverClockRefuses,
+    /// Whether a subscriber holds the same as the sender up to where it stands is not compared.
+    SubscribedWithoutHash,
+    /// Lengths in what peers send are believed.
+    LengthBelieved,
+    /// A signature over something else than what is held here is ignored.
+    ForkIgnored,
+    /// The order in which subscriptions are served is that of a hash map with random keys.
+    HashMapOrder,
+    /// Entries are sent when they are applied, not when they are synced.
+    SentBeforeSync,
+    /// After a restart stamps start at the wall clock, wherever they had got to.
+    ClockFloorForgotten,
+    /// Stamps follow the wall clock when it is set back, and two in a millisecond are equal.
+    ClockFollowsWall,
 }
 
 #[cfg(feature = "canaries")]

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::canary;
+
 /// A hybrid logical clock stamp: 48 bits of milliseconds since the Unix epoch, 16 bits of counter.
 /// (Kulkarni et al., *Logical Physical Clocks*, 2014.) Stamps only arbitrate between concurrent writes;
 /// no invariant depends on them.
@@ -73,7 +75,8 @@ impl Clock {
 
     /// Issues the stamp of a local event; greater than every stamp issued or absorbed before.
     pub fn tick(&mut self, wall_ms: u64) -> Hlc {
-        self.last = self.last.succ().max(Hlc::new(wall_ms, 0));
+        let wall = Hlc::new(wall_ms, 0);
+        self.last = if canary!(ClockFollowsWall) { wall } else { self.last.succ().max(wall) };
         self.last
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::canary;
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::dot::Dot;
 use crate::hlc::Hlc;
@@ -37,13 +38,17 @@ impl MvRegister {
     pub fn set(&mut self, dot: Dot, sibling: Sibling, observed: &[Dot]) -> Vec<(Dot, Sibling)> {
         let removed = self.reset(observed);
         self.siblings.insert(dot, sibling);
+        if canary!(SiblingPruned) && self.siblings.len() > 2 {
+            self.siblings.pop_first();
+        }
         removed
     }
 
     /// Applies a reset: what its author had observed goes, concurrent writes stay. Returns what it removed,
     /// in dot order.
     pub fn reset(&mut self, observed: &[Dot]) -> Vec<(Dot, Sibling)> {
-        let mut removed: Vec<_> = observed.iter().filter_map(|dot| self.siblings.remove_entry(dot)).collect();
+        let observed = observed.iter().skip(usize::from(canary!(SiblingKept)));
+        let mut removed: Vec<_> = observed.filter_map(|dot| self.siblings.remove_entry(dot)).collect();
         removed.sort_unstable_by_key(|(dot, _)| *dot);
         removed
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use comity_crdts::{Frontier, LaneId, OriginId, SpaceId};
+use comity_crdts::{Frontier, LaneId, OriginId, SpaceId, canary};
 
 use crate::engine::{Engine, Timer, WriteOptions};
 use crate::io::{Acknowledgement, CommandError, Durability, Now, Reply, RequestId};
@@ -94,7 +94,8 @@ impl Waits {
 /// How many other replicas reported the write durable.
 fn remote_count(space: &Space, write: &Write) -> u32 {
     let Some((lane, lsn)) = write.place else { return 0 };
-    space.peer_durable.values().filter(|durable| durable.at(&lane) >= lsn).count() as u32
+    let others = space.peer_durable.values().filter(|durable| durable.at(&lane) >= lsn).count() as u32;
+    if canary!(RemoteCountsItself) { others + 1 } else { others }
 }
 
 fn acknowledged(space: &Space, write: &Write) -> (bool, Acknowledgement) {
@@ -120,8 +121,9 @@ impl Engine {
         let deadline = now.monotonic.saturating_add(within);
         let write = Write { request, space, place, frontier, durability, deadline };
         self.waits.count(&write);
-        self.waits.local.push_back((self.committed, Local::Write(write)));
-        if self.synced >= self.committed {
+        let position = if canary!(AckBeforeSync) { self.synced } else { self.committed };
+        self.waits.local.push_back((position, Local::Write(write)));
+        if self.synced >= position {
             self.resolve_synced(now);
         }
     }
@@ -211,7 +213,14 @@ impl Engine {
     /// Answers who waits for what is durable in a space now. O(tokens awaited in it).
     pub(crate) fn resolve_tokens(&mut self, id: SpaceId) {
         let (Some(space), Some(waits)) = (self.spaces.get(&id), self.waits.tokens.get(&id)) else { return };
-        let here = waits.iter().filter(|wait| space.durable.covers(&wait.token.frontier));
+        let known = if canary!(TokenBeforeSync) { &space.frontier } else { &space.durable };
+        let is_here = |wanted: &Frontier| {
+            if canary!(TokenPartReached) {
+                return wanted.iter().next().is_none_or(|(lane, lsn)| known.at(&lane) >= lsn);
+            }
+            known.covers(wanted)
+        };
+        let here = waits.iter().filter(|wait| is_here(&wait.token.frontier));
         for request in here.map(|wait| wait.request).collect::<Vec<_>>() {
             if let Some(wait) = self.waits.take_token(request) {
                 self.timers.remove(&(wait.deadline, Timer::Wait(request)));

@@ -3,7 +3,7 @@
 
 use comity_crdts::{
     Dot, ElementDots, Frontier, Hlc, LaneId, ObjectAddress, ObjectId, RawChange, ReplicaId, Sibling, SpaceId,
-    Value,
+    Value, canary,
 };
 
 use crate::hash::hash;
@@ -112,7 +112,12 @@ impl Application<'_> {
                 self.update_element(work, &mut object, &id, element, |dots| dots.add(dot, observed))?;
             }
             (Object::Set(_), Op::SetRemove { element, observed }) => {
-                self.update_element(work, &mut object, &id, element, |dots| dots.remove(observed))?;
+                self.update_element(work, &mut object, &id, element, |dots| {
+                    dots.remove(observed);
+                    if canary!(RemoveTakesConcurrent) {
+                        *dots = ElementDots::default();
+                    }
+                })?;
             }
             // Decoding and the transaction both refuse an operation that is not of its object's kind.
             (object, op) => unreachable!("{op:?} reached {object:?}"),

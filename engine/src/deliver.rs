@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use comity_crdts::{Dot, Frontier, LaneId, ObjectAddress, SpaceId};
+use comity_crdts::{Dot, Frontier, LaneId, ObjectAddress, SpaceId, canary};
 
 use crate::apply::{Application, Effects};
 use crate::change::Body;
@@ -56,6 +56,9 @@ impl Engine {
         flush(&mut space.documents, &mut work, &mut delivery.effects, &id, actor)?;
         let mut progress = space.progress;
         progress.applied = delivery.applied;
+        if canary!(DigestOfArrival) {
+            progress.digest.0 = progress.digest.0.rotate_left(1);
+        }
         progress.digest.0 = progress.digest.0.wrapping_add(delivery.effects.digest);
         progress.clock_floor = delivery.clock.last();
         space.put_progress(&mut work, &progress);
@@ -74,6 +77,9 @@ impl Engine {
         space.clock = delivery.clock;
         let frontier = delivery.frontier.clone();
         space.take(delivery.frontier, delivery.rows, &delivery.taken);
+        if canary!(EventLost) {
+            delivery.events.truncate(1);
+        }
         self.note_commit(position, id, frontier, delivery.events);
         if delivery.effects.members_changed {
             self.reload_members(id, store)?;
@@ -115,7 +121,13 @@ impl Space {
                 let mut taken = delivery.taken.get(lane_id).copied().unwrap_or(0);
                 let before = taken;
                 while let Some(staged) = lane.staged.get(taken) {
-                    if !delivery.frontier.covers(&staged.entry.admitted) {
+                    let (frontier, needed) = (&delivery.frontier, &staged.entry.admitted);
+                    let is_ready = if canary!(DependencySkipped) {
+                        needed.iter().skip(1).all(|(lane, lsn)| frontier.at(&lane) >= lsn)
+                    } else {
+                        frontier.covers(needed)
+                    };
+                    if !is_ready {
                         break;
                     }
                     self.deliver_entry(now, work, &mut delivery, lane_id, staged)?;
@@ -158,7 +170,10 @@ impl Space {
         let place = (*lane_id, staged.after.lsn);
         let (space, context) = (&self.id, &change.context);
         let application = Application { space, author: &author, context, place, at: change.hlc };
-        for group in &change.groups {
+        let twice = canary!(AppliedTwice) && delivery.applied > self.progress.applied + 1;
+        let left_out = usize::from(canary!(HalfChangeSet) && change.groups.len() > 1);
+        let groups = &change.groups[..change.groups.len() - left_out];
+        for group in groups.iter().chain(groups.iter().filter(|_| twice)) {
             for (index, op) in group.ops.iter().enumerate() {
                 let dot = Dot { origin: change.origin, seq: change.seq, index: index as u16 };
                 application.apply(work, &mut delivery.effects, &group.address, dot, op)?;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use comity_crdts::{Frontier, LaneId, ReplicaId, SpaceId};
+use comity_crdts::{Frontier, LaneId, ReplicaId, SpaceId, canary};
 use ed25519_dalek::SigningKey;
 
 use crate::acks::Waits;
@@ -288,7 +288,9 @@ impl Engine {
             Ok(position) => position,
             Err(error) => {
                 // Documents edited by the transaction are ahead of their rows.
-                space.documents.clear();
+                if !canary!(DocumentKeptLoaded) {
+                    space.documents.clear();
+                }
                 return Err(error);
             }
         };
@@ -322,7 +324,9 @@ impl Engine {
             let members = crate::read::members(store, &id);
             space.members =
                 members.map_err(|error| crate::rows::damaged("member rows", &error))?.into_iter().collect();
-            space.review.append(&mut space.strangers);
+            if !canary!(StrangerNotReviewed) {
+                space.review.append(&mut space.strangers);
+            }
             let admitted = self.sessions.iter().filter(|(_, session)| space.admits(&session.peer));
             self.to_open.extend(admitted.map(|(session, _)| (*session, id)));
             self.push(Output::Notify(Notice::TrustChanged));
@@ -378,7 +382,9 @@ impl Engine {
                 self.push(Output::Notify(Notice::Applied(event)));
             }
         }
-        self.dirty.append(&mut self.postponed);
+        if !canary!(PostponedForgotten) {
+            self.dirty.append(&mut self.postponed);
+        }
         self.resolve_synced(now);
         for id in moved {
             if let Some(space) = self.spaces.get_mut(&id) {
@@ -398,6 +404,11 @@ impl Engine {
     /// A sync failed: whether what waited for it is durable is not known.
     fn on_sync_failed(&mut self, now: &Now, error: StoreError) {
         self.sync_paused = true;
+        if canary!(AckAfterFailedSync) {
+            let synced = std::mem::replace(&mut self.synced, self.committed);
+            self.resolve_synced(now);
+            self.synced = synced;
+        }
         self.fail_waits(&error);
         self.on_store_error(now, error);
     }
@@ -406,7 +417,9 @@ impl Engine {
     /// writing: what is on disk is unknown until the store is reopened.
     pub(crate) fn on_store_error(&mut self, now: &Now, error: StoreError) {
         if matches!(error, StoreError::NoSpace | StoreError::Overloaded) {
-            self.timers.insert((now.monotonic + SYNC_RETRY, Timer::Sync));
+            if !canary!(FullDiskNotRetried) {
+                self.timers.insert((now.monotonic + SYNC_RETRY, Timer::Sync));
+            }
             return;
         }
         self.end_waits(&error);

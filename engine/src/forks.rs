@@ -2,7 +2,7 @@
 //! starts an exchange of evidence; a lane is frozen on its owner's signature only. The exception is the own
 //! lane: it is given up on a peer's word that it was longer once, because going on could make the fork.
 
-use comity_crdts::{LaneId, SpaceId};
+use comity_crdts::{LaneId, SpaceId, canary};
 
 use crate::engine::Engine;
 use crate::head::{HeadSignature, sign, verify};
@@ -11,6 +11,7 @@ use crate::keys;
 use crate::message::{Head, Message, OpenLane};
 use crate::receive::Refusal;
 use crate::rows::damaged;
+use crate::space::Lane;
 use crate::status::Freeze;
 use crate::store::{Store, StoreError};
 use crate::work::Work;
@@ -123,7 +124,8 @@ impl Engine {
             return Err(CloseReason::Unexpected.into());
         }
         let lane = self.spaces.get(&head.space).and_then(|space| space.lanes.get(&head.lane));
-        let Some(lane) = lane.filter(|lane| lane.row.frozen.is_none()) else { return Ok(()) };
+        let is_closed = |lane: &Lane| lane.row.frozen.is_some() || canary!(ForkIgnored);
+        let Some(lane) = lane.filter(|lane| !is_closed(lane)) else { return Ok(()) };
         if head.lsn == 0 || head.lsn > lane.row.tip.lsn {
             return Ok(());
         }

@@ -1,6 +1,6 @@
 //! The journal: what was set aside, kept readable.
 
-use comity_crdts::{Dot, Hlc, ObjectAddress, ObjectId, Sibling, SpaceId, Value};
+use comity_crdts::{Dot, Hlc, ObjectAddress, ObjectId, Sibling, SpaceId, Value, canary};
 use serde::{Deserialize, Serialize};
 
 use crate::keys;
@@ -56,7 +56,7 @@ pub(crate) fn record_siblings(
     at: Hlc,
     removed: Vec<(Dot, Sibling)>,
 ) {
-    if removed.len() < 2 {
+    if removed.len() < 2 || canary!(LoserNotJournalled) {
         return;
     }
     for (dot, sibling) in removed {

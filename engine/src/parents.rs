@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use comity_crdts::{LaneId, SpaceId};
+use comity_crdts::{LaneId, SpaceId, canary};
 
 use crate::engine::{Engine, Timer};
 use crate::hash::Hash;
@@ -73,8 +73,11 @@ impl Engine {
         };
         let lag = space.lagging.entry(lane_id).or_insert(Lag { since: now.monotonic, grafts: 0 });
         let due = lag.since + GRAFT_AFTER * (1 << lag.grafts);
-        if due <= now.monotonic {
+        if due <= now.monotonic && !canary!(DeadlineRepeated) {
             *lag = Lag { since: now.monotonic, grafts: GRAFT_DOUBLINGS_MAX.min(lag.grafts + 1) };
+            if canary!(GraftForgotten) {
+                return;
+            }
             return self.move_lane(now, id, lane_id, ahead.session);
         }
         self.review_at(id, due);
@@ -90,7 +93,8 @@ impl Engine {
         (parent, have): (Parent, u64),
     ) {
         let mut owners = candidates.iter().filter(|candidate| candidate.is_owner);
-        if owners.clone().any(|owner| owner.session == parent.session) {
+        let from_owner = owners.clone().any(|owner| owner.session == parent.session);
+        if from_owner && !canary!(ResubscribedForEver) {
             return;
         }
         let Some(owner) = owners.find(|owner| owner.has >= have).copied() else { return };

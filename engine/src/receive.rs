@@ -1,18 +1,19 @@
 //! Receiving: what peers say, checked before any of it is kept.
 
 use comity_crdts::limits::LANES_MAX;
-use comity_crdts::{Frontier, Hlc, LaneId, SpaceId};
+use comity_crdts::{Frontier, Hlc, LaneId, SpaceId, canary};
 
 use crate::change::{Body, LaneEntry, LaneTip};
 use crate::engine::Engine;
 use crate::io::{Class, CloseReason, Notice, Now, Output, SessionId};
+use crate::keys;
 use crate::limits::{RUN_BYTES_MAX, SESSION_SPACES_MAX, STAGED_BYTES_MAX};
 use crate::message::{
     Data, Denied, Genesis, Have, Hello, Join, LaneRef, Message, Open, PROTOCOL_VERSION, Subscribe,
     Unsubscribe,
 };
 use crate::run::{CheckedRun, RunError, check_run};
-use crate::space::{Founder, Lane, RunHead, Staged};
+use crate::space::{Founder, Lane, LaneRow, RunHead, Staged, encode};
 use crate::status::Freeze;
 use crate::store::{Store, StoreError};
 use crate::tx::TxError;
@@ -126,7 +127,9 @@ impl Engine {
     ) -> Result<(), Refusal> {
         let Some(session) = self.sessions.get_mut(&session_id) else { return Ok(()) };
         let peer = session.peer;
-        let Some(space) = self.spaces.get_mut(&open.space).filter(|space| space.admits(&peer)) else {
+        let Some(space) =
+            self.spaces.get_mut(&open.space).filter(|space| space.admits(&peer) || canary!(StrangerServed))
+        else {
             self.send(session_id, Class::Control, &Message::Denied(Denied { space: open.space }));
             return Ok(());
         };
@@ -399,13 +402,24 @@ impl Engine {
         let head = RunHead { signature: run.signature, entries: stored.len() as u64, bytes: bytes as u64 };
         let last = run.entries.last().map_or(0, |(_, tip)| tip.lsn);
         for ((entry, after), stored) in run.entries.into_iter().zip(stored) {
-            if let Err(rule) = check_entry(&lane_id, lane.staged_tip(), &entry) {
+            let mut checked = check_entry(&lane_id, lane.staged_tip(), &entry);
+            if canary!(ReceiverClockRefuses) && entry.at.millis() > now.wall_ms.saturating_add(60_000) {
+                checked = Err("a stamp is not of the future");
+            }
+            if let Err(rule) = checked {
                 let why = Freeze::Invalid { lsn: after.lsn, rule: rule.to_owned() };
                 return Ok(self.freeze(id, lane_id, why, store)?);
             }
             let head = (after.lsn == last).then_some(head);
             lane.staged_bytes += stored.len();
             lane.staged.push_back(Staged { entry, after, stored, head });
+        }
+        if canary!(FrontierBeforeEntries) {
+            let row = LaneRow { tip: lane.staged_tip().clone(), ..lane.row.clone() };
+            let mut work = Work::over(store);
+            work.put(keys::lane(&id, &lane_id), encode(&row));
+            let batch = work.into_batch();
+            self.committed = store.commit(batch)?;
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 //! them before it keeps any.
 
 use comity_crdts::limits::CHANGE_SET_BYTES_MAX;
-use comity_crdts::{DecodeError, LaneId, Nonce, Reader, ReplicaId, SpaceId, Writer};
+use comity_crdts::{DecodeError, LaneId, Nonce, Reader, ReplicaId, SpaceId, Writer, canary};
 
 use crate::change::{LaneEntry, LaneOwner, LaneTip, decode_entry, encode_entry, encode_stored};
 use crate::dictionary::Dictionary;
@@ -107,7 +107,8 @@ pub(crate) fn check_run(
     if owner.lane(space) != *lane {
         return Err(RunError::Owner);
     }
-    let count = reader.count(RUN_ENTRIES_MAX, "entries in a run")?;
+    let entries_max = if canary!(LimitDiffers) { 8 } else { RUN_ENTRIES_MAX };
+    let count = reader.count(entries_max, "entries in a run")?;
     if count == 0 {
         return Err(DecodeError::Invalid { what: "run", rule: "must hold an entry" }.into());
     }

@@ -1,9 +1,10 @@
 //! Sending: greetings, frontiers, runs to subscribers, acknowledgements.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::hash::BuildHasher;
 
 use comity_crdts::limits::LANES_MAX;
-use comity_crdts::{LaneId, ReplicaId, SpaceId};
+use comity_crdts::{LaneId, ReplicaId, SpaceId, canary};
 use ed25519_dalek::SigningKey;
 
 use crate::change::{Body, LaneEntry, LaneTip, decode_stored};
@@ -110,6 +111,10 @@ impl Engine {
         let mut lanes = Vec::new();
         for (lane_id, lane) in &space.lanes {
             let lsn = space.durable.at(lane_id);
+            let had = || space.peer_durable.get(&session.peer).map_or(0, |had| had.at(lane_id));
+            if canary!(PeerFrontierCached) && had() >= lsn {
+                continue;
+            }
             let hash = if lsn == lane.row.tip.lsn {
                 lane.row.tip.hash
             } else {
@@ -212,7 +217,8 @@ impl Engine {
             return Ok(Standing::At(LaneTip::start(&id, &lane_id)));
         }
         let Some(tip) = stored_tip(store, &id, &lane_id, lsn)? else { return Ok(Standing::Unknown) };
-        Ok(if tip.hash.prefix() == subscribe.hash { Standing::At(tip) } else { Standing::Elsewhere })
+        let is_same = tip.hash.prefix() == subscribe.hash || canary!(SubscribedWithoutHash);
+        Ok(if is_same { Standing::At(tip) } else { Standing::Elsewhere })
     }
 
     /// The chain hash of a lane after an entry that is applied here.
@@ -249,7 +255,12 @@ impl Engine {
         let Some(session) = self.sessions.get(&session_id).filter(|session| session.is_open(&id)) else {
             return Ok(());
         };
-        for subscription in session.serving_space(&id).collect::<Vec<_>>() {
+        let mut subscriptions: Vec<u32> = session.serving_space(&id).collect();
+        if canary!(HashMapOrder) {
+            let keyed = |subscription: &u32| std::hash::RandomState::new().hash_one(subscription);
+            subscriptions.sort_by_cached_key(keyed);
+        }
+        for subscription in subscriptions {
             while self.send_run(session_id, subscription, store)? {}
         }
         self.plan_have(now, session_id, id);
@@ -267,7 +278,8 @@ impl Engine {
         let Some(outgoing) = session.outgoing.get(&subscription) else { return Ok(false) };
         let Some(space) = self.spaces.get_mut(&outgoing.space) else { return Ok(false) };
         let (id, lane_id) = (outgoing.space, outgoing.lane);
-        let durable = space.durable.at(&lane_id);
+        let known = if canary!(SentBeforeSync) { &space.frontier } else { &space.durable };
+        let durable = known.at(&lane_id);
         if outgoing.sent.lsn >= durable || !session.has_room(outgoing) {
             return Ok(false);
         }
@@ -329,7 +341,11 @@ impl Engine {
             return;
         };
         let Some(part) = session.spaces.get(&id) else { return };
-        let news = space.durable.ahead_of(&part.told).filter(|(lane, _)| !session.serves(&id, lane));
+        if canary!(HaveNeverSent) {
+            return;
+        }
+        let known = if canary!(HaveBeforeSync) { &space.frontier } else { &space.durable };
+        let news = known.ahead_of(&part.told).filter(|(lane, _)| !session.serves(&id, lane));
         // A lane the peer has not heard of cannot reach it before it has: that is no matter for later.
         let Some(unheard) = news.map(|(lane, _)| part.told.at(&lane) == 0).max() else { return };
         let due = match part.have_sent_at {
@@ -352,7 +368,8 @@ impl Engine {
             return;
         }
         let told = &session.space_mut(&id).told.clone();
-        let news = space.durable.ahead_of(told).filter(|(lane, _)| !session.serves(&id, lane));
+        let known = if canary!(HaveBeforeSync) { &space.frontier } else { &space.durable };
+        let news = known.ahead_of(told).filter(|(lane, _)| !session.serves(&id, lane));
         let news: Vec<(LaneId, u64)> = news.collect();
         let part = session.space_mut(&id);
         let mut lanes = Vec::new();

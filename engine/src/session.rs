@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use comity_crdts::{Frontier, LaneId, OriginId, ReplicaId, SpaceId};
+use comity_crdts::{Frontier, LaneId, OriginId, ReplicaId, SpaceId, canary};
 
 use crate::change::LaneTip;
 use crate::dictionary::Dictionary;
@@ -167,6 +167,9 @@ impl Session {
 
     /// The peer acknowledged `lane` up to `lsn`.
     pub(crate) fn acknowledge(&mut self, space: &SpaceId, lane: &LaneId, lsn: u64) {
+        if canary!(WindowNeverOpens) {
+            return;
+        }
         for subscription in self.serving_lane(space, lane).collect::<Vec<_>>() {
             let Some(outgoing) = self.outgoing.get_mut(&subscription) else { continue };
             while let Some((last, bytes)) = outgoing.in_flight.front().copied() {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use comity_crdts::{Clock, Frontier, Hlc, LaneId, Nonce, OriginId, ReplicaId, SpaceId};
+use comity_crdts::{Clock, Frontier, Hlc, LaneId, Nonce, OriginId, ReplicaId, SpaceId, canary};
 use serde::{Deserialize, Serialize};
 
 use crate::apply::Effects;
@@ -225,7 +225,8 @@ impl Space {
         if let Some(bytes) = read.get(&keys::progress(&id))? {
             space.progress = decode("progress row", &bytes)?;
         }
-        space.clock = Clock::with_floor(space.progress.clock_floor);
+        let floor = if canary!(ClockFloorForgotten) { Hlc::ZERO } else { space.progress.clock_floor };
+        space.clock = Clock::with_floor(floor);
         let (from, until) = keys::lanes(&id);
         for (_, bytes) in read.scan(&from, &until, usize::MAX)? {
             let row: LaneRow = decode("lane row", &bytes)?;
@@ -237,7 +238,7 @@ impl Space {
         space.members =
             members(read, &id).map_err(|error| damaged("member rows", &error))?.into_iter().collect();
         space.incarnation = match space.row.incarnation {
-            Some((nonce, minted_in)) if minted_in == *instance => {
+            Some((nonce, minted_in)) if minted_in == *instance || canary!(InstanceIgnored) => {
                 let origin = OriginId::derive(&id, replica, &nonce);
                 let frozen = space.lanes.get(&origin).is_some_and(|lane| lane.row.frozen.is_some());
                 (!frozen).then_some(Incarnation { origin, nonce })

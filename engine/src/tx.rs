@@ -9,8 +9,8 @@ use comity_crdts::limits::{
     LANES_MAX, VALUE_BYTES_MAX,
 };
 use comity_crdts::{
-    Document, Dot, EditError, Hlc, Kind, MvRegister, ObjectAddress, ObjectId, RawChange, ReplicaId, SpaceId,
-    Value, automerge,
+    Document, Dot, EditError, Hlc, Kind, MvRegister, Nonce, ObjectAddress, ObjectId, RawChange, ReplicaId,
+    SpaceId, Value, automerge, canary,
 };
 
 use crate::apply::{Application, Effects, actor, load_element, load_object};
@@ -65,10 +65,13 @@ impl<'a> Tx<'a> {
         now: &crate::io::Now,
     ) -> Self {
         let hlc = space.clock.tick(now.wall_ms);
-        let minted = space.incarnation.is_none();
-        let incarnation = space.incarnation.unwrap_or_else(|| {
-            let owner = LaneOwner { replica, nonce: now.fresh };
-            Incarnation { origin: owner.lane(&space.id), nonce: now.fresh }
+        let current = space.incarnation.filter(|_| !canary!(IncarnationPerWrite));
+        let minted = current.is_none();
+        let incarnation = current.unwrap_or_else(|| {
+            let counted = Nonce([space.lanes.len() as u8; 16]);
+            let nonce = if canary!(IncarnationCounted) { counted } else { now.fresh };
+            let owner = LaneOwner { replica, nonce };
+            Incarnation { origin: owner.lane(&space.id), nonce }
         });
         if minted {
             // Loaded documents carry the actor of the incarnation they were loaded in.
@@ -172,7 +175,8 @@ impl<'a> Tx<'a> {
             && let Some(sum) = earlier.checked_add(delta)
         {
             let dot = Dot { origin: self.incarnation.origin, seq: self.seq(), index: 0 };
-            self.apply(&address, dot, &Op::CounterAdd(delta))?;
+            let added = if canary!(CounterAddsTwice) { sum } else { delta };
+            self.apply(&address, dot, &Op::CounterAdd(added))?;
             let group = self.index[&address];
             self.groups[group].ops[0] = Op::CounterAdd(sum);
             return Ok(());

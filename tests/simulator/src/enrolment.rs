@@ -9,6 +9,7 @@ use comity_engine::{Command, Input, RequestId, Role};
 
 use crate::node::Waiting;
 use crate::oracle::{Oracle, Violation};
+use crate::random::Domain;
 use crate::world::{Happening, World};
 
 /// How long a replica waits to be let in before it asks again.
@@ -41,6 +42,9 @@ impl World {
             for node in &space[1..] {
                 self.enrol_in(*node, founded);
             }
+            for node in (0..self.nodes.len()).filter(|node| !space.contains(node)) {
+                self.intrude(node, founded)?;
+            }
         }
         while self.enrolments.iter().any(|enrolment| !enrolment.done) {
             if !self.step(until)? {
@@ -55,6 +59,18 @@ impl World {
         for node in &mut self.nodes {
             node.held.push(crate::truth::Held::default());
         }
+    }
+
+    /// A replica that nobody invited asks for a space, with a secret of its own making. `O14` sees what it gets.
+    fn intrude(&mut self, node: usize, space: usize) -> Result<(), Violation> {
+        let mut dice = self.dice(Domain::Menu, 1 + node as u64, space as u64);
+        if !dice.percent(30) {
+            return Ok(());
+        }
+        let inviter = self.nodes[self.plan.spaces[space][0]].replica;
+        let request = RequestId(self.request(node, Waiting::Nothing));
+        let command = Command::JoinSpace { space: self.truth.ids[space], inviter, secret: Some([0; 16]) };
+        self.input(node, Input::Command { request, command })
     }
 
     fn enrol_in(&mut self, node: usize, space: usize) {

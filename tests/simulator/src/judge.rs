@@ -8,7 +8,7 @@ use crate::clients::{COLLECTION, siblings, value_of};
 use crate::disk::Appended;
 use crate::oracle::{Oracle, Violation};
 use crate::plan::Object;
-use crate::reference::Deed;
+use crate::reference::{Deed, Reference};
 use crate::truth::{LaneTruth, WriteRef, WriteTruth, covers};
 use crate::world::World;
 
@@ -166,16 +166,52 @@ impl World {
         }
         // Spaces share the log: announcements come in its order.
         batches.sort_by_key(|(batch, ..)| *batch);
+        let writes: Vec<(usize, WriteRef)> =
+            batches.iter().map(|(_, space, write)| (*space, *write)).collect();
         for (_, space, write) in batches {
             self.nodes[node].announcements.push_back((space, write));
             shown.extend(self.truth.write(write).deeds.iter().map(|deed| (space, deed.object())));
         }
         shown.sort_unstable();
         shown.dedup();
-        shown
-            .into_iter()
-            .filter(|(_, object)| !matches!(object, Object::Document(_)))
-            .try_for_each(|(space, object)| self.compare(node, space, object))
+        let objects = shown.into_iter().filter(|(_, object)| !matches!(object, Object::Document(_)));
+        for (space, object) in objects {
+            let Err(violation) = self.compare(node, space, object) else { continue };
+            for (_, write) in writes.iter().filter(|(of, _)| *of == space) {
+                if self.is_torn(node, space, object, *write) {
+                    let detail = format!("replica {node} shows write {write} without {}", name(object));
+                    return Err(self.violation(Oracle::Atomicity, detail));
+                }
+            }
+            return Err(violation);
+        }
+        Ok(())
+    }
+
+    /// Whether an object looks as it must without a write that another object shows. `O12`.
+    fn is_torn(&mut self, node: usize, space: usize, object: Object, write: WriteRef) -> bool {
+        let objects: Vec<Object> = self.truth.write(write).deeds.iter().map(Deed::object).collect();
+        if !objects.contains(&object) {
+            return false;
+        }
+        let with = self.nodes[node].held[space].shown.clone();
+        let mut without = Reference::default();
+        let durable = &self.nodes[node].held[space].durable;
+        let lanes = self.truth.spaces[space].lanes.iter().zip(durable);
+        let mut others: Vec<WriteRef> = lanes
+            .flat_map(|(lane, count)| lane.entries.iter().take(*count as usize).map(|(other, _)| *other))
+            .filter(|other| *other != write)
+            .collect();
+        // In the order of their making, each comes after what its author had seen.
+        others.sort_unstable();
+        others.into_iter().for_each(|other| self.truth.show(&mut without, other));
+        let shows = |world: &Self, object| matches!(world.difference(node, space, object), Ok(None));
+        let whole: Vec<Object> =
+            objects.into_iter().filter(|other| *other != object && shows(self, *other)).collect();
+        self.nodes[node].held[space].shown = without;
+        let is_torn = shows(self, object) && whole.iter().any(|other| !shows(self, *other));
+        self.nodes[node].held[space].shown = with;
+        is_torn
     }
 
     /// A core announces that a change set became visible.

@@ -7,6 +7,8 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test"))]
 
 mod audit;
+#[cfg(feature = "canaries")]
+mod canaries;
 mod clients;
 mod disk;
 mod enrolment;
@@ -26,6 +28,8 @@ mod shrink;
 mod truth;
 mod world;
 
+#[cfg(feature = "canaries")]
+pub use canaries::{expected, hunt, violation};
 pub use menu::{Scale, plan};
 pub use oracle::{Oracle, Violation};
 pub use plan::Plan;

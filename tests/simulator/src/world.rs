@@ -21,6 +21,9 @@ use crate::truth::{Counts, Truth, WriteRef};
 /// More outputs of one input than this are no bounded work.
 const OUTPUTS_MAX: usize = 100_000;
 
+/// More than this at one moment is a world that does not go on.
+const AT_ONCE_MAX: u32 = 1_000_000;
+
 /// Something that comes due.
 #[derive(Debug)]
 pub(crate) enum Happening {
@@ -150,6 +153,8 @@ pub(crate) struct World {
     pub(crate) origin: u64,
     queue: BinaryHeap<Reverse<Due>>,
     orders: u64,
+    /// What has happened at the present moment.
+    at_once: u32,
     /// Frames, handshakes and syncs in the queue.
     pub(crate) under_way: usize,
     pub(crate) nodes: Vec<Node>,
@@ -191,6 +196,7 @@ impl World {
             origin: 0,
             queue: BinaryHeap::new(),
             orders: 0,
+            at_once: 0,
             under_way: 0,
             nodes: Vec::new(),
             links: Vec::new(),
@@ -229,6 +235,10 @@ impl World {
             return Ok(false);
         }
         let Some(Reverse(due)) = self.queue.pop() else { return Ok(false) };
+        self.at_once = if due.at == self.now { self.at_once + 1 } else { 0 };
+        if self.at_once > AT_ONCE_MAX {
+            return Err(self.violation(Oracle::Robustness, format!("time stands still with {:?}", due.what)));
+        }
         self.now = due.at;
         self.under_way -= usize::from(due.what.is_under_way());
         if let Some(node) = due.what.node(self)
