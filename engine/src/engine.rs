@@ -496,8 +496,23 @@ impl Engine {
             && let Some(space) = self.spaces.get(&id)
         {
             space.assert_invariants();
+            self.assert_subscriptions(space);
         }
         Ok(())
+    }
+
+    /// Panics when a lane is received twice, or over a subscription that nobody made: what a debug build
+    /// checks after every step.
+    fn assert_subscriptions(&self, space: &Space) {
+        for (lane, parent) in &space.parents {
+            let incoming =
+                self.sessions.get(&parent.session).and_then(|s| s.incoming.get(&parent.subscription));
+            let fits = incoming.is_some_and(|incoming| (incoming.space, incoming.lane) == (space.id, *lane));
+            assert!(fits, "invariant 12: the parent of a lane is a live subscription");
+        }
+        let live = self.sessions.values().flat_map(|session| session.incoming.values());
+        let live = live.filter(|incoming| incoming.space == space.id).count();
+        assert_eq!(live, space.parents.len(), "invariant 12: at most one live subscription per lane");
     }
 
     pub(crate) fn close(&mut self, session: SessionId, reason: CloseReason) {

@@ -12,6 +12,7 @@ use crate::documents::DocumentCache;
 use crate::head::HeadSignature;
 use crate::io::SessionId;
 use crate::keys;
+use crate::limits::STAGED_BYTES_MAX;
 use crate::members::{self, Member};
 use crate::op::Role;
 use crate::read::members;
@@ -294,6 +295,11 @@ impl Space {
         work.put(keys::progress(&self.id), encode(progress));
     }
 
+    /// Whether the first staged entry is stamped no earlier than what it follows.
+    fn can_be_ready(&self, lane: &Lane) -> bool {
+        lane.staged.front().is_none_or(|staged| staged.after.hlc >= lane.row.tip.hlc)
+    }
+
     /// Panics when the space contradicts itself: what a debug build checks after every step.
     pub(crate) fn assert_invariants(&self) {
         for (id, lane) in &self.lanes {
@@ -303,9 +309,17 @@ impl Space {
                 "invariant 8: the frontier is the applied prefix"
             );
             assert!(lane.row.head <= lane.row.tip.lsn, "a kept head covers applied entries only");
-            for (lsn, staged) in (lane.row.tip.lsn + 1..).zip(&lane.staged) {
-                assert_eq!(staged.after.lsn, lsn, "invariant 3: staged entries are contiguous");
-            }
+            assert_eq!(
+                lane.staged_tip().lsn,
+                lane.row.tip.lsn + lane.staged.len() as u64,
+                "invariant 3: staged entries are contiguous"
+            );
+            assert!(
+                lane.staged_bytes <= STAGED_BYTES_MAX,
+                "invariant 13: {} bytes of a lane are staged",
+                lane.staged_bytes
+            );
+            assert!(self.can_be_ready(lane), "invariant 5: stamps increase along a lane");
         }
         assert!(self.frontier.covers(&self.durable), "invariant 4: only what was applied can be durable");
         if let Some(own) = self.own_lane() {
