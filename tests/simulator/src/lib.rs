@@ -23,6 +23,8 @@ mod process;
 mod random;
 mod reference;
 mod run;
+#[cfg(test)]
+mod scenarios;
 mod sectors;
 mod shrink;
 mod truth;
