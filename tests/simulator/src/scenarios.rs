@@ -115,7 +115,8 @@ fn f09_a_failed_sync_ends_the_process_and_nothing_acknowledged_is_missing() {
 fn f10_power_cuts_tear_sectors() {
     let mut plan = story(3);
     plan.sectors = true;
-    let crash = |turn: u64| Fault::Crash { node: turn as usize % 3, down_ms: 400, noticed: turn % 2 == 0 };
+    let crash =
+        |turn: u64| Fault::Crash { node: turn as usize % 3, down_ms: 400, noticed: turn.is_multiple_of(2) };
     (0..12).fold(plan, |plan, turn| plan.with(4 + 4 * turn, crash(turn))).holds();
 }
 
