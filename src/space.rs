@@ -130,7 +130,8 @@ impl Space {
         self.view().map_err(|error| RequestError::Command(error.into()))
     }
 
-    /// What is durable here now, as a token.
+    /// What is durable here now, as a token. A view taken at another moment may show more or less: what a view
+    /// shows is [`View::token`].
     ///
     /// # Errors
     /// [`RequestError`] when the replica is shut down.

@@ -1,7 +1,7 @@
 //! Views: consistent reads of durable state.
 
 use comity_crdts::{Document, Dot, MvRegister, Policy, RegisterView, SpaceId, Value};
-use comity_engine::{JournalEntry, Listing, ReadError, StoreError};
+use comity_engine::{JournalEntry, Listing, ReadError, StoreError, Token};
 use comity_store::Snapshot;
 
 /// The durable state of a space at one moment. It never changes, never shows part of a change set, and
@@ -14,6 +14,15 @@ pub struct View {
 impl View {
     pub(crate) fn new(snapshot: Snapshot, space: SpaceId) -> Self {
         Self { snapshot, space }
+    }
+
+    /// Exactly what this view shows, as a token: whoever presents it elsewhere sees at least as much. O(lanes).
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn token(&self) -> Result<Token, ReadError> {
+        let frontier = comity_engine::frontier(&self.snapshot, &self.space)?;
+        Ok(Token { space: self.space, frontier })
     }
 
     /// A counter's value; 0 when nothing was ever added.

@@ -23,6 +23,13 @@ async fn a_token_shows_a_write_at_the_other_replica() {
         let token = writer.add_one().await.unwrap().token();
         let view = reader.space.at(&token).await.unwrap();
         assert_eq!(view.counter("test", "counter").unwrap(), round);
+        let shown = view.token().unwrap();
+        assert!(
+            shown.frontier.covers(&token.frontier),
+            "a view's token names everything that the view shows"
+        );
+        let elsewhere = writer.space.at(&shown).await.unwrap();
+        assert!(elsewhere.counter("test", "counter").unwrap() >= round);
         seen.merge(&Token::from_bytes(&token.to_bytes()).unwrap());
         assert!(seen.frontier.covers(&token.frontier));
     }

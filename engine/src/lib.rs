@@ -50,7 +50,7 @@ pub use journal::{JournalEntry, JournalReason, journal};
 pub use limits::FRAME_BYTES_MAX;
 pub use op::Role;
 pub use read::{
-    Listing, ReadError, counter, document, document_heads, list, members, register, set_contains,
+    Listing, ReadError, counter, document, document_heads, frontier, list, members, register, set_contains,
     set_elements, set_len,
 };
 pub use space::InstanceToken;

@@ -2,7 +2,7 @@
 
 use comity_crdts::limits::ELEMENT_BYTES_MAX;
 use comity_crdts::{
-    AddressError, Document, Kind, MvRegister, ObjectAddress, ObjectId, ReplicaId, SpaceId, Value,
+    AddressError, Document, Frontier, Kind, MvRegister, ObjectAddress, ObjectId, ReplicaId, SpaceId, Value,
     check_collection,
 };
 
@@ -12,6 +12,7 @@ use crate::keys;
 use crate::members::Member;
 use crate::op::Role;
 use crate::rows::{Object, damaged};
+use crate::space::{LaneRow, decode};
 use crate::store::{StateRead, StoreError};
 
 /// Why a read failed.
@@ -172,6 +173,23 @@ pub fn list(read: &dyn StateRead, space: &SpaceId, listing: Listing<'_>) -> Resu
             .map_err(|error| ReadError::Store(damaged("object key", &error)))
     };
     rows.iter().map(|(row, _)| key(row)).collect()
+}
+
+/// How far each lane of a space has come in the state that is read: what a client that reads it has seen.
+/// O(lanes).
+///
+/// # Errors
+/// [`StoreError`] when storage fails or a row is damaged.
+pub fn frontier(read: &dyn StateRead, space: &SpaceId) -> Result<Frontier, StoreError> {
+    let (from, until) = keys::lanes(space);
+    let mut frontier = Frontier::new();
+    for (_, bytes) in read.scan(&from, &until, usize::MAX)? {
+        let row: LaneRow = decode("lane row", &bytes)?;
+        if row.tip.lsn > 0 {
+            frontier.advance(row.owner.lane(space), row.tip.lsn);
+        }
+    }
+    Ok(frontier)
 }
 
 /// The members of a space with their roles. O(members).

@@ -27,9 +27,13 @@ impl World {
     fn audit_prefix(&self, node: usize, space: usize) -> Result<(), Violation> {
         let Some(status) = self.status(node, space) else { return Ok(()) };
         let held = &self.nodes[node].held[space];
-        for (frontier, counts, what) in
-            [(&status.frontier, &held.applied, "applied"), (&status.durable, &held.durable, "durable")]
-        {
+        let shown = comity_engine::frontier(self.nodes[node].disk.view().as_ref(), &self.truth.ids[space]);
+        let shown = shown.map_err(|error| self.violation(Oracle::Prefix, error.to_string()))?;
+        for (frontier, counts, what) in [
+            (&status.frontier, &held.applied, "applied"),
+            (&status.durable, &held.durable, "durable"),
+            (&shown, &held.durable, "shown"),
+        ] {
             for (lane, truth) in self.truth.spaces[space].lanes.iter().enumerate() {
                 let (says, has) = (frontier.at(&truth.id), counts.get(lane).copied().unwrap_or(0));
                 if says != u64::from(has) {
