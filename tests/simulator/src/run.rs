@@ -111,8 +111,9 @@ impl World {
         for node in &all {
             self.heal_node(*node)?;
         }
+        let until = self.now + CONVERGE_US;
         while self.enrolments.iter().any(|enrolment| !enrolment.done) {
-            if !self.step(self.now + CONVERGE_US)? {
+            if !self.step(until)? {
                 return Err(self.violation(Oracle::Liveness, "who lost everything was not let in again"));
             }
         }
