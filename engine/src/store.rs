@@ -50,7 +50,7 @@ impl Batch {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// The disk is full. Nothing was changed; reads go on.
+    /// The disk is full. Nothing was lost; reads go on, and what was refused can be tried again.
     #[error("no space left for the data of this replica")]
     NoSpace,
     /// More is committed and not yet synced than is kept in memory. Nothing was changed; try again after a sync.

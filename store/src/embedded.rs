@@ -8,6 +8,7 @@ use comity_crdts::{LaneId, SpaceId};
 use comity_engine::{Batch, Position, Row, StateRead, Store, StoreError};
 use redb::Database;
 
+use crate::data_file::DataFile;
 use crate::directory::{self, DATA_FILE, DirectoryLock, LOG_DIR};
 use crate::error::OpenError;
 use crate::format;
@@ -25,7 +26,8 @@ use crate::syncer::{Limits, Room, RoomProbe, Syncer};
 pub struct StoreOptions {
     /// Memory for batches that are not synced yet; beyond it `commit` refuses until a sync completes.
     pub overlay_bytes_max: usize,
-    /// Memory for pages of the data file.
+    /// Memory for pages of the data file. On a disk that fills up within a sync, so much more and four
+    /// times [`overlay_bytes_max`](Self::overlay_bytes_max) may wait for space.
     pub cache_bytes: usize,
     /// How long a snapshot may be read; a year at most.
     pub view_age_max: Duration,
@@ -39,6 +41,16 @@ pub struct StoreOptions {
     pub replay_time_max: Duration,
     /// Bytes of rows between two checkpoints, at most.
     pub checkpoint_bytes_max: u64,
+}
+
+/// How much larger a group may become in the database: pages half full, copies of unchanged rows.
+const GROUP_GROWTH: usize = 4;
+
+impl StoreOptions {
+    /// What may wait for space at most: a group, and the pages that the database has not written before.
+    fn backlog_bytes_max(&self) -> usize {
+        self.overlay_bytes_max.saturating_mul(GROUP_GROWTH).saturating_add(self.cache_bytes)
+    }
 }
 
 impl Default for StoreOptions {
@@ -82,6 +94,7 @@ pub(crate) struct Shared {
     health: Arc<Health>,
     // Closed before the directory is unlocked: fields drop in this order.
     pub(crate) database: Database,
+    pub(crate) data_file: DataFile,
     _lock: Option<DirectoryLock>,
 }
 
@@ -119,7 +132,8 @@ impl EmbeddedStore {
         let lock = directory::lock(dir)?;
         let path = dir.join(DATA_FILE);
         let (file, created) = directory::data_file(dir)?;
-        let database = format::open(&path, file, options.cache_bytes)?;
+        let data_file = DataFile::new(file).map_err(|error| OpenError::database(&path, error.into()))?;
+        let database = format::open(&path, data_file.clone(), options.cache_bytes)?;
         // A damaged directory gets another marker, so the token is computed last.
         instance::token(dir)?;
         let log_dir = dir.join(LOG_DIR);
@@ -130,7 +144,7 @@ impl EmbeddedStore {
             Some(Room { free, used: room_path.metadata().ok()?.len() })
         });
         let log = Box::new(Directory::new(log_dir));
-        let parts = Parts { database, log, lock: Some(lock), room };
+        let parts = Parts { database, data_file, log, lock: Some(lock), room };
         let (store, syncer, reader, damage) = parts.assemble(&options, || instance::renew(dir))?;
         Ok(Opened { store, syncer, reader, instance: instance::token(dir)?, created, damage })
     }
@@ -144,6 +158,7 @@ impl EmbeddedStore {
 /// What a store is made of.
 pub(crate) struct Parts {
     pub(crate) database: Database,
+    pub(crate) data_file: DataFile,
     pub(crate) log: Box<dyn LogDir>,
     pub(crate) lock: Option<DirectoryLock>,
     pub(crate) room: RoomProbe,
@@ -156,9 +171,11 @@ impl Parts {
         options: &StoreOptions,
         renew: impl FnOnce() -> Result<(), OpenError>,
     ) -> Result<(EmbeddedStore, Syncer, Reader, Option<Damage>), OpenError> {
-        let Self { database, log, lock, room } = self;
+        let Self { database, data_file, log, lock, room } = self;
         let path = log.path().to_owned();
         let recovered = recover(&database, log, options.log_file_bytes, renew)?;
+        // From here on a full disk is waited out.
+        data_file.allow_backlog(options.backlog_bytes_max());
         let health = Arc::new(Health::default());
         let base = Base::open(&database, &health).map_err(|error| OpenError::database(&path, error))?;
         let base = Arc::new(base);
@@ -169,6 +186,7 @@ impl Parts {
             published: Arc::clone(&published),
             health,
             database,
+            data_file,
             _lock: lock,
         });
         let limits = Limits {

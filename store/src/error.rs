@@ -84,16 +84,23 @@ pub enum OpenError {
     },
 }
 
+/// Whether the operating system refused because there is no space, or none left for this user.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 impl OpenError {
     /// The error for an operating system's refusal while `doing` something to `path`.
     pub(crate) fn io(doing: &'static str, path: &Path, source: io::Error) -> Self {
         let path = path.to_owned();
+        if is_full(&source) {
+            return Self::NoSpace { path };
+        }
         match source.kind() {
             io::ErrorKind::NotADirectory => Self::NotADirectory { path },
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
                 Self::Denied { path, source }
             }
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::NoSpace { path },
             _ => Self::Io { doing, path, source },
         }
     }

@@ -18,12 +18,15 @@ mod damage;
 #[cfg(test)]
 mod failure;
 #[cfg(test)]
+mod full;
+#[cfg(test)]
 mod handles;
 #[cfg(test)]
 mod workload;
 
 use redb::Builder;
 
+use crate::data_file::DataFile;
 use crate::embedded::{Opened, Parts, StoreOptions};
 use crate::error::OpenError;
 use crate::format::{self, guarded};
@@ -34,7 +37,7 @@ use image::{DATABASE, Operation};
 #[cfg(feature = "faults")]
 pub use crate::log::{Forged, forge};
 pub use cache::Tear;
-pub use disk::{Disk, Lie};
+pub use disk::{Disk, Full, Lie};
 pub use image::Image;
 pub use rot::Rot;
 
@@ -79,11 +82,9 @@ fn create(disk: &Disk) -> Result<(), OpenError> {
 
 fn open_with(disk: &Disk, options: &StoreOptions, room: RoomProbe) -> Result<Opened, OpenError> {
     let path = "disk".as_ref();
-    let database = guarded(path, || {
-        Ok(Builder::new().set_cache_size(options.cache_bytes).create_with_backend(disk.clone())?)
-    })?;
-    format::check(path, &database)?;
-    let parts = Parts { database, log: Box::new(disk.clone()), lock: None, room };
+    let data_file = DataFile::over(disk.clone());
+    let database = format::open(path, data_file.clone(), options.cache_bytes)?;
+    let parts = Parts { database, data_file, log: Box::new(disk.clone()), lock: None, room };
     let renew = || disk.change(Operation::Renew).map_err(|error| OpenError::io("renewing", path, error));
     let (store, syncer, reader, damage) = parts.assemble(options, renew)?;
     let renewals = disk.renewals().to_be_bytes();

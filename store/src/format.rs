@@ -6,8 +6,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use comity_crdts::{LaneId, SpaceId};
-use redb::{Builder, Database, ReadableDatabase, TableDefinition, WriteTransaction};
+use redb::{Builder, Database, ReadableDatabase, StorageBackend, TableDefinition, WriteTransaction};
 
+use crate::data_file::DataFile;
 use crate::error::OpenError;
 
 /// The version this build writes, and the latest it reads.
@@ -52,13 +53,14 @@ pub(crate) fn create(path: &Path, file: File) -> Result<(), OpenError> {
 }
 
 /// Opens the store in `file` and checks what it is.
-pub(crate) fn open(path: &Path, file: File, cache_bytes: usize) -> Result<Database, OpenError> {
-    let length = file.metadata().map_err(|error| OpenError::io("reading", path, error))?.len();
+pub(crate) fn open(path: &Path, file: DataFile, cache_bytes: usize) -> Result<Database, OpenError> {
+    let length = file.len().map_err(|error| OpenError::io("reading", path, error))?;
     if length == 0 {
         // redb would make an empty file into a new database.
         return Err(OpenError::Damaged { path: path.to_owned(), detail: "the file is empty".to_owned() });
     }
-    let database = guarded(path, || Ok(Builder::new().set_cache_size(cache_bytes).create_file(file)?))?;
+    let open = || Ok(Builder::new().set_cache_size(cache_bytes).create_with_backend(file)?);
+    let database = guarded(path, open)?;
     check(path, &database)?;
     Ok(database)
 }

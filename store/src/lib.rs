@@ -5,6 +5,8 @@
 //! `docs/storage.md`.
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test"))]
 
+mod backlog;
+mod data_file;
 mod directory;
 mod embedded;
 mod error;

@@ -111,16 +111,20 @@ struct Files {
 impl Files {
     /// Also removes what was never finished.
     fn list(dir: &dyn LogDir) -> io::Result<Self> {
-        let (mut log, mut kept) = (BTreeSet::new(), BTreeSet::new());
+        let (mut log, mut kept, mut unfinished) = (BTreeSet::new(), BTreeSet::new(), 0);
         for name in dir.names()? {
             match number_of(&name) {
                 Ok(number) => drop(log.insert(number)),
                 Err(Some(number)) => drop(kept.insert(number)),
-                Err(None) if name.ends_with(NEW_SUFFIX) => dir.remove(&name)?,
-                Err(None) => {}
+                Err(None) => {
+                    let Some(new) = name.strip_suffix(NEW_SUFFIX) else { continue };
+                    dir.remove(&name)?;
+                    // Until the directory is synced, a crash may bring it back under its name.
+                    unfinished = unfinished.max(number_of(new).unwrap_or(0));
+                }
             }
         }
-        let last = log.last().max(kept.last()).copied().unwrap_or(0);
+        let last = log.last().max(kept.last()).copied().unwrap_or(0).max(unfinished);
         Ok(Self { log, kept, last })
     }
 

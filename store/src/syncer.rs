@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use comity_engine::{Position, StoreError};
 
+use crate::data_file::Unsettled;
 use crate::embedded::Shared;
+use crate::error::is_full;
 use crate::format::{Loss, Replayed, begin_durable, begin_eventual};
 use crate::health::describe;
 use crate::layer::Layer;
@@ -94,8 +96,8 @@ impl Syncer {
     /// it touches no disk when nothing was committed since the last sync.
     ///
     /// # Errors
-    /// [`StoreError::NoSpace`]: nothing was written or lost, reads and commits go on, and the next sync tries
-    /// again. Any other error leaves open whether the group is on disk; from then on every handle answers
+    /// [`StoreError::NoSpace`]: nothing was lost, reads and commits go on, and the next sync tries again. Any
+    /// other error leaves open whether the group is on disk; from then on every handle answers
     /// [`StoreError::Poisoned`] until the store is opened again.
     pub fn sync(&mut self) -> Result<Position, StoreError> {
         match self.maintain() {
@@ -111,7 +113,7 @@ impl Syncer {
                 .as_ref()
                 .map_or(rest, |flush| Amount::of(flush.layer.row_count(), flush.layer.bytes()));
             if amount.rows > 0
-                && let Err(error) = self.check_room(amount)
+                && let Err(error) = self.settle().and_then(|()| self.check_room(amount))
             {
                 self.waiting = retried;
                 return Err(error);
@@ -132,10 +134,11 @@ impl Syncer {
     /// after having reported a sync. Cheap when nothing is due, else it blocks on the disk.
     ///
     /// # Errors
-    /// [`StoreError::NoSpace`]: nothing was changed; the next call tries again. Any other error poisons the
+    /// [`StoreError::NoSpace`]: nothing was lost; the next call tries again. Any other error poisons the
     /// store as one of [`sync`](Self::sync) does.
     pub fn maintain(&mut self) -> Result<(), StoreError> {
         self.shared.health().check()?;
+        self.settle()?;
         let due = self.dirty.bytes >= self.limits.dirty_bytes_max
             || self.dirty.replay_ns() >= self.limits.replay_ns_max;
         if due {
@@ -145,22 +148,25 @@ impl Syncer {
             if !self.is_free(self.log.file_bytes()) {
                 return Err(StoreError::NoSpace);
             }
-            let made = self.log.make_spare();
-            self.file_made(made)?;
+            self.log.make_spare().map_err(|error| self.refused(&error))?;
         }
         Ok(())
     }
 
     /// Writes one group.
     fn group(&mut self, flush: Flush) -> Result<Position, StoreError> {
-        let made = self.log.make_room(&flush.layer);
-        if let Err(error) = self.file_made(made) {
-            self.waiting = Some(flush);
-            return Err(error);
-        }
         let shared = Arc::clone(&self.shared);
         let guard = shared.health().guard();
-        let group = self.log.append().map_err(|error| log_failed(&error))?;
+        let written = self.log.make_room(&flush.layer).and_then(|()| self.log.write());
+        let written = match written {
+            Ok(written) => written,
+            Err(error) => {
+                guard.disarm();
+                self.waiting = Some(flush);
+                return Err(self.refused(&error));
+            }
+        };
+        let group = self.log.sync(&written).map_err(|error| log_failed(&error))?;
         let replayed = Replayed { group, file: self.log.number() };
         let base = follow(&shared, &flush.layer, replayed).map_err(|error| failed(&error))?;
         let base = Arc::new(base);
@@ -172,13 +178,22 @@ impl Syncer {
         Ok(flush.through)
     }
 
-    /// A file that could not be made for want of space is missed by nobody.
-    fn file_made(&self, made: io::Result<()>) -> Result<(), StoreError> {
-        made.map_err(|error| match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::NoSpace,
-            _ => {
+    /// What the log could not do for want of space, before any sync, is missed by nobody and can be tried again.
+    fn refused(&self, error: &io::Error) -> StoreError {
+        if is_full(error) {
+            return StoreError::NoSpace;
+        }
+        self.shared.health().poison();
+        log_failed(error)
+    }
+
+    /// Writes what the disk had no room for when the database wrote it. The log has those groups.
+    fn settle(&self) -> Result<(), StoreError> {
+        self.shared.data_file.settle().map_err(|unsettled| match unsettled {
+            Unsettled::NoSpace => StoreError::NoSpace,
+            Unsettled::Failed(error) => {
                 self.shared.health().poison();
-                log_failed(&error)
+                StoreError::Failed { detail: format!("the database: {error}") }
             }
         })
     }
@@ -193,14 +208,15 @@ impl Syncer {
             Ok(transaction.commit()?)
         };
         commit().map_err(|error: redb::Error| failed(&error))?;
-        self.dirty = Amount::default();
-        self.log.remove_sealed().map_err(|error| log_failed(&error))?;
         guard.disarm();
-        Ok(())
+        // On a full disk the commit waits in memory. Until it is made, the log's files are needed.
+        self.settle()?;
+        self.dirty = Amount::default();
+        self.log.remove_sealed().map_err(|error| self.refused(&error))
     }
 
-    /// redb latches the first failed write for good, so a full disk has to be noticed before it. What it
-    /// has not written yet needs space as well.
+    /// What has no room waits in memory, so a full disk should be noticed before. What the database has not
+    /// written yet needs space as well.
     fn check_room(&mut self, amount: Amount) -> Result<(), StoreError> {
         if self.has_room(amount.plus(self.dirty)) {
             return Ok(());
@@ -233,7 +249,7 @@ impl Drop for Syncer {
     fn drop(&mut self) {
         if self.dirty.rows > 0 && self.shared.health().check().is_ok() {
             // Without it the next opening replays the log.
-            let _ = self.checkpoint();
+            let _ = self.settle().and_then(|()| self.checkpoint());
         }
     }
 }

@@ -3,7 +3,8 @@
 use std::io;
 use std::sync::Arc;
 
-const PAGE: usize = 4096;
+/// The unit in which files get their space.
+pub(super) const PAGE: usize = 4096;
 
 /// The bytes of a file, cheap to clone: clones share the pages that neither has changed since.
 #[derive(Clone, Debug, Default)]
@@ -22,6 +23,11 @@ impl Content {
 
     pub(super) fn len(&self) -> usize {
         self.length
+    }
+
+    /// For each page whether it holds anything but zeros.
+    pub(super) fn used(&self) -> Vec<bool> {
+        self.pages.iter().map(Option::is_some).collect()
     }
 
     pub(super) fn set_len(&mut self, length: usize) {

@@ -2,10 +2,10 @@
 
 use super::cache::WriteCache;
 use super::image::Operation;
-use super::workload::{batch, create, held, open, random};
-use super::{Disk, Image, Lie, Tear};
+use super::workload::{batch, create, held, open, open_as, options, random, tight};
+use super::{Disk, Full, Image, Lie, Tear};
 use crate::embedded::Opened;
-use comity_engine::Store;
+use comity_engine::{Store, StoreError};
 
 /// How many random images a run of the tests makes, and the seed of the first: both from the environment.
 const IMAGES: &str = "COMITY_CRASH_IMAGES";
@@ -21,30 +21,55 @@ struct Life {
     acknowledged: Vec<(usize, u64)>,
     /// Batches in the groups whose sync was begun.
     begun: Vec<(usize, u64)>,
+    /// Syncs that were answered with [`StoreError::NoSpace`].
+    refused: u64,
 }
 
+/// The most changes before a disk that is to fill up does.
+const CHANGES_BEFORE_FULL_MAX: u64 = 60;
+
 impl Life {
-    /// Opens the store in `start` and runs groups of the sizes that `seed` gives.
+    /// Opens the store in `start` and runs groups of the sizes that `seed` gives. Every other life has a disk
+    /// that fills up now and then, anywhere in a sync, and is freed again.
     fn new(start: Image, seed: u64, groups: u64, lie: Option<Lie>) -> Result<Self, String> {
         let disk = Disk::recording(start.clone(), lie);
         if start.is_empty() {
             create(&disk);
         }
-        let mut opened = open(&disk).map_err(|error| error.to_string())?;
+        let options = if seed.is_multiple_of(2) { options() } else { tight() };
+        let mut opened = open_as(&disk, &options).map_err(|error| error.to_string())?;
         let mut number = held(&opened.store)?;
         let mut acknowledged = vec![(done(&disk), number)];
         let mut begun = acknowledged.clone();
-        let mut state = seed;
+        let (mut state, mut refused) = (seed, 0);
+        let fills = random(&mut state).is_multiple_of(2);
         for _ in 0..groups {
+            match random(&mut state) % 8 {
+                0 | 1 if fills && !disk.is_full() => {
+                    let full = [Full::Growth, Full::Growth, Full::Writes][random(&mut state) as usize % 3];
+                    disk.fill_up_after(random(&mut state) % CHANGES_BEFORE_FULL_MAX, full);
+                }
+                0 | 1 => disk.heal(),
+                _ => {}
+            }
             for _ in 0..1 + random(&mut state) % 3 {
                 number += 1;
                 opened.store.commit(batch(number)).map_err(|error| error.to_string())?;
             }
             begun.push((done(&disk), number));
-            opened.syncer.sync().map_err(|error| error.to_string())?;
-            acknowledged.push((done(&disk), number));
+            match opened.syncer.sync() {
+                Ok(_) => acknowledged.push((done(&disk), number)),
+                Err(StoreError::NoSpace) if disk.is_full() => refused += 1,
+                Err(error) => return Err(error.to_string()),
+            }
             if random(&mut state).is_multiple_of(2) {
-                opened.syncer.maintain().map_err(|error| error.to_string())?;
+                match opened.syncer.maintain() {
+                    Err(error) if error != StoreError::NoSpace => return Err(error.to_string()),
+                    _ => {}
+                }
+            }
+            if fills && held(&opened.store)? != number {
+                return Err("a commit cannot be read".to_owned());
             }
         }
         // Half of them are closed.
@@ -53,15 +78,18 @@ impl Life {
         if random(&mut state).is_multiple_of(2) {
             operations = disk.history();
         }
-        Ok(Self { start, operations, acknowledged, begun })
+        Ok(Self { start, operations, acknowledged, begun, refused })
     }
 
-    /// The least and the most batches that may be there after a cut.
-    fn bounds(&self, cut: usize) -> (u64, u64) {
-        let last = |marks: &[(usize, u64)]| {
-            marks.iter().rev().find(|(done, _)| *done <= cut).map_or(0, |mark| mark.1)
+    /// How many batches may be there after a cut: those acknowledged, and with them those of each group whose
+    /// sync was begun.
+    fn possible(&self, cut: usize) -> Vec<u64> {
+        let until = |marks: &[(usize, u64)]| -> Vec<u64> {
+            marks.iter().filter(|(done, _)| *done <= cut).map(|mark| mark.1).collect()
         };
-        (last(&self.acknowledged), last(&self.begun))
+        let least = until(&self.acknowledged).last().copied().unwrap_or(0);
+        let later = until(&self.begun).into_iter().filter(|number| *number > least);
+        std::iter::once(least).chain(later).collect()
     }
 }
 
@@ -109,17 +137,25 @@ fn reopen(image: Image) -> Result<(u64, Vec<Operation>), String> {
 }
 
 fn check(life: &Life, cut: usize, image: Image) -> Result<(u64, Vec<Operation>), String> {
-    let (least, most) = life.bounds(cut);
+    let possible = life.possible(cut);
     let (found, history) = reopen(image)?;
-    if found != least && found != most {
-        return Err(format!("{found} batches where {least} or {most} were synced"));
+    if !possible.contains(&found) {
+        return Err(format!("{found} batches where one of {possible:?} was synced"));
     }
     Ok((found, history))
 }
 
+/// What was tried.
+#[derive(Default)]
+struct Made {
+    images: u64,
+    /// Syncs that found no space.
+    refused: u64,
+}
+
 /// The first image that is not as it must be, of one life and `count` images of it, and of some cuts into
-/// the recovery of each. Adds the number of images to `made`.
-fn try_life(seed: u64, count: u64, lie: Option<Lie>, made: &mut u64) -> Result<(), String> {
+/// the recovery of each. Counts in `made`.
+fn try_life(seed: u64, count: u64, lie: Option<Lie>, made: &mut Made) -> Result<(), String> {
     let mut state = seed;
     let groups = 4 + random(&mut state) % 24;
     let mut life = Life::new(Image::default(), random(&mut state), groups, lie)?;
@@ -129,6 +165,7 @@ fn try_life(seed: u64, count: u64, lie: Option<Lie>, made: &mut u64) -> Result<(
         end.advance(life.operations.len());
         life = Life::new(end.image(1, &mut 0), random(&mut state), groups, lie)?;
     }
+    made.refused += life.refused;
     let first = life.acknowledged[0].0;
     let mut cuts: Vec<_> = (0..count)
         .map(|_| first + (random(&mut state) % (life.operations.len() - first + 1) as u64) as usize)
@@ -138,7 +175,7 @@ fn try_life(seed: u64, count: u64, lie: Option<Lie>, made: &mut u64) -> Result<(
     for cut in cuts {
         cutter.advance(cut);
         let image = cutter.image(random(&mut state), &mut state);
-        *made += 1;
+        made.images += 1;
         let name = |error| format!("seed {seed}, cut {cut} of {}: {error}", life.operations.len());
         let (found, recovery) = check(&life, cut, image.clone()).map_err(name)?;
         if !random(&mut state).is_multiple_of(4) {
@@ -147,7 +184,7 @@ fn try_life(seed: u64, count: u64, lie: Option<Lie>, made: &mut u64) -> Result<(
         let second = (random(&mut state) % (recovery.len() + 1) as u64) as usize;
         let mut again = Cutter::new(&image, &recovery);
         again.advance(second);
-        *made += 1;
+        made.images += 1;
         let (after, _) = reopen(again.image(random(&mut state), &mut state))
             .map_err(|error| name(format!("second cut {second} of {}: {error}", recovery.len())))?;
         if after != found {
@@ -164,14 +201,16 @@ fn setting(name: &str, default: u64) -> u64 {
 #[test]
 fn random_crash_images_hold_every_acknowledged_group_and_nothing_in_part() {
     let (images, first) = (setting(IMAGES, IMAGES_DEFAULT), setting(SEED, 1));
-    let (mut made, mut seed) = (0, first);
-    while made < images {
+    let (mut made, mut seed) = (Made::default(), first);
+    while made.images < images {
         if let Err(error) = try_life(seed, IMAGES_PER_LIFE, None, &mut made) {
             panic!("{error}; again with {SEED}={seed} {IMAGES}=1");
         }
         seed += 1;
     }
-    println!("{made} crash images of {} lives", seed - first);
+    let Made { images, refused } = made;
+    println!("{images} crash images of {} lives, in which {refused} syncs found no space", seed - first);
+    assert!(images < IMAGES_DEFAULT || refused > 0);
 }
 
 #[test]
@@ -223,12 +262,12 @@ fn without_one_of_its_syncs_the_store_fails_the_same_test() {
         let mut made = 0;
         let caught = (1..200).find_map(|seed| {
             let tried = std::panic::catch_unwind(|| {
-                let mut made = 0;
+                let mut made = Made::default();
                 (try_life(seed, IMAGES_PER_LIFE, Some(lie), &mut made), made)
             });
             match tried {
                 Ok((result, count)) => {
-                    made += count;
+                    made += count.images;
                     result.err()
                 }
                 Err(_) => Some("a panic".to_owned()),

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use redb::StorageBackend;
 
 use super::cache::{Tear, WriteCache};
+use super::content::PAGE;
 use super::image::{DATABASE, Image, Operation};
 use crate::log::{LogDir, LogFile};
 use crate::syncer::Room;
@@ -20,6 +21,15 @@ pub enum Lie {
     Log,
     /// That of the names in the directory of the log.
     Directory,
+}
+
+/// What a full disk refuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Full {
+    /// What needs space that the file does not have.
+    Growth,
+    /// Every write: file systems that never write in place need space for that as well.
+    Writes,
 }
 
 /// A simulated disk with one store on it. Clones are handles on the same disk. It keeps what it holds and what
@@ -37,25 +47,84 @@ struct State {
     history: Option<Vec<Operation>>,
     /// How many more changes succeed, where that is limited, and how the others fail.
     limit: Option<(u64, io::ErrorKind)>,
-    /// Whether files cannot grow.
-    full: bool,
+    /// After how many more changes the disk is full, and how, where it is to be.
+    full: Option<(u64, Full)>,
+    /// Which pages of the database have their space: its length is set before it is written. Files of the log
+    /// have all that their length says.
+    allocated: Vec<bool>,
     lie: Option<Lie>,
 }
 
+/// A change that is refused.
+struct Refused {
+    failure: io::ErrorKind,
+    /// What is written of it nevertheless.
+    part: Option<Operation>,
+}
+
 impl State {
-    fn refuses(&mut self, operation: &Operation) -> Option<io::ErrorKind> {
+    fn refuses(&mut self, operation: &Operation) -> Option<Refused> {
         if let Some((left, failure)) = &mut self.limit {
             if *left == 0 {
-                return Some(*failure);
+                return Some(Refused { failure: *failure, part: None });
             }
             *left -= 1;
         }
-        let (file, end) = match operation {
-            Operation::Write { file, offset, data } => (*file, offset + data.len()),
-            Operation::SetLen { file, length } => (*file, *length),
-            _ => return None,
+        let full = match &mut self.full {
+            Some((0, full)) => *full,
+            Some((left, _)) => {
+                *left -= 1;
+                return None;
+            }
+            None => return None,
         };
-        (self.full && end > self.image.file(file).len()).then_some(io::ErrorKind::StorageFull)
+        let failure = io::ErrorKind::StorageFull;
+        match operation {
+            Operation::Write { file, offset, data } => {
+                let fits = match full {
+                    Full::Growth => self.fits(*file, *offset, data.len()),
+                    Full::Writes => data.len() / 2,
+                };
+                let part = |data: &[u8]| Operation::Write { file: *file, offset: *offset, data: data.into() };
+                (fits < data.len())
+                    .then(|| Refused { failure, part: (fits > 0).then(|| part(&data[..fits])) })
+            }
+            Operation::SetLen { file, length } => {
+                (*length > self.image.file(*file).len()).then_some(Refused { failure, part: None })
+            }
+            _ => None,
+        }
+    }
+
+    /// How many bytes of a write have their space, from its start.
+    fn fits(&mut self, file: usize, offset: usize, length: usize) -> usize {
+        if file != DATABASE {
+            return self.image.file(file).len().saturating_sub(offset).min(length);
+        }
+        let (first, end) = (offset / PAGE, (offset + length).div_ceil(PAGE));
+        let hole = (first..end).find(|page| self.allocated.get(*page) != Some(&true));
+        hole.map_or(length, |page| (page * PAGE).saturating_sub(offset))
+    }
+
+    fn apply(&mut self, operation: Operation) {
+        match &operation {
+            Operation::Write { file: DATABASE, offset, data } => {
+                let end = (offset + data.len()).div_ceil(PAGE);
+                self.allocated.resize(self.allocated.len().max(end), false);
+                self.allocated[offset / PAGE..end].fill(true);
+            }
+            Operation::SetLen { file: DATABASE, length } => {
+                self.allocated.resize(length.div_ceil(PAGE), false);
+            }
+            Operation::Install { database } => self.allocated = database.used(),
+            _ => {}
+        }
+        self.changes += 1;
+        self.image.apply(&operation);
+        self.cache.change(&operation);
+        if let Some(history) = &mut self.history {
+            history.push(operation);
+        }
     }
 }
 
@@ -76,9 +145,11 @@ impl Disk {
         Self::with(image, lie, Some(Vec::new()))
     }
 
-    fn with(image: Image, lie: Option<Lie>, history: Option<Vec<Operation>>) -> Self {
+    fn with(mut image: Image, lie: Option<Lie>, history: Option<Vec<Operation>>) -> Self {
         let cache = WriteCache::new(image.clone());
-        let state = State { image, cache, changes: 0, history, limit: None, full: false, lie };
+        let allocated = image.file(DATABASE).used();
+        let (changes, limit, full) = (0, None, None);
+        let state = State { image, cache, changes, history, limit, full, allocated, lie };
         Self(Arc::new(Mutex::new(state)))
     }
 
@@ -87,16 +158,27 @@ impl Disk {
         self.state().limit = Some((changes, failure));
     }
 
-    /// From here on no file can grow; what has its space can be written. A store that [`open`](super::open)
-    /// opened is told that nothing is free, as file systems do.
+    /// From here on no file can grow, nor be written in places that were never written; what has its space can
+    /// be written. Of a write that goes beyond that a part is made. A store that [`open`](super::open) opened is
+    /// told that nothing is free, as file systems do.
     pub fn fill_up(&self) {
-        self.state().full = true;
+        self.state().full = Some((0, Full::Growth));
+    }
+
+    /// Fills up after this many more changes, perhaps within a sync. Until then a store is told nothing.
+    pub fn fill_up_after(&self, changes: u64, full: Full) {
+        self.state().full = Some((changes, full));
+    }
+
+    /// Whether it is filled up.
+    pub fn is_full(&self) -> bool {
+        matches!(self.state().full, Some((0, _)))
     }
 
     /// Takes back [`Disk::fail_after`] and [`Disk::fill_up`]. A store that was poisoned by them stays so.
     pub fn heal(&self) {
         let mut state = self.state();
-        (state.limit, state.full) = (None, false);
+        (state.limit, state.full) = (None, None);
     }
 
     /// What programs see, durable or not: what a process finds that starts after another was killed.
@@ -111,7 +193,7 @@ impl Disk {
         self.state().cache.cut(tear, random)
     }
 
-    /// How many changes (writes, syncs, lengths, names) succeeded on this disk.
+    /// How many changes (writes, syncs, lengths, names) succeeded on this disk, if only in part.
     pub fn changes(&self) -> u64 {
         self.state().changes
     }
@@ -142,8 +224,11 @@ impl Disk {
 
     pub(super) fn change(&self, operation: Operation) -> io::Result<()> {
         let state = &mut *self.state();
-        if let Some(failure) = state.refuses(&operation) {
-            return Err(failure.into());
+        if let Some(refused) = state.refuses(&operation) {
+            if let Some(part) = refused.part {
+                state.apply(part);
+            }
+            return Err(refused.failure.into());
         }
         let lie = match &operation {
             Operation::Sync { file: DATABASE } => state.lie == Some(Lie::Database),
@@ -152,12 +237,7 @@ impl Disk {
             _ => false,
         };
         if !lie {
-            state.changes += 1;
-            state.image.apply(&operation);
-            state.cache.change(&operation);
-            if let Some(history) = &mut state.history {
-                history.push(operation);
-            }
+            state.apply(operation);
         }
         Ok(())
     }
@@ -178,7 +258,7 @@ impl Disk {
     pub(super) fn room(&self) -> Option<Room> {
         let mut state = self.state();
         let used = state.image.file(DATABASE).len() as u64;
-        state.full.then_some(Room { free: 0, used })
+        matches!(state.full, Some((0, _))).then_some(Room { free: 0, used })
     }
 
     /// A panic under the lock leaves a disk that somebody may still want to look at.

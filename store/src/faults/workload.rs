@@ -25,13 +25,23 @@ pub(super) fn options() -> StoreOptions {
     }
 }
 
+/// With a cache so small that the database writes within its transactions.
+pub(super) fn tight() -> StoreOptions {
+    StoreOptions { cache_bytes: 16 * 1024, ..options() }
+}
+
 pub(super) fn create(disk: &Disk) {
     super::create(disk).unwrap();
 }
 
 /// Opens a disk that says nothing of its space.
 pub(super) fn open(disk: &Disk) -> Result<Opened, OpenError> {
-    open_with(disk, &options(), Box::new(|| None))
+    open_as(disk, &options())
+}
+
+/// As [`open`].
+pub(super) fn open_as(disk: &Disk, options: &StoreOptions) -> Result<Opened, OpenError> {
+    open_with(disk, options, Box::new(|| None))
 }
 
 /// A small deterministic generator (SplitMix64).

@@ -29,8 +29,8 @@ impl End {
     }
 }
 
-/// Creates file `number`, all of it written and synced, and its name too. Whatever fails, there is no file
-/// of that name.
+/// Creates file `number`, all of it written and synced, and its name too. Where it fails, nothing may be
+/// appended to a file of that name. An error that says that the disk is full leaves none.
 pub(crate) fn prepare(dir: &dyn LogDir, number: u64, length: u64) -> io::Result<End> {
     if number > NUMBER_MAX {
         return Err(io::Error::other("a file has the last number there is"));
@@ -38,12 +38,17 @@ pub(crate) fn prepare(dir: &dyn LogDir, number: u64, length: u64) -> io::Result<
     let name = file_name(number);
     let new = format!("{name}{NEW_SUFFIX}");
     let end = write_new(dir, &new, number, length).inspect_err(|_| {
-        // It would only take space; the next file of this number overwrites it.
+        // It would only take space; the next opening removes it otherwise.
         let _ = dir.remove(&new);
     })?;
     dir.rename(&new, &name)?;
-    dir.sync()?;
+    sync_names(dir)?;
     Ok(end)
+}
+
+/// What a failed sync was to make durable may be gone, whatever its reason: it is not one to wait out.
+fn sync_names(dir: &dyn LogDir) -> io::Result<()> {
+    dir.sync().map_err(io::Error::other)
 }
 
 /// Written, not only allocated: syncing a write into blocks that were never written has to log the change
@@ -65,6 +70,12 @@ fn write_new(dir: &dyn LogDir, new: &str, number: u64, length: u64) -> io::Resul
     }
     file.sync()?;
     Ok(End { file, number, salt, chain, offset: HEADER_BYTES as u64, length })
+}
+
+/// A group in the log that is not durable yet.
+pub(crate) struct Written {
+    group: u64,
+    checksum: Checksum,
 }
 
 /// The log as it is written.
@@ -119,19 +130,29 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Writes the group that room was made for, durably, and returns its number.
+    /// Writes the group that room was made for.
     ///
     /// # Errors
-    /// Of the write or the sync. Whether the group is on disk is unknown then: append nothing more.
-    pub(crate) fn append(&mut self) -> io::Result<u64> {
+    /// Of the write. A part of the record may be there. When the disk is full, which only file systems say of
+    /// a file that has its space that never write in place, the same group may be tried again: the record is
+    /// the same, and until its sync nobody relies on it.
+    pub(crate) fn write(&mut self) -> io::Result<Written> {
         let group = self.synced + 1;
         let framed = Framed { group, durable_through: self.synced, chain: self.end.chain };
-        let end = &mut self.end;
-        let checksum = record::seal(&mut self.record, &end.salt, end.offset, &framed);
-        end.file.write(end.offset, &self.record)?;
-        end.file.sync()?;
-        end.offset += self.record.len() as u64;
-        end.chain = checksum;
+        let checksum = record::seal(&mut self.record, &self.end.salt, self.end.offset, &framed);
+        self.end.file.write(self.end.offset, &self.record)?;
+        Ok(Written { group, checksum })
+    }
+
+    /// Makes the group durable that was just written, and returns its number.
+    ///
+    /// # Errors
+    /// Of the sync. Whether the group is on disk is unknown then: append nothing more.
+    pub(crate) fn sync(&mut self, written: &Written) -> io::Result<u64> {
+        let Written { group, checksum } = *written;
+        self.end.file.sync()?;
+        self.end.offset += self.record.len() as u64;
+        self.end.chain = checksum;
         self.synced = group;
         if self.record.len() as u64 > self.file_bytes {
             // Rare, and nothing else holds that much for good.
@@ -157,9 +178,9 @@ impl LogWriter {
     }
 
     fn create(&mut self, length_min: u64) -> io::Result<End> {
-        let end = prepare(&*self.dir, self.last_number + 1, self.file_bytes.max(length_min))?;
+        // Also after a failure: until the directory is synced, a crash may leave the earlier file of a name.
         self.last_number += 1;
-        Ok(end)
+        prepare(&*self.dir, self.last_number, self.file_bytes.max(length_min))
     }
 
     /// Removes the files before the one at the end. Needs a durable checkpoint of every group in them.
@@ -167,9 +188,10 @@ impl LogWriter {
         if self.sealed.is_empty() {
             return Ok(());
         }
-        for number in self.sealed.drain(..) {
-            self.dir.remove(&file_name(number))?;
+        while let Some(number) = self.sealed.last() {
+            self.dir.remove(&file_name(*number))?;
+            self.sealed.pop();
         }
-        self.dir.sync()
+        sync_names(&*self.dir)
     }
 }

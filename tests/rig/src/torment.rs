@@ -41,8 +41,6 @@ pub struct Injected {
     pub kills_full: u64,
     /// Times the node said by name that its disk is full.
     pub no_space: u64,
-    /// Times the disk filled up within a sync, which ends the storage until the node is started again.
-    pub filled_within_sync: u64,
     /// Directories put back to an earlier state.
     pub restored: u64,
     /// Syncs that failed while the node served.
@@ -189,18 +187,17 @@ impl<'a> Torment<'a> {
         self.injected.disks_filled += 1;
         if !at_once {
             self.fleet.lab.fill_disk(comity::StoreOptions::default().headroom_bytes)?;
-            self.until_refused(node, at_once);
+            self.until_refused(node);
         }
         self.fleet.lab.fill_disk(0)?;
-        if self.until_refused(node, at_once) {
+        if self.until_refused(node) {
             // Clients, too, are to find the disk full.
             wait(Duration::from_millis(self.draws.between(200, 2_500)));
             self.read_while_full(node);
             self.fleet.shape(Order::Heal)?;
             self.await_elsewhere(node, &token);
         }
-        let must_restart = self.fleet.up(node).is_some_and(|process| process.has_failed());
-        if kill || must_restart {
+        if kill {
             self.kill_while_full(node)?;
         }
         self.fleet.lab.free_disk()?;
@@ -213,9 +210,8 @@ impl<'a> Torment<'a> {
         Ok(())
     }
 
-    /// Writes until the node says that its disk is full; `false` when its storage failed instead, which only a
-    /// disk that fills up within a sync may bring about.
-    fn until_refused(&mut self, node: usize, at_once: bool) -> bool {
+    /// Writes until the node says that its disk is full, and nothing worse; `false` when it does not.
+    fn until_refused(&mut self, node: usize) -> bool {
         let started = Instant::now();
         while started.elapsed() < PATIENCE {
             match self.add(node) {
@@ -225,13 +221,6 @@ impl<'a> Torment<'a> {
                 }
                 // What was prepared before may still be used.
                 Some(Answer::Done(_)) => {}
-                Some(Answer::Refused(Why::Storage, text) | Answer::Unknown(Why::Storage, text))
-                    if at_once =>
-                {
-                    eprintln!("the disk of node {node} filled up within a sync: {text}");
-                    self.injected.filled_within_sync += 1;
-                    return false;
-                }
                 other => {
                     self.wrong(Oracle::FullDisk, format!("node {node} answers a write with {other:?}"));
                     return false;
