@@ -252,6 +252,10 @@ impl World {
     pub(crate) fn arrive(&mut self, session: u64, end: usize, frame: Vec<u8>) -> Result<(), Violation> {
         let Some(connection) = self.connections.get(&session).filter(|c| c.open[end]) else { return Ok(()) };
         let node = connection.ends[end];
+        self.tell(|| {
+            let message = comity_engine::wire::Message::decode(&frame);
+            format!("{node} receives in {session}: {message:?}")
+        });
         self.input(node, Input::FrameReceived { session: SessionId(session), frame })
     }
 

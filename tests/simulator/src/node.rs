@@ -54,8 +54,8 @@ pub(crate) struct Node {
     /// How far the wall clock was moved since.
     pub(crate) stepped_ms: i64,
     pub(crate) paused_until: u64,
-    /// What came due while it stood still.
-    pub(crate) deferred: Vec<Happening>,
+    /// What came due while it stood still, with its place in the queue.
+    pub(crate) deferred: Vec<(u64, Happening)>,
     pub(crate) full_until: u64,
     pub(crate) fail_sync: bool,
     pub(crate) wake: Option<u64>,

@@ -367,8 +367,8 @@ impl World {
     /// What came due while a process stood still happens to it, unless it stands still for longer.
     pub(crate) fn go_on(&mut self, node: usize) {
         if self.nodes[node].paused_until <= self.now {
-            for deferred in std::mem::take(&mut self.nodes[node].deferred) {
-                self.at(self.now, deferred);
+            for (order, deferred) in std::mem::take(&mut self.nodes[node].deferred) {
+                self.resume_at_once(order, deferred);
             }
         }
     }

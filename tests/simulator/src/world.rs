@@ -228,6 +228,12 @@ impl World {
         self.queue.push(Reverse(Due { at: at.max(self.now), order: self.orders, what }));
     }
 
+    /// Makes what was put off happen now, in its old place among everything that is due now.
+    pub(crate) fn resume_at_once(&mut self, order: u64, what: Happening) {
+        self.under_way += usize::from(what.is_under_way());
+        self.queue.push(Reverse(Due { at: self.now, order, what }));
+    }
+
     /// Lets what is due next happen, unless that is later than `until`.
     pub(crate) fn step(&mut self, until: u64) -> Result<bool, Violation> {
         if self.queue.peek().is_none_or(|Reverse(due)| due.at > until) {
@@ -244,7 +250,7 @@ impl World {
         if let Some(node) = due.what.node(self)
             && self.nodes[node].paused_until > self.now
         {
-            self.nodes[node].deferred.push(due.what);
+            self.nodes[node].deferred.push((due.order, due.what));
             return Ok(true);
         }
         self.happen(due.what)?;
