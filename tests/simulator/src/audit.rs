@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use comity_engine::SpaceStatus;
+use comity_engine::{LaneStatus, SpaceStatus};
 
 use crate::oracle::{Oracle, Violation};
 use crate::plan::FaultClass;
@@ -191,7 +191,10 @@ impl World {
                 let detail = format!("replica {node} does not hold space {space}");
                 return Err(self.violation(Oracle::Convergence, detail));
             };
-            if let Some(lane) = status.lanes.iter().find(|lane| lane.staged > 0) {
+            if let Some(lane) =
+                status.lanes.iter().find(|lane| lane.staged > 0 && !self.is_orphan(space, lane))
+            {
+                self.tell(|| self.states(space));
                 let detail = format!("replica {node} keeps {} entries staged at rest", lane.staged);
                 return Err(self.violation(Oracle::Bounds, detail));
             }
@@ -213,6 +216,14 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// Whether what a lane has staged was lost by its author, with what it waits for.
+    fn is_orphan(&self, space: usize, lane: &LaneStatus) -> bool {
+        let truth = &self.truth.spaces[space];
+        let number = truth.numbers.get(&lane.lane);
+        let next = number.and_then(|number| truth.lanes[*number].entries.get(lane.applied as usize));
+        next.is_some_and(|(write, _)| self.truth.write(*write).destroyed)
     }
 
     /// A lane with two contents is reported by somebody, unless one of them is gone: nothing is lost silently.

@@ -29,7 +29,7 @@ pub enum Oracle {
     /// O8: a client that presents its token sees what it saw and wrote before, or is told that it cannot.
     Sessions,
     /// O9: what is kept beside the data stays in proportion: lanes to incarnations, nothing staged at rest.
-    /// Does not look at bytes of memory.
+    /// Does not look at bytes of memory, nor at staged entries whose author was restored to before it made them.
     Bounds,
     /// O10: once the network works, replicas come to hold the same in bounded time, and then fall silent.
     /// While some replicas are still apart, does not look at lanes whose entries wait for what those have.
