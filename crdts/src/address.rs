@@ -21,11 +21,33 @@ pub enum Kind {
     Register = 3,
     /// An Automerge document.
     Document = 4,
+    /// A flag in which enabling wins over disabling at the same time.
+    Flag = 5,
+    /// A flag in which disabling wins over enabling at the same time.
+    DwFlag = 6,
+    /// A set in which removing an element wins over adding it at the same time.
+    RwSet = 7,
+    /// A map from keys to nested counters, sets, registers, flags and maps.
+    Map = 8,
+    /// A counter that never falls below zero.
+    BoundedCounter = 9,
+    /// A register with a setting of the space: a collection's policy, a replica's region.
+    Settings = 10,
 }
 
 impl Kind {
     /// Every kind an application can address.
-    pub const APPLICATION: [Self; 4] = [Self::Counter, Self::Set, Self::Register, Self::Document];
+    pub const APPLICATION: [Self; 9] = [
+        Self::Counter,
+        Self::Set,
+        Self::Register,
+        Self::Document,
+        Self::Flag,
+        Self::DwFlag,
+        Self::RwSet,
+        Self::Map,
+        Self::BoundedCounter,
+    ];
 
     /// The kind with this number, or `None`.
     pub fn from_tag(tag: u8) -> Option<Self> {
@@ -35,6 +57,12 @@ impl Kind {
             2 => Some(Self::Set),
             3 => Some(Self::Register),
             4 => Some(Self::Document),
+            5 => Some(Self::Flag),
+            6 => Some(Self::DwFlag),
+            7 => Some(Self::RwSet),
+            8 => Some(Self::Map),
+            9 => Some(Self::BoundedCounter),
+            10 => Some(Self::Settings),
             _ => None,
         }
     }
@@ -47,6 +75,12 @@ impl Kind {
             Self::Set => "set",
             Self::Register => "register",
             Self::Document => "document",
+            Self::Flag => "flag",
+            Self::DwFlag => "disable-wins-flag",
+            Self::RwSet => "remove-wins-set",
+            Self::Map => "map",
+            Self::BoundedCounter => "bounded-counter",
+            Self::Settings => "settings",
         }
     }
 }

@@ -148,6 +148,27 @@ impl<'a> Reader<'a> {
         Ok(((bits >> 1) as i64) ^ -((bits & 1) as i64))
     }
 
+    /// An integer as [`Writer::integer`] writes it.
+    ///
+    /// # Errors
+    /// [`DecodeError`] when the bytes are none, or more than needed.
+    pub fn integer(&mut self, what: &'static str) -> Result<i128, DecodeError> {
+        let count = usize::from(self.u8(what)?);
+        if count == 0 || count > 16 {
+            return Err(DecodeError::NotCanonical { what });
+        }
+        let given = self.bytes(count, what)?;
+        let mut bytes = [if given[0] & 0x80 == 0 { 0 } else { 0xff }; 16];
+        bytes[16 - count..].copy_from_slice(given);
+        let value = i128::from_be_bytes(bytes);
+        let mut again = Writer::new();
+        again.integer(value);
+        if again.len() != count + 1 {
+            return Err(DecodeError::NotCanonical { what });
+        }
+        Ok(value)
+    }
+
     /// A count of items, each of at least one byte, no greater than `count_max` and no greater than the
     /// bytes that are left; safe to allocate for.
     ///
@@ -236,6 +257,16 @@ impl Writer {
         self.varint(((value << 1) ^ (value >> 63)) as u64);
     }
 
+    /// An integer in as few bytes as hold it: their number, then two's complement, big-endian.
+    pub fn integer(&mut self, value: i128) {
+        let bytes = value.to_be_bytes();
+        let sign = if value < 0 { 0xff } else { 0 };
+        let is_needless = |at: usize| bytes[at] == sign && (bytes[at + 1] ^ sign) & 0x80 == 0;
+        let needless = (0..15).take_while(|at| is_needless(*at)).count();
+        self.u8((16 - needless) as u8);
+        self.bytes(&bytes[needless..]);
+    }
+
     /// Length-prefixed bytes.
     pub fn blob(&mut self, bytes: &[u8]) {
         self.varint(bytes.len() as u64);
@@ -268,6 +299,20 @@ mod tests {
             let mut reader = Reader::new(&bytes);
             prop_assert_eq!(reader.varint("value"), Ok(value));
             prop_assert_eq!(reader.varint_signed("signed"), Ok(signed));
+            prop_assert_eq!(reader.finish("end"), Ok(()));
+        }
+
+        #[test]
+        fn integers_round_trip_in_as_few_bytes_as_hold_them(value: i128, shift in 0..128_u32) {
+            let value = value >> shift;
+            let mut writer = Writer::new();
+            writer.integer(value);
+            let bytes = writer.finish();
+            let held = (bytes.len() - 1) as u32 * 8;
+            prop_assert!(held == 128 || (value >> (held - 1) == 0 || value >> (held - 1) == -1));
+            prop_assert!(held == 8 || (value >> (held - 9) != 0 && value >> (held - 9) != -1));
+            let mut reader = Reader::new(&bytes);
+            prop_assert_eq!(reader.integer("value"), Ok(value));
             prop_assert_eq!(reader.finish("end"), Ok(()));
         }
 

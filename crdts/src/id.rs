@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::address::ObjectAddress;
+use crate::address::{Kind, ObjectAddress};
 
 /// Formats bytes as lower-case hexadecimal.
 fn hex(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -108,6 +108,15 @@ impl ObjectId {
             hasher.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());
         }
         hasher.update(&[address.kind() as u8]);
+        Self(first_16(&hasher.finalize()))
+    }
+
+    /// The name of what a map holds under a key: BLAKE3 of (map, key, kind), cut to 16 bytes.
+    #[must_use]
+    pub fn nested(&self, key: &str, kind: Kind) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(b"comity 2026 nested id\0").update(&self.0).update(key.as_bytes());
+        hasher.update(&[0, kind as u8]);
         Self(first_16(&hasher.finalize()))
     }
 }

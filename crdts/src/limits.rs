@@ -36,6 +36,8 @@ pub const CHANGE_SET_OPS_MAX: usize = 65_535;
 pub const CHANGE_SET_OBJECTS_MAX: usize = 4_096;
 /// Dots one operation may name as observed.
 pub const CONTEXT_DOTS_MAX: usize = 4_096;
+/// Keys on the way from a map to what is nested deepest in it.
+pub const MAP_DEPTH_MAX: usize = 4;
 /// A counter's absolute value stays below two to this power.
 pub const COUNTER_BITS_MAX: u32 = 120;
 /// Lanes in one space.

@@ -2,26 +2,48 @@
 //! sets as they become ready.
 
 use comity_crdts::{
-    Dot, ElementDots, Frontier, Hlc, LaneId, ObjectAddress, ObjectId, RawChange, ReplicaId, Sibling, SpaceId,
-    Value, canary,
+    Context, Dot, ElementDots, Frontier, Hlc, Kind, LaneId, MvRegister, ObjectAddress, ObjectId, RawChange,
+    ReplicaId, RwRow, Sibling, SpaceId, Value, Writer, canary,
 };
 
+use crate::conflicts::{note_kinds, note_siblings};
 use crate::hash::hash;
-use crate::journal::record_siblings;
+use crate::journal::{SetAside, record_siblings};
 use crate::keys;
 use crate::members::{Grant, grant};
 use crate::op::Op;
-use crate::rows::{Object, decode_element, element_digest};
+use crate::rows::{
+    Object, Parts, Share, decode_element, decode_rw_element, element_share, rw_element_share,
+};
+use crate::site::Site;
 use crate::store::{StateRead, StoreError};
+use crate::unstable::{Unstable, note_unstable};
 use crate::work::Work;
 
-/// A document change that waits for the end of the batch, where changes of one document go in together.
+/// Something that is done to a document and waits for the end of the batch, where changes of one document go
+/// in together.
 #[derive(Clone, Debug)]
-pub(crate) struct PendingChange {
+pub(crate) struct PendingStep {
     pub(crate) address: ObjectAddress,
-    pub(crate) change: RawChange,
+    pub(crate) what: PendingWork,
     pub(crate) dot: Dot,
     pub(crate) at: Hlc,
+    /// What its author had seen.
+    context: Frontier,
+    place: (LaneId, u64),
+}
+
+impl PendingStep {
+    pub(crate) fn context(&self) -> Context<'_> {
+        Context { dot: self.dot, frontier: &self.context, lane: self.place.0, lsn: self.place.1 }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum PendingWork {
+    Change(RawChange),
+    /// Removal, with the heads that its author saw.
+    Remove(Vec<[u8; 32]>),
 }
 
 /// What applying changed besides rows.
@@ -29,11 +51,15 @@ pub(crate) struct PendingChange {
 pub(crate) struct Effects {
     /// To be added, wrapping, to the space's state digest.
     pub(crate) digest: u128,
-    pub(crate) documents: Vec<PendingChange>,
+    pub(crate) documents: Vec<PendingStep>,
     pub(crate) members_changed: bool,
+    /// Entries that left something behind that can be forgotten once they are stable.
+    pub(crate) unstable: Frontier,
+    /// The journal grew.
+    pub(crate) journalled: bool,
 }
 
-/// One operation on its way into the state.
+/// The change set on its way into the state.
 pub(crate) struct Application<'a> {
     pub(crate) space: &'a SpaceId,
     pub(crate) author: &'a ReplicaId,
@@ -44,31 +70,33 @@ pub(crate) struct Application<'a> {
     pub(crate) at: Hlc,
 }
 
+/// One operation, and the object it is for.
+struct Step<'a> {
+    address: &'a ObjectAddress,
+    path: &'a [String],
+    dot: Dot,
+    op: &'a Op,
+}
+
 /// The header row of an object, or its bottom.
 pub(crate) fn load_object(
     read: &dyn StateRead,
     space: &SpaceId,
     address: &ObjectAddress,
 ) -> Result<Object, StoreError> {
-    match read.get(&keys::object(space, address))? {
-        Some(bytes) => Object::from_bytes(address.kind(), &bytes),
-        None => Object::bottom(address.kind())
-            .ok_or_else(|| StoreError::Corrupt { detail: format!("{address} has no header row") }),
-    }
+    Site::top(space, address).load(read)
 }
 
 /// Writes an object's header and keeps the space digest in step.
 pub(crate) fn store_object(
     work: &mut Work<'_>,
     effects: &mut Effects,
-    space: &SpaceId,
-    address: &ObjectAddress,
-    (before, after): (u128, &Object),
+    site: &Site,
+    (before, after): (Share, &Object),
 ) {
-    let id = ObjectId::derive(space, address);
-    effects.digest = effects.digest.wrapping_sub(before).wrapping_add(after.digest(&id));
-    let key = keys::object(space, address);
-    if after.is_bottom() { work.delete(key) } else { work.put(key, after.to_bytes()) }
+    let share = after.share(&site.id);
+    effects.digest = effects.digest.wrapping_sub(before.digest).wrapping_add(share.digest);
+    site.store(work, after);
 }
 
 impl Application<'_> {
@@ -81,10 +109,13 @@ impl Application<'_> {
         dot: Dot,
         op: &Op,
     ) -> Result<(), StoreError> {
-        match op {
+        let (path, op) = match op {
             Op::DocumentChange(change) => {
-                let (address, change) = (address.clone(), change.clone());
-                effects.documents.push(PendingChange { address, change, dot, at: self.at });
+                effects.documents.push(self.pending(address, dot, PendingWork::Change(change.clone())));
+                return Ok(());
+            }
+            Op::DocumentRemove { heads } => {
+                effects.documents.push(self.pending(address, dot, PendingWork::Remove(heads.clone())));
                 return Ok(());
             }
             Op::Grant { replica, role } => {
@@ -92,71 +123,219 @@ impl Application<'_> {
                 let step = Grant { author, context, place, replica, role: *role };
                 return grant(work, effects, self.space, &step);
             }
-            _ => {}
+            Op::Nested { path, op } => (path.as_slice(), op.as_ref()),
+            op => (&[] as &[String], op),
+        };
+        let step = Step { address, path, dot, op };
+        let (before, after) =
+            self.apply_at(work, effects, &step, (0, &Site::top(self.space, address)))?;
+        effects.digest = effects.digest.wrapping_sub(before.digest).wrapping_add(after.digest);
+        Ok(())
+    }
+
+    /// Applies a step to the object at a site, `depth` keys along the way. Returns the object's share before
+    /// and after.
+    fn apply_at(
+        &self,
+        work: &mut Work<'_>,
+        effects: &mut Effects,
+        step: &Step<'_>,
+        (depth, site): (usize, &Site),
+    ) -> Result<(Share, Share), StoreError> {
+        let mut object = site.load(work)?;
+        let before = object.share(&site.id);
+        match step.path.get(depth) {
+            None => self.apply_to(work, effects, step, (site, &mut object))?,
+            Some(key) => {
+                let is_last = depth + 1 == step.path.len();
+                let kind = if is_last { step.op.kind() } else { Kind::Map };
+                let (was, is) =
+                    self.apply_at(work, effects, step, (depth + 1, &site.nested(key, kind)))?;
+                if let Object::Map(parts) = &mut object {
+                    parts.exchange(was, is);
+                }
+                if was.is_present != is.is_present {
+                    note_kinds(work, self.space, (step.address, &step.path[..=depth]), site)?;
+                }
+            }
         }
-        let id = ObjectId::derive(self.space, address);
-        let mut object = load_object(work, self.space, address)?;
-        let before = object.digest(&id);
-        match (&mut object, op) {
-            (Object::Counter(counter), Op::CounterAdd(delta)) => counter.apply(*delta),
-            (Object::Register(register), Op::RegisterSet { value, hlc, observed }) => {
-                let sibling = Sibling { hlc: *hlc, value: value.clone() };
-                let removed = register.set(dot, sibling, observed);
-                record_siblings(work, self.space, address, self.at, removed);
+        site.store(work, &object);
+        Ok((before, object.share(&site.id)))
+    }
+
+    fn pending(&self, address: &ObjectAddress, dot: Dot, what: PendingWork) -> PendingStep {
+        let (address, context) = (address.clone(), self.context.clone());
+        PendingStep { address, what, dot, at: self.at, context, place: self.place }
+    }
+
+    fn context(&self, dot: Dot) -> Context<'_> {
+        Context { dot, frontier: self.context, lane: self.place.0, lsn: self.place.1 }
+    }
+
+    fn apply_to(
+        &self,
+        work: &mut Work<'_>,
+        effects: &mut Effects,
+        step: &Step<'_>,
+        (site, object): (&Site, &mut Object),
+    ) -> Result<(), StoreError> {
+        let (dot, origin) = (step.dot, step.dot.origin);
+        match (object, step.op) {
+            (Object::Counter(counter), Op::CounterAdd(delta)) => counter.add(dot, *delta),
+            (Object::Counter(counter), Op::CounterReset { columns }) => {
+                counter.reset(&self.context(dot), columns);
+                self.unstable(work, effects, &site.row, Unstable::Counter);
             }
-            (Object::Register(register), Op::RegisterReset { observed }) => {
-                let removed = register.reset(observed);
-                record_siblings(work, self.space, address, self.at, removed);
+            (Object::Register(register), op) => self.write(work, effects, step, (register, op))?,
+            (Object::Set(parts), Op::SetAdd { element, observed }) => {
+                update_element(work, parts, &site.id, element, |dots| dots.add(dot, observed))?;
             }
-            (Object::Set(_), Op::SetAdd { element, observed }) => {
-                self.update_element(work, &mut object, &id, element, |dots| dots.add(dot, observed))?;
-            }
-            (Object::Set(_), Op::SetRemove { element, observed }) => {
-                self.update_element(work, &mut object, &id, element, |dots| {
+            (Object::Set(parts), Op::SetRemove { element, observed }) => {
+                update_element(work, parts, &site.id, element, |dots| {
                     dots.remove(observed);
                     if canary!(RemoveTakesConcurrent) {
                         *dots = ElementDots::default();
                     }
                 })?;
             }
+            (Object::Set(parts), Op::SetClear { observed }) => {
+                clear_elements(work, parts, &site.id, |dots| dots.clear(observed))?;
+            }
+            (Object::Flag(dots), Op::FlagEnable { observed }) => dots.add(dot, observed),
+            (Object::Flag(dots), Op::FlagDisable { observed }) => dots.remove(observed),
+            (Object::DwFlag(row), Op::DwFlagEnable) => row.add(&self.context(dot)),
+            (Object::DwFlag(row), Op::DwFlagDisable) => {
+                row.remove(&self.context(dot));
+                self.unstable(work, effects, &site.row, Unstable::Flag);
+            }
+            (Object::RwSet(parts), Op::RwSetAdd { element }) => {
+                update_rw_element(work, parts, &site.id, element, |row| row.add(&self.context(dot)))?;
+            }
+            (Object::RwSet(parts), Op::RwSetRemove { element }) => {
+                let row =
+                    update_rw_element(work, parts, &site.id, element, |row| row.remove(&self.context(dot)))?;
+                self.unstable(work, effects, &row, Unstable::Element);
+            }
+            (Object::Bounded(counter), Op::BoundedIncrement(amount)) => counter.increment(origin, *amount),
+            (Object::Bounded(counter), Op::BoundedDecrement(amount)) => counter.decrement(origin, *amount),
+            (Object::Bounded(counter), Op::BoundedTransfer { to, amount }) => {
+                counter.transfer(origin, *to, *amount);
+            }
             // Decoding and the transaction both refuse an operation that is not of its object's kind.
             (object, op) => unreachable!("{op:?} reached {object:?}"),
         }
-        store_object(work, effects, self.space, address, (before, &object));
         Ok(())
     }
 
-    fn update_element(
+    /// Writes or resets a register, and keeps what that sets aside.
+    fn write(
         &self,
         work: &mut Work<'_>,
-        object: &mut Object,
-        id: &ObjectId,
-        element: &Value,
-        update: impl FnOnce(&mut ElementDots),
+        effects: &mut Effects,
+        step: &Step<'_>,
+        (register, op): (&mut MvRegister, &Op),
     ) -> Result<(), StoreError> {
-        let Object::Set(set) = object else { return Ok(()) };
-        let bytes = element.to_bytes();
-        let key = keys::element(id, &bytes);
-        let mut dots = load_element(work, &key)?;
-        let (was_present, before) = (dots.is_present(), element_digest(id, &bytes, &dots));
-        update(&mut dots);
-        let is_present = dots.is_present();
-        set.sum = set.sum.wrapping_sub(before).wrapping_add(element_digest(id, &bytes, &dots));
-        set.elements = set.elements + u64::from(is_present) - u64::from(was_present);
-        if is_present {
-            let mut out = comity_crdts::Writer::new();
-            dots.encode(&mut out);
-            work.put(key, out.finish());
-        } else {
-            work.delete(key);
+        let held = register.len();
+        let removed = match op {
+            Op::RegisterSet { value, hlc, observed } => {
+                register.set(step.dot, Sibling { hlc: *hlc, value: value.clone() }, observed)
+            }
+            Op::RegisterReset { observed } => register.reset(observed),
+            op => unreachable!("{op:?} reached a register"),
+        };
+        let location = (step.address, step.path);
+        if held > 1 && !removed.is_empty() {
+            let by = matches!(op, Op::RegisterSet { .. });
+            let aside = SetAside { by: step.dot, at: self.at, was_written: by, siblings: removed };
+            record_siblings(work, self.space, location, aside)?;
+            effects.journalled = true;
         }
+        note_siblings(work, self.space, location, (held, register.len()));
         Ok(())
     }
+
+    fn unstable(&self, work: &mut Work<'_>, effects: &mut Effects, row: &[u8], what: Unstable) {
+        note_unstable(work, self.space, self.place, (row, what));
+        effects.unstable.advance(self.place.0, self.place.1);
+    }
+}
+
+fn update_element(
+    work: &mut Work<'_>,
+    parts: &mut Parts,
+    id: &ObjectId,
+    element: &Value,
+    update: impl FnOnce(&mut ElementDots),
+) -> Result<(), StoreError> {
+    let bytes = element.to_bytes();
+    let key = keys::element(id, &bytes);
+    let mut dots = load_element(work, &key)?;
+    let before = element_share(id, &bytes, &dots);
+    update(&mut dots);
+    parts.exchange(before, element_share(id, &bytes, &dots));
+    store_element(work, key, &dots);
+    Ok(())
+}
+
+fn store_element(work: &mut Work<'_>, key: Vec<u8>, dots: &ElementDots) {
+    if dots.is_present() {
+        let mut out = Writer::new();
+        dots.encode(&mut out);
+        work.put(key, out.finish());
+    } else {
+        work.delete(key);
+    }
+}
+
+/// Updates every element of a set. O(elements).
+fn clear_elements(
+    work: &mut Work<'_>,
+    parts: &mut Parts,
+    id: &ObjectId,
+    update: impl Fn(&mut ElementDots),
+) -> Result<(), StoreError> {
+    let (from, until) = keys::elements(id);
+    for (key, bytes) in work.scan(&from, &until, usize::MAX)? {
+        let mut dots = decode_element(&bytes)?;
+        let before = element_share(id, keys::element_bytes(&key), &dots);
+        let held = dots.len();
+        update(&mut dots);
+        if dots.len() != held {
+            parts.exchange(before, element_share(id, keys::element_bytes(&key), &dots));
+            store_element(work, key, &dots);
+        }
+    }
+    Ok(())
+}
+
+/// Updates an element of a remove-wins set. Returns its row's key.
+fn update_rw_element(
+    work: &mut Work<'_>,
+    parts: &mut Parts,
+    id: &ObjectId,
+    element: &Value,
+    update: impl FnOnce(&mut RwRow),
+) -> Result<Vec<u8>, StoreError> {
+    let bytes = element.to_bytes();
+    let key = keys::element(id, &bytes);
+    let mut row = load_rw_element(work, &key)?;
+    let before = rw_element_share(id, &bytes, &row);
+    update(&mut row);
+    parts.exchange(before, rw_element_share(id, &bytes, &row));
+    let mut out = Writer::new();
+    row.encode(&mut out);
+    work.put(key.clone(), out.finish());
+    Ok(key)
 }
 
 /// The dots of an element, none when it has no row.
 pub(crate) fn load_element(read: &dyn StateRead, key: &[u8]) -> Result<ElementDots, StoreError> {
     read.get(key)?.map_or_else(|| Ok(ElementDots::default()), |bytes| decode_element(&bytes))
+}
+
+/// The row of an element of a remove-wins set, empty when it has none.
+pub(crate) fn load_rw_element(read: &dyn StateRead, key: &[u8]) -> Result<RwRow, StoreError> {
+    read.get(key)?.map_or_else(|| Ok(RwRow::default()), |bytes| decode_rw_element(&bytes))
 }
 
 /// The actor id under which an incarnation edits documents.

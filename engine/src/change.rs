@@ -211,7 +211,7 @@ pub fn encode_entry(
             if flags & CONTEXT_EXPLICIT != 0 {
                 encode_frontier(&change.context, dictionary, out);
             }
-            encode_groups(&change.groups, out, dictionary);
+            encode_groups(&change.groups, change.hlc, out, dictionary);
         }
         Body::Checkpoint(frontier) => encode_frontier(frontier, dictionary, out),
     }
@@ -290,7 +290,7 @@ pub fn decode_entry(
     if needless {
         return Err(DecodeError::NotCanonical { what: "entry flags" });
     }
-    let groups = decode_groups(reader, dictionary)?;
+    let groups = decode_groups(hlc, reader, dictionary)?;
     let body = Body::Change(ChangeSet { origin, seq, prev, context, hlc, groups });
     Ok(LaneEntry { admitted, at, body })
 }

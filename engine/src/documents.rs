@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use comity_crdts::{Document, ObjectAddress, ObjectId, RawChange, SpaceId, Value};
+use comity_crdts::{Document, ObjectAddress, ObjectId, RawChange, SpaceId};
 
-use crate::apply::{Effects, PendingChange, load_object, store_object};
-use crate::journal::{JournalEntry, JournalReason, record};
+use crate::apply::{Effects, PendingStep, PendingWork, store_object};
+use crate::journal::{JournalReason, record_refused};
 use crate::keys;
 use crate::rows::{DocumentHeader, Object, damaged};
+use crate::site::Site;
 use crate::store::{StateRead, StoreError};
 use crate::work::Work;
 
@@ -92,27 +93,25 @@ pub(crate) fn read_document(
 pub(crate) fn store_changes<'c>(
     work: &mut Work<'_>,
     effects: &mut Effects,
-    space: &SpaceId,
-    address: &ObjectAddress,
+    site: &Site,
     heads: Vec<[u8; 32]>,
     changes: impl Iterator<Item = &'c RawChange>,
 ) -> Result<(), StoreError> {
-    let id = ObjectId::derive(space, address);
-    let object = load_object(work, space, address)?;
-    let before = object.digest(&id);
+    let object = site.load(work)?;
+    let before = object.share(&site.id);
     let Object::Document(header) = object else { return Ok(()) };
     let mut after = DocumentHeader { heads, ..header };
     for change in changes {
-        work.put(keys::document_change(&id, after.changes), change.bytes().to_vec());
+        work.put(keys::document_change(&site.id, after.changes), change.bytes().to_vec());
         after.changes += 1;
         after.bytes += change.bytes().len() as u64;
     }
-    store_object(work, effects, space, address, (before, &Object::Document(after)));
+    store_object(work, effects, site, (before, &Object::Document(after)));
     Ok(())
 }
 
-/// Applies the document changes a batch gathered: all changes of one document in one call, because a call
-/// costs O(document). What the library refuses goes to the journal; the rest goes on.
+/// Applies what a batch does to documents: changes of one document that follow each other in one call, because a
+/// call costs O(document). What the library refuses goes to the journal; the rest goes on.
 pub(crate) fn flush(
     cache: &mut DocumentCache,
     work: &mut Work<'_>,
@@ -120,18 +119,83 @@ pub(crate) fn flush(
     space: &SpaceId,
     actor: [u8; 16],
 ) -> Result<(), StoreError> {
-    let mut by_document: BTreeMap<ObjectAddress, Vec<PendingChange>> = BTreeMap::new();
+    let mut by_document: BTreeMap<ObjectAddress, Vec<PendingStep>> = BTreeMap::new();
     for pending in std::mem::take(&mut effects.documents) {
         by_document.entry(pending.address.clone()).or_default().push(pending);
     }
-    for (address, pending) in by_document {
-        let id = ObjectId::derive(space, &address);
-        let document = cache.load(work, &id, actor)?;
-        let changes: Vec<RawChange> = pending.iter().map(|pending| pending.change.clone()).collect();
+    for (address, steps) in by_document {
+        let mut editor = Editor { cache, work, effects, space, site: Site::top(space, &address), actor };
+        let mut changes = Vec::new();
+        for step in &steps {
+            match &step.what {
+                PendingWork::Change(change) => {
+                    if editor.is_removed(step)? {
+                        editor.refuse(&address, step, change, JournalReason::DocumentRemoved)?;
+                    } else {
+                        changes.push((step, change.clone()));
+                    }
+                }
+                PendingWork::Remove(heads) => {
+                    editor.apply(&address, std::mem::take(&mut changes))?;
+                    editor.remove(&address, step, heads)?;
+                }
+            }
+        }
+        editor.apply(&address, changes)?;
+    }
+    Ok(())
+}
+
+/// One document while a batch changes it.
+struct Editor<'e, 'w> {
+    cache: &'e mut DocumentCache,
+    work: &'e mut Work<'w>,
+    effects: &'e mut Effects,
+    space: &'e SpaceId,
+    site: Site,
+    actor: [u8; 16],
+}
+
+impl Editor<'_, '_> {
+    fn header(&self) -> Result<DocumentHeader, StoreError> {
+        match self.site.load(self.work)? {
+            Object::Document(header) => Ok(header),
+            _ => Ok(DocumentHeader::default()),
+        }
+    }
+
+    /// Whether the document was removed without the author of a step having seen it.
+    fn is_removed(&self, step: &PendingStep) -> Result<bool, StoreError> {
+        let context = step.context();
+        Ok(self.header()?.removals.iter().any(|removal| !context.sees(removal)))
+    }
+
+    fn refuse(
+        &mut self,
+        address: &ObjectAddress,
+        step: &PendingStep,
+        change: &RawChange,
+        reason: JournalReason,
+    ) -> Result<(), StoreError> {
+        self.effects.journalled = true;
+        record_refused(self.work, self.space, address, (step.dot, step.at), (change.bytes(), reason))
+    }
+
+    fn apply(
+        &mut self,
+        address: &ObjectAddress,
+        steps: Vec<(&PendingStep, RawChange)>,
+    ) -> Result<(), StoreError> {
+        if steps.is_empty() {
+            return Ok(());
+        }
+        let id = self.site.id;
+        let document = self.cache.load(self.work, &id, self.actor)?;
+        let changes: Vec<RawChange> = steps.iter().map(|(_, change)| change.clone()).collect();
         let outcome = match document.apply(&changes) {
             Ok(outcome) => outcome,
             Err(error) => {
-                cache.evict(&id);
+                self.cache.evict(&id);
                 return Err(damaged("document", &error));
             }
         };
@@ -140,24 +204,41 @@ pub(crate) fn flush(
         let applied: Vec<&RawChange> =
             outcome.applied.iter().filter_map(|hash| by_hash.get(hash).copied()).collect();
         let grown = applied.iter().map(|change| change.bytes().len() as u64).sum();
-        store_changes(work, effects, space, &address, heads, applied.into_iter())?;
-        cache.grew(&id, grown);
+        store_changes(self.work, self.effects, &self.site, heads, applied.into_iter())?;
+        self.cache.grew(&id, grown);
         for (hash, error) in outcome.refused {
-            let offenders = pending.iter().filter(|pending| pending.change.hash() == hash);
-            for offender in offenders {
-                record(
-                    work,
-                    space,
-                    &JournalEntry {
-                        object: address.clone(),
-                        dot: offender.dot,
-                        at: offender.at,
-                        value: Value::Bytes(offender.change.bytes().to_vec()),
-                        reason: JournalReason::ChangeRefused { detail: error.to_string() },
-                    },
-                );
+            for (step, change) in steps.iter().filter(|(_, change)| change.hash() == hash) {
+                let reason = JournalReason::ChangeRefused { detail: error.to_string() };
+                self.refuse(address, step, change, reason)?;
             }
         }
+        Ok(())
     }
-    Ok(())
+
+    /// Removes the document; changes that the author of the removal had not seen go to the journal.
+    fn remove(
+        &mut self,
+        address: &ObjectAddress,
+        step: &PendingStep,
+        heads: &[[u8; 32]],
+    ) -> Result<(), StoreError> {
+        let header = self.header()?;
+        let before = Object::Document(header.clone()).share(&self.site.id);
+        if header.heads != heads && header.changes > 0 {
+            let (document, _) = read_document(self.work, &self.site.id, self.actor)?;
+            for change in document.changes_since(heads) {
+                self.refuse(address, step, &change, JournalReason::DocumentRemoved)?;
+            }
+        }
+        for index in 0..header.changes {
+            self.work.delete(keys::document_change(&self.site.id, index));
+        }
+        self.cache.evict(&self.site.id);
+        let (context, mut removals) = (step.context(), header.removals);
+        removals.retain(|removal| !context.sees(removal));
+        removals.insert(context.place());
+        let after = Object::Document(DocumentHeader { removals, ..DocumentHeader::default() });
+        store_object(self.work, self.effects, &self.site, (before, &after));
+        Ok(())
+    }
 }

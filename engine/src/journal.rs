@@ -1,10 +1,19 @@
-//! The journal: what was set aside, kept readable.
+//! The journal: what was set aside, kept readable. It is a replica's own record, not replicated state: each
+//! replica keeps what its own reading of the change sets set aside, and forgets it by its own limits.
 
-use comity_crdts::{Dot, Hlc, ObjectAddress, ObjectId, Sibling, SpaceId, Value, canary};
+use std::collections::BTreeMap;
+
+use comity_crdts::{
+    Dot, Hlc, Kind, MvRegister, ObjectAddress, ObjectId, Policy, PolicyRegistry, RegisterView, ReplicaId,
+    Sibling, SpaceId, Value, canary,
+};
 use serde::{Deserialize, Serialize};
 
+use crate::conflicts::Location;
 use crate::keys;
+use crate::read::author_of;
 use crate::rows::damaged;
+use crate::space::{decode, encode};
 use crate::store::{StateRead, StoreError};
 use crate::work::Work;
 
@@ -12,81 +21,200 @@ use crate::work::Work;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum JournalReason {
-    /// It was one of several siblings that one write replaced, so it may never have been the one shown.
+    /// A write replaced it while it was one of several siblings, so it may never have been the one shown.
     SiblingReplaced,
     /// The document library refused the change; the rest of its change set was applied.
     ChangeRefused {
         /// What the library said.
         detail: String,
     },
+    /// Something was removed while it held it as one of several siblings.
+    SiblingRemoved,
+    /// The document was removed by somebody who had not seen the change.
+    DocumentRemoved,
 }
 
-/// One journal entry.
+/// One journal entry: who wrote which value when, and what set it aside.
 #[derive(Clone, Debug, PartialEq)]
 pub struct JournalEntry {
-    /// The object concerned.
-    pub object: ObjectAddress,
+    /// Where it was.
+    pub location: Location,
     /// The operation whose value this is.
     pub dot: Dot,
-    /// When the value was set aside: the stamp of the change set that did it, or that was refused.
-    pub at: Hlc,
+    /// Who wrote it; `None` when the lane it came in is not known here any more.
+    pub author: Option<ReplicaId>,
+    /// When it was written.
+    pub written: Hlc,
     /// The value; for a refused document change its raw bytes.
     pub value: Value,
-    /// Why.
+    /// Why it is here.
     pub reason: JournalReason,
+    /// The operation that set it aside; the refused change itself when it was refused.
+    pub by: Dot,
+    /// Who did that.
+    pub by_author: Option<ReplicaId>,
+    /// The stamp of the change set that did it.
+    pub at: Hlc,
+}
+
+/// How much a space's journal may hold. What is older, and the oldest of what is more, is forgotten when the
+/// next entry comes, and when the replica starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct JournalLimits {
+    /// Milliseconds between the stamp of an entry and the wall clock.
+    pub age_ms_max: u64,
+    /// The rows of all entries together.
+    pub bytes_max: u64,
+}
+
+impl Default for JournalLimits {
+    /// Ninety days, 64 MiB.
+    fn default() -> Self {
+        Self { age_ms_max: 90 * 24 * 60 * 60 * 1_000, bytes_max: 64 * 1024 * 1024 }
+    }
+}
+
+/// What a space's journal holds, and what it has forgotten.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JournalTotals {
+    /// Entries that are there.
+    pub entries: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Entries forgotten because of their age, or for want of room.
+    pub pruned: u64,
 }
 
 #[derive(Serialize, Deserialize)]
 struct JournalRow {
-    kind: comity_crdts::Kind,
+    kind: Kind,
     collection: String,
     key: String,
+    path: Vec<String>,
     dot: Dot,
-    at: Hlc,
+    written: Hlc,
     value: Vec<u8>,
     reason: JournalReason,
+    by: Dot,
+    at: Hlc,
 }
 
-/// Journals the siblings that one operation removed, when there were two or more of them: which one was
-/// shown depends on the policy, so all are kept.
+/// Siblings that one operation removed from a register that held others too.
+pub(crate) struct SetAside {
+    pub(crate) by: Dot,
+    pub(crate) at: Hlc,
+    /// The operation wrote something in their place.
+    pub(crate) was_written: bool,
+    pub(crate) siblings: Vec<(Dot, Sibling)>,
+}
+
+/// Journals what an operation removed from a register that held several siblings: which one was shown depends
+/// on the policy, so all are kept.
 pub(crate) fn record_siblings(
     work: &mut Work<'_>,
     space: &SpaceId,
-    object: &ObjectAddress,
-    at: Hlc,
-    removed: Vec<(Dot, Sibling)>,
-) {
-    if removed.len() < 2 || canary!(LoserNotJournalled) {
-        return;
+    (object, path): (&ObjectAddress, &[String]),
+    aside: SetAside,
+) -> Result<(), StoreError> {
+    if canary!(LoserNotJournalled) {
+        return Ok(());
     }
-    for (dot, sibling) in removed {
-        record(
-            work,
-            space,
-            &JournalEntry {
-                object: object.clone(),
-                dot,
-                at,
-                value: sibling.value,
-                reason: JournalReason::SiblingReplaced,
-            },
-        );
+    let reason =
+        if aside.was_written { JournalReason::SiblingReplaced } else { JournalReason::SiblingRemoved };
+    for (dot, Sibling { hlc, value }) in aside.siblings {
+        let row = JournalRow {
+            kind: object.kind(),
+            collection: object.collection().to_owned(),
+            key: object.key().to_owned(),
+            path: path.to_vec(),
+            dot,
+            written: hlc,
+            value: value.to_bytes(),
+            reason: reason.clone(),
+            by: aside.by,
+            at: aside.at,
+        };
+        record(work, space, object, &row)?;
     }
+    Ok(())
 }
 
-pub(crate) fn record(work: &mut Work<'_>, space: &SpaceId, entry: &JournalEntry) {
-    let id = ObjectId::derive(space, &entry.object);
+/// Journals a change that is none of its document.
+pub(crate) fn record_refused(
+    work: &mut Work<'_>,
+    space: &SpaceId,
+    object: &ObjectAddress,
+    (dot, at): (Dot, Hlc),
+    (change, reason): (&[u8], JournalReason),
+) -> Result<(), StoreError> {
     let row = JournalRow {
-        kind: entry.object.kind(),
-        collection: entry.object.collection().to_owned(),
-        key: entry.object.key().to_owned(),
-        dot: entry.dot,
-        at: entry.at,
-        value: entry.value.to_bytes(),
-        reason: entry.reason.clone(),
+        kind: object.kind(),
+        collection: object.collection().to_owned(),
+        key: object.key().to_owned(),
+        path: Vec::new(),
+        dot,
+        written: at,
+        value: Value::Bytes(change.to_vec()).to_bytes(),
+        reason,
+        by: dot,
+        at,
     };
-    let bytes = postcard::to_allocvec(&row).expect("a journal row is plain data, which always encodes");
-    work.put(keys::journal_row(space, entry.at, &id, &entry.dot), bytes);
+    record(work, space, object, &row)
+}
+
+fn record(
+    work: &mut Work<'_>,
+    space: &SpaceId,
+    object: &ObjectAddress,
+    row: &JournalRow,
+) -> Result<(), StoreError> {
+    let key = keys::journal_row(space, row.at, &ObjectId::derive(space, object), &row.dot);
+    let bytes = encode(row);
+    let mut totals = journal_totals(work, space)?;
+    totals.entries += 1;
+    totals.bytes += (key.len() + bytes.len()) as u64;
+    work.put(keys::journal_totals(space), encode(&totals));
+    work.put(keys::journal_by_object(&key), Vec::new());
+    work.put(key, bytes);
+    Ok(())
+}
+
+/// Forgets what the limits say, at most `rows_max` entries of it. Returns whether there may be more.
+pub(crate) fn prune(
+    work: &mut Work<'_>,
+    space: &SpaceId,
+    (limits, wall_ms): (&JournalLimits, u64),
+    rows_max: usize,
+) -> Result<bool, StoreError> {
+    let mut totals = journal_totals(work, space)?;
+    let (from, until) = keys::journal(space);
+    let (mut forgotten, oldest_ms) = (0, wall_ms.saturating_sub(limits.age_ms_max));
+    for (key, bytes) in work.scan(&from, &until, rows_max)? {
+        let at = key.get(17..25).and_then(|bits| bits.try_into().ok()).map(u64::from_be_bytes);
+        let at = Hlc::from_bits(at.ok_or_else(|| damaged("journal row", &"its key is none"))?);
+        if totals.bytes <= limits.bytes_max && at.millis() >= oldest_ms {
+            break;
+        }
+        totals.bytes = totals.bytes.saturating_sub((key.len() + bytes.len()) as u64);
+        forgotten += 1;
+        work.delete(keys::journal_by_object(&key));
+        work.delete(key);
+    }
+    if forgotten > 0 {
+        totals.entries = totals.entries.saturating_sub(forgotten);
+        totals.pruned += forgotten;
+        work.put(keys::journal_totals(space), encode(&totals));
+    }
+    Ok(forgotten as usize == rows_max)
+}
+
+/// What a space's journal holds.
+///
+/// # Errors
+/// [`StoreError`] when storage fails or the row is damaged.
+pub fn journal_totals(read: &dyn StateRead, space: &SpaceId) -> Result<JournalTotals, StoreError> {
+    read.get(&keys::journal_totals(space))?
+        .map_or_else(|| Ok(JournalTotals::default()), |bytes| decode("journal totals", &bytes))
 }
 
 /// The oldest `limit` journal entries of a space. O(entries).
@@ -96,14 +224,86 @@ pub(crate) fn record(work: &mut Work<'_>, space: &SpaceId, entry: &JournalEntry)
 pub fn journal(read: &dyn StateRead, space: &SpaceId, limit: usize) -> Result<Vec<JournalEntry>, StoreError> {
     let (from, until) = keys::journal(space);
     let rows = read.scan(&from, &until, limit)?;
-    rows.iter().map(|(_, bytes)| decode(bytes)).collect()
+    rows.iter().map(|(_, bytes)| decode_row(read, space, bytes)).collect()
 }
 
-fn decode(bytes: &[u8]) -> Result<JournalEntry, StoreError> {
-    let row: JournalRow = postcard::from_bytes(bytes).map_err(|error| damaged("journal row", &error))?;
+/// The oldest `limit` journal entries of one object. O(entries · log n).
+///
+/// # Errors
+/// [`StoreError`] when storage fails or a row is damaged.
+pub fn journal_of(
+    read: &dyn StateRead,
+    space: &SpaceId,
+    object: &ObjectAddress,
+    limit: usize,
+) -> Result<Vec<JournalEntry>, StoreError> {
+    let (from, until) = keys::journal_of(space, &ObjectId::derive(space, object));
+    let mut entries = Vec::new();
+    for (key, _) in read.scan(&from, &until, limit)? {
+        let row = keys::journal_from_object(&key).ok_or_else(|| damaged("journal index", &"its key is none"))?;
+        let bytes = read.get(&row)?.ok_or_else(|| damaged("journal index", &"it names no journal row"))?;
+        entries.push(decode_row(read, space, &bytes)?);
+    }
+    Ok(entries)
+}
+
+fn decode_row(read: &dyn StateRead, space: &SpaceId, bytes: &[u8]) -> Result<JournalEntry, StoreError> {
+    let row: JournalRow = decode("journal row", bytes)?;
     let object = ObjectAddress::new(row.kind, &row.collection, &row.key)
         .map_err(|error| damaged("journal row", &error))?;
     let value =
         Value::from_bytes(&row.value, row.value.len()).map_err(|error| damaged("journal row", &error))?;
-    Ok(JournalEntry { object, dot: row.dot, at: row.at, value, reason: row.reason })
+    Ok(JournalEntry {
+        location: Location { object, path: row.path },
+        dot: row.dot,
+        author: author_of(read, space, &row.dot.origin)?,
+        written: row.written,
+        value,
+        reason: row.reason,
+        by: row.by,
+        by_author: author_of(read, space, &row.by.origin)?,
+        at: row.at,
+    })
+}
+
+/// Siblings that were set aside together, and what a policy makes of them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Replayed {
+    /// Where they were.
+    pub location: Location,
+    /// The siblings that are in the journal, in dot order.
+    pub siblings: Vec<JournalEntry>,
+    /// The operation that set them aside.
+    pub by: Dot,
+    /// What the policy would have shown.
+    pub chosen: RegisterView,
+}
+
+/// Runs a policy over the conflicts that are in the journal, oldest first, and tells what it would have shown
+/// before somebody decided. Of a decision over some of the siblings only those are known. Changes nothing.
+/// O(entries).
+///
+/// # Errors
+/// [`StoreError`] when storage fails or a row is damaged.
+pub fn replay(
+    read: &dyn StateRead,
+    space: &SpaceId,
+    (policy, registry): (&Policy, &PolicyRegistry),
+    limit: usize,
+) -> Result<Vec<Replayed>, StoreError> {
+    let mut groups: BTreeMap<(Hlc, Dot, Location), Vec<JournalEntry>> = BTreeMap::new();
+    for entry in journal(read, space, limit)? {
+        if matches!(entry.reason, JournalReason::SiblingReplaced | JournalReason::SiblingRemoved) {
+            groups.entry((entry.at, entry.by, entry.location.clone())).or_default().push(entry);
+        }
+    }
+    let replayed = groups.into_iter().map(|((_, by, location), siblings)| {
+        let mut register = MvRegister::new();
+        for JournalEntry { dot, written, value, .. } in &siblings {
+            register.set(*dot, Sibling { hlc: *written, value: value.clone() }, &[]);
+        }
+        let chosen = policy.view_with(&register, registry);
+        Replayed { location, siblings, by, chosen }
+    });
+    Ok(replayed.collect())
 }

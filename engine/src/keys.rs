@@ -1,6 +1,6 @@
 //! The layout of the state: which key holds what. `docs/storage.md` has the table.
 
-use comity_crdts::{Dot, Hlc, Kind, LaneId, ObjectAddress, ObjectId, ReplicaId, SpaceId};
+use comity_crdts::{Dot, Hlc, Kind, LaneId, ObjectAddress, ObjectId, OriginId, ReplicaId, SpaceId};
 
 /// The secret half of the replica's key.
 pub(crate) const REPLICA_KEY: &[u8] = &[0x00, b'k'];
@@ -110,6 +110,26 @@ pub(crate) fn element_bytes(row: &[u8]) -> &[u8] {
     &row[1 + 16..]
 }
 
+/// What a map holds, by key and kind.
+pub(crate) fn fields(map: &ObjectId) -> (Vec<u8>, Vec<u8>) {
+    range(join(0x32, &[&map.0]))
+}
+
+/// What a map holds under one key, by kind.
+pub(crate) fn fields_of(map: &ObjectId, key: &str) -> (Vec<u8>, Vec<u8>) {
+    range(join(0x32, &[&map.0, key.as_bytes(), &[0]]))
+}
+
+pub(crate) fn field(map: &ObjectId, key: &str, kind: Kind) -> Vec<u8> {
+    join(0x32, &[&map.0, key.as_bytes(), &[0, kind as u8]])
+}
+
+/// The key and the kind in a field's row.
+pub(crate) fn field_parts(row: &[u8]) -> Option<(&str, Kind)> {
+    let (name, kind) = row.get(1 + 16..)?.split_last_chunk::<2>()?;
+    Some((std::str::from_utf8(name).ok()?, Kind::from_tag(kind[1])?))
+}
+
 /// The changes of a document, in the order applied here.
 pub(crate) fn document_changes(object: &ObjectId) -> (Vec<u8>, Vec<u8>) {
     range(join(0x33, &[&object.0]))
@@ -128,6 +148,53 @@ pub(crate) fn member(space: &SpaceId, replica: &ReplicaId) -> Vec<u8> {
     join(0x36, &[&space.0, &replica.0])
 }
 
+/// Rows of a space with something that can be forgotten once what put it there is stable, by the place of that.
+pub(crate) fn unstable(space: &SpaceId) -> (Vec<u8>, Vec<u8>) {
+    range(join(0x37, &[&space.0]))
+}
+
+/// Of these the ones that entries of one lane up to `lsn` put there.
+pub(crate) fn unstable_through(space: &SpaceId, lane: &LaneId, lsn: u64) -> (Vec<u8>, Vec<u8>) {
+    let first = join(0x37, &[&space.0, &lane.0]);
+    (first, join(0x37, &[&space.0, &lane.0, &lsn.saturating_add(1).to_be_bytes()]))
+}
+
+pub(crate) fn unstable_row(space: &SpaceId, (lane, lsn): (LaneId, u64), row: &[u8]) -> Vec<u8> {
+    join(0x37, &[&space.0, &lane.0, &lsn.to_be_bytes(), row])
+}
+
+/// The entry that put an unstable row there.
+pub(crate) fn unstable_place(key: &[u8]) -> Option<(LaneId, u64)> {
+    let lane = key.get(17..33)?.try_into().ok()?;
+    Some((OriginId(lane), u64::from_be_bytes(key.get(33..41)?.try_into().ok()?)))
+}
+
+/// The row that an unstable row is about.
+pub(crate) fn unstable_target(key: &[u8]) -> &[u8] {
+    &key[41..]
+}
+
+/// The conflicts of a space, by object.
+pub(crate) fn conflicts(space: &SpaceId) -> (Vec<u8>, Vec<u8>) {
+    range(join(0x38, &[&space.0]))
+}
+
+/// A conflict in an object, or at the end of a path within it. Keys are never empty, so two zeros end them.
+pub(crate) fn conflict(space: &SpaceId, address: &ObjectAddress, path: &[String], what: u8) -> Vec<u8> {
+    let mut key = join(0x38, &[&object(space, address)[1..]]);
+    for name in path {
+        key.push(0);
+        key.extend_from_slice(name.as_bytes());
+    }
+    key.extend_from_slice(&[0, 0, what]);
+    key
+}
+
+/// What the owner of a lane last announced to have applied.
+pub(crate) fn announced(space: &SpaceId, lane: &LaneId) -> Vec<u8> {
+    join(0x23, &[&space.0, &lane.0])
+}
+
 /// The journal of a space, oldest first.
 pub(crate) fn journal(space: &SpaceId) -> (Vec<u8>, Vec<u8>) {
     range(join(0x40, &[&space.0]))
@@ -137,6 +204,28 @@ pub(crate) fn journal(space: &SpaceId) -> (Vec<u8>, Vec<u8>) {
 pub(crate) fn journal_row(space: &SpaceId, at: Hlc, object: &ObjectId, dot: &Dot) -> Vec<u8> {
     let (hlc, seq, index) = (at.bits().to_be_bytes(), dot.seq.to_be_bytes(), dot.index.to_be_bytes());
     join(0x40, &[&space.0, &hlc, &object.0, &dot.origin.0, &seq, &index])
+}
+
+/// Where the journal entries of one object are, oldest first.
+pub(crate) fn journal_of(space: &SpaceId, object: &ObjectId) -> (Vec<u8>, Vec<u8>) {
+    range(join(0x41, &[&space.0, &object.0]))
+}
+
+/// The key under which a journal row is found by its object: its own key with object and stamp exchanged.
+pub(crate) fn journal_by_object(row: &[u8]) -> Vec<u8> {
+    let (space, hlc, object, dot) = (&row[1..17], &row[17..25], &row[25..41], &row[41..]);
+    join(0x41, &[space, object, hlc, dot])
+}
+
+/// The journal row that a row found by its object stands for.
+pub(crate) fn journal_from_object(row: &[u8]) -> Option<Vec<u8>> {
+    let (space, object, hlc) = (row.get(1..17)?, row.get(17..33)?, row.get(33..41)?);
+    Some(join(0x40, &[space, hlc, object, row.get(41..)?]))
+}
+
+/// How much the journal of a space holds.
+pub(crate) fn journal_totals(space: &SpaceId) -> Vec<u8> {
+    join(0x42, &[&space.0])
 }
 
 /// All keys that start with `prefix`.

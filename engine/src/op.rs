@@ -1,12 +1,11 @@
 //! Operations, and the groups that carry them, in canonical and in compact form.
 
-use comity_crdts::limits::{
-    CHANGE_SET_OBJECTS_MAX, CHANGE_SET_OPS_MAX, COLLECTION_BYTES_MAX, CONTEXT_DOTS_MAX,
-    DOCUMENT_CHANGE_BYTES_MAX, ELEMENT_BYTES_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX,
-};
+mod codec;
+
+use comity_crdts::limits::{CHANGE_SET_OBJECTS_MAX, CHANGE_SET_OPS_MAX, COLLECTION_BYTES_MAX, KEY_BYTES_MAX};
 use comity_crdts::{
-    DecodeError, Dot, Hlc, Kind, ObjectAddress, ObjectId, OriginId, RawChange, Reader, ReplicaId, SpaceId,
-    Value, Writer,
+    DecodeError, Dot, Hlc, Kind, ObjectAddress, ObjectId, Observed, OriginId, RawChange, Reader, ReplicaId,
+    ResetColumn, SpaceId, Value, Writer,
 };
 
 use crate::dictionary::Dictionary;
@@ -37,6 +36,11 @@ impl Role {
 pub enum Op {
     /// Adds to a counter.
     CounterAdd(i64),
+    /// Takes back the additions to a counter that its author saw.
+    CounterReset {
+        /// Per origin how far it saw additions, and their sum.
+        columns: Vec<ResetColumn>,
+    },
     /// Adds an element, replacing the dots it observed.
     SetAdd {
         /// The element.
@@ -51,11 +55,16 @@ pub enum Op {
         /// The element's dots its author saw.
         observed: Vec<Dot>,
     },
+    /// Removes every element of a set as its author saw it.
+    SetClear {
+        /// Per origin the last addition its author saw.
+        observed: Observed,
+    },
     /// Writes a register, replacing the siblings it observed.
     RegisterSet {
         /// The value.
         value: Value,
-        /// The write's stamp; above every stamp it observed in this register.
+        /// The write's stamp; above every stamp it observed in this register, and at least its change set's.
         hlc: Hlc,
         /// The siblings its author saw.
         observed: Vec<Dot>,
@@ -67,6 +76,11 @@ pub enum Op {
     },
     /// Applies one Automerge change to a document.
     DocumentChange(RawChange),
+    /// Removes a document for good: what others did to it at the same time goes too, and is journalled.
+    DocumentRemove {
+        /// The document's heads as its author saw them, sorted.
+        heads: Vec<[u8; 32]>,
+    },
     /// Makes a replica a member, or raises its role. Only an admin's counts.
     Grant {
         /// The replica.
@@ -74,25 +88,103 @@ pub enum Op {
         /// Its role.
         role: Role,
     },
+    /// Enables an enable-wins flag, replacing the dots it observed.
+    FlagEnable {
+        /// The flag's dots its author saw.
+        observed: Vec<Dot>,
+    },
+    /// Disables an enable-wins flag as its author saw it.
+    FlagDisable {
+        /// The flag's dots its author saw.
+        observed: Vec<Dot>,
+    },
+    /// Enables a disable-wins flag: cancels what its author saw disabled.
+    DwFlagEnable,
+    /// Disables a disable-wins flag, whatever is enabled at the same time.
+    DwFlagDisable,
+    /// Adds an element to a remove-wins set: cancels the removals its author saw.
+    RwSetAdd {
+        /// The element.
+        element: Value,
+    },
+    /// Removes an element from a remove-wins set, whatever is added at the same time.
+    RwSetRemove {
+        /// The element.
+        element: Value,
+    },
+    /// Raises a bounded counter; its author gets the right to lower it again.
+    BoundedIncrement(u64),
+    /// Lowers a bounded counter by rights of its author.
+    BoundedDecrement(u64),
+    /// Hands rights of its author to another origin.
+    BoundedTransfer {
+        /// Who gets them.
+        to: OriginId,
+        /// How many.
+        amount: u64,
+    },
+    /// Does something to an object within a map.
+    Nested {
+        /// The keys that lead to it, from the outermost map inwards.
+        path: Vec<String>,
+        /// What is done.
+        op: Box<Op>,
+    },
 }
 
-const COUNTER_ADD: u8 = 1;
-const SET_ADD: u8 = 2;
-const SET_REMOVE: u8 = 3;
-const REGISTER_SET: u8 = 4;
-const REGISTER_RESET: u8 = 5;
-const DOCUMENT_CHANGE: u8 = 6;
-const GRANT: u8 = 7;
-
 impl Op {
-    /// The kind of object the operation is for.
+    /// The kind of object the operation is for. Settings are registers, so theirs say so.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::CounterAdd(_) => Kind::Counter,
-            Self::SetAdd { .. } | Self::SetRemove { .. } => Kind::Set,
+            Self::CounterAdd(_) | Self::CounterReset { .. } => Kind::Counter,
+            Self::SetAdd { .. } | Self::SetRemove { .. } | Self::SetClear { .. } => Kind::Set,
             Self::RegisterSet { .. } | Self::RegisterReset { .. } => Kind::Register,
-            Self::DocumentChange(_) => Kind::Document,
+            Self::DocumentChange(_) | Self::DocumentRemove { .. } => Kind::Document,
             Self::Grant { .. } => Kind::Members,
+            Self::FlagEnable { .. } | Self::FlagDisable { .. } => Kind::Flag,
+            Self::DwFlagEnable | Self::DwFlagDisable => Kind::DwFlag,
+            Self::RwSetAdd { .. } | Self::RwSetRemove { .. } => Kind::RwSet,
+            Self::BoundedIncrement(_) | Self::BoundedDecrement(_) | Self::BoundedTransfer { .. } => {
+                Kind::BoundedCounter
+            }
+            Self::Nested { .. } => Kind::Map,
+        }
+    }
+
+    /// Whether an object of this kind takes the operation.
+    pub fn is_for(&self, kind: Kind) -> bool {
+        self.kind() == kind || (kind == Kind::Settings && self.kind() == Kind::Register)
+    }
+
+    /// Whether the operation may stand in a map. What keeps no dots cannot be removed as it was observed.
+    pub fn nests(&self) -> bool {
+        matches!(self.kind(), Kind::Counter | Kind::Set | Kind::Register | Kind::Flag)
+    }
+
+    /// Whether the operation means what it is to mean only when its author had seen everything that others
+    /// may have compacted.
+    pub(crate) fn needs_confirmation(&self) -> bool {
+        match self {
+            Self::DwFlagEnable
+            | Self::DwFlagDisable
+            | Self::RwSetAdd { .. }
+            | Self::RwSetRemove { .. }
+            | Self::CounterReset { .. } => true,
+            Self::Nested { op, .. } => op.needs_confirmation(),
+            Self::CounterAdd(_)
+            | Self::SetAdd { .. }
+            | Self::SetRemove { .. }
+            | Self::SetClear { .. }
+            | Self::RegisterSet { .. }
+            | Self::RegisterReset { .. }
+            | Self::DocumentChange(_)
+            | Self::DocumentRemove { .. }
+            | Self::Grant { .. }
+            | Self::FlagEnable { .. }
+            | Self::FlagDisable { .. }
+            | Self::BoundedIncrement(_)
+            | Self::BoundedDecrement(_)
+            | Self::BoundedTransfer { .. } => false,
         }
     }
 
@@ -101,124 +193,28 @@ impl Op {
         match self {
             Self::SetAdd { element: value, .. }
             | Self::SetRemove { element: value, .. }
+            | Self::RwSetAdd { element: value }
+            | Self::RwSetRemove { element: value }
             | Self::RegisterSet { value, .. } => value.to_bytes().len(),
             Self::DocumentChange(change) => change.bytes().len(),
-            Self::CounterAdd(_) | Self::RegisterReset { .. } | Self::Grant { .. } => 0,
+            Self::Nested { path, op } => {
+                path.iter().map(String::len).sum::<usize>() + op.value_bytes()
+            }
+            Self::CounterAdd(_)
+            | Self::CounterReset { .. }
+            | Self::SetClear { .. }
+            | Self::RegisterReset { .. }
+            | Self::DocumentRemove { .. }
+            | Self::Grant { .. }
+            | Self::FlagEnable { .. }
+            | Self::FlagDisable { .. }
+            | Self::DwFlagEnable
+            | Self::DwFlagDisable
+            | Self::BoundedIncrement(_)
+            | Self::BoundedDecrement(_)
+            | Self::BoundedTransfer { .. } => 0,
         }
     }
-
-    /// The canonical form that is hashed: full ids, and a document change by its own hash.
-    fn encode_canonical(&self, out: &mut Writer) {
-        match self {
-            Self::DocumentChange(change) => {
-                out.u8(DOCUMENT_CHANGE);
-                out.bytes(&change.hash());
-            }
-            _ => self.encode_with(out, &mut |origin, out| out.bytes(&origin.0)),
-        }
-    }
-
-    /// The compact form that is stored and sent: ids by dictionary reference.
-    fn encode(&self, out: &mut Writer, dictionary: &mut Dictionary) {
-        self.encode_with(out, &mut |origin, out| dictionary.write_origin(origin, out));
-    }
-
-    fn encode_with(&self, out: &mut Writer, origin: &mut dyn FnMut(&OriginId, &mut Writer)) {
-        let mut dots = |observed: &[Dot], out: &mut Writer| {
-            out.varint(observed.len() as u64);
-            for dot in observed {
-                origin(&dot.origin, out);
-                out.varint(dot.seq);
-                out.varint(u64::from(dot.index));
-            }
-        };
-        match self {
-            Self::CounterAdd(delta) => {
-                out.u8(COUNTER_ADD);
-                out.varint_signed(*delta);
-            }
-            Self::SetAdd { element, observed } => {
-                out.u8(SET_ADD);
-                element.encode(out);
-                dots(observed, out);
-            }
-            Self::SetRemove { element, observed } => {
-                out.u8(SET_REMOVE);
-                element.encode(out);
-                dots(observed, out);
-            }
-            Self::RegisterSet { value, hlc, observed } => {
-                out.u8(REGISTER_SET);
-                value.encode(out);
-                out.bytes(&hlc.bits().to_be_bytes());
-                dots(observed, out);
-            }
-            Self::RegisterReset { observed } => {
-                out.u8(REGISTER_RESET);
-                dots(observed, out);
-            }
-            Self::DocumentChange(change) => {
-                out.u8(DOCUMENT_CHANGE);
-                out.blob(change.bytes());
-            }
-            Self::Grant { replica, role } => {
-                out.u8(GRANT);
-                out.bytes(&replica.0);
-                out.u8(*role as u8);
-            }
-        }
-    }
-
-    fn decode(reader: &mut Reader<'_>, dictionary: &mut Dictionary) -> Result<Self, DecodeError> {
-        match reader.u8("operation tag")? {
-            COUNTER_ADD => Ok(Self::CounterAdd(reader.varint_signed("counter delta")?)),
-            SET_ADD => Ok(Self::SetAdd {
-                element: Value::decode(reader, ELEMENT_BYTES_MAX)?,
-                observed: decode_dots(reader, dictionary)?,
-            }),
-            SET_REMOVE => Ok(Self::SetRemove {
-                element: Value::decode(reader, ELEMENT_BYTES_MAX)?,
-                observed: decode_dots(reader, dictionary)?,
-            }),
-            REGISTER_SET => Ok(Self::RegisterSet {
-                value: Value::decode(reader, VALUE_BYTES_MAX)?,
-                hlc: Hlc::from_bits(u64::from_be_bytes(reader.array("register stamp")?)),
-                observed: decode_dots(reader, dictionary)?,
-            }),
-            REGISTER_RESET => Ok(Self::RegisterReset { observed: decode_dots(reader, dictionary)? }),
-            DOCUMENT_CHANGE => {
-                let bytes = reader.blob(DOCUMENT_CHANGE_BYTES_MAX, "document change")?;
-                RawChange::parse(bytes).map(Self::DocumentChange).map_err(|_| DecodeError::Invalid {
-                    what: "document change",
-                    rule: "must be one sound change",
-                })
-            }
-            GRANT => {
-                let replica = ReplicaId(reader.array("granted replica")?);
-                let tag = reader.u8("granted role")?;
-                let role = Role::from_tag(tag)
-                    .ok_or(DecodeError::UnknownTag { what: "granted role", tag: u64::from(tag) })?;
-                Ok(Self::Grant { replica, role })
-            }
-            tag => Err(DecodeError::UnknownTag { what: "operation", tag: u64::from(tag) }),
-        }
-    }
-}
-
-fn decode_dots(reader: &mut Reader<'_>, dictionary: &mut Dictionary) -> Result<Vec<Dot>, DecodeError> {
-    let count = reader.count(CONTEXT_DOTS_MAX, "observed dots")?;
-    let mut dots = Vec::with_capacity(count);
-    for _ in 0..count {
-        let origin = dictionary.read_origin(reader)?;
-        let seq = reader.varint("dot seq")?;
-        let index = reader.varint_max(u64::from(u16::MAX), "dot index")? as u16;
-        let dot = Dot { origin, seq, index };
-        if dots.last().is_some_and(|last| *last >= dot) {
-            return Err(DecodeError::NotCanonical { what: "observed dots" });
-        }
-        dots.push(dot);
-    }
-    Ok(dots)
 }
 
 /// The operations of one change set on one object, in the order they were made.
@@ -245,19 +241,21 @@ impl Group {
 }
 
 /// Writes the groups of a change set in compact form.
-pub(crate) fn encode_groups(groups: &[Group], out: &mut Writer, dictionary: &mut Dictionary) {
+/// Stamps are written relative to `at`, the change set's.
+pub(crate) fn encode_groups(groups: &[Group], at: Hlc, out: &mut Writer, dictionary: &mut Dictionary) {
     out.varint(groups.len() as u64);
     for group in groups {
         dictionary.write_object(&group.address, out);
         out.varint(group.ops.len() as u64);
         for op in &group.ops {
-            op.encode(out, dictionary);
+            op.encode(at, out, dictionary);
         }
     }
 }
 
 /// Reads the groups of a change set: one per object, every operation of its object's kind.
 pub(crate) fn decode_groups(
+    at: Hlc,
     reader: &mut Reader<'_>,
     dictionary: &mut Dictionary,
 ) -> Result<Vec<Group>, DecodeError> {
@@ -278,8 +276,8 @@ pub(crate) fn decode_groups(
         }
         let mut ops = Vec::new();
         for _ in 0..ops_count {
-            let op = Op::decode(reader, dictionary)?;
-            if op.kind() != address.kind() {
+            let op = Op::decode(at, reader, dictionary)?;
+            if !op.is_for(address.kind()) {
                 return Err(DecodeError::Invalid { what: "operation", rule: "must be of its object's kind" });
             }
             ops.push(op);

@@ -1,7 +1,10 @@
 //! The rows of objects: one header per object, one row per set element, document change and member.
 
+use std::collections::BTreeSet;
+
 use comity_crdts::{
-    DecodeError, ElementDots, Kind, MvRegister, ObjectId, PnCounter, Reader, ReplicaId, Writer,
+    BoundedCounter, DecodeError, ElementDots, Kind, MvRegister, ObjectId, Place, Reader, ReplicaId,
+    ResettableCounter, RwRow, Writer,
 };
 
 use crate::hash::hash;
@@ -16,45 +19,90 @@ pub(crate) struct DocumentHeader {
     pub(crate) changes: u64,
     /// Their raw bytes.
     pub(crate) bytes: u64,
+    /// Removals: a change whose author did not see all of them is none of this document. They stay, because a
+    /// replica that was restored may change a document without waiting for anybody.
+    pub(crate) removals: BTreeSet<Place>,
 }
 
-/// What a set's header says of it; its elements are rows of their own.
+/// What the header of a set or a map says of its parts, which are rows of their own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct SetHeader {
-    /// Elements present.
-    pub(crate) elements: u64,
-    /// The sum of the digests of the element rows, so that it changes in O(1).
+pub(crate) struct Parts {
+    /// Elements that are in the set, or keys and kinds that the map holds.
+    pub(crate) count: u64,
+    /// The sum of the digests of the parts, so that it changes in O(1).
     pub(crate) sum: u128,
+}
+
+impl Parts {
+    /// A part changed.
+    pub(crate) fn exchange(&mut self, before: Share, after: Share) {
+        self.count = self.count + u64::from(after.is_present) - u64::from(before.is_present);
+        self.sum = self.sum.wrapping_sub(before.digest).wrapping_add(after.digest);
+    }
+}
+
+/// What an object, or a part of one, adds to what contains it. Equal states have equal shares whatever the
+/// order in which they came about, and whatever of them was compacted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Share {
+    /// Whether it holds something that readers see.
+    pub(crate) is_present: bool,
+    /// 0 when it does not.
+    pub(crate) digest: u128,
 }
 
 /// The header row of an object.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Object {
-    Counter(PnCounter),
-    Set(SetHeader),
+    Counter(ResettableCounter),
+    Set(Parts),
     Register(MvRegister),
     Document(DocumentHeader),
+    Flag(ElementDots),
+    DwFlag(RwRow),
+    RwSet(Parts),
+    Map(Parts),
+    Bounded(BoundedCounter),
 }
 
 impl Object {
     /// The object before any operation.
     pub(crate) fn bottom(kind: Kind) -> Option<Self> {
         match kind {
-            Kind::Counter => Some(Self::Counter(PnCounter::default())),
-            Kind::Set => Some(Self::Set(SetHeader::default())),
-            Kind::Register => Some(Self::Register(MvRegister::default())),
+            Kind::Counter => Some(Self::Counter(ResettableCounter::default())),
+            Kind::Set => Some(Self::Set(Parts::default())),
+            Kind::Register | Kind::Settings => Some(Self::Register(MvRegister::default())),
             Kind::Document => Some(Self::Document(DocumentHeader::default())),
+            Kind::Flag => Some(Self::Flag(ElementDots::default())),
+            Kind::DwFlag => Some(Self::DwFlag(RwRow::default())),
+            Kind::RwSet => Some(Self::RwSet(Parts::default())),
+            Kind::Map => Some(Self::Map(Parts::default())),
+            Kind::BoundedCounter => Some(Self::Bounded(BoundedCounter::default())),
             _ => None,
         }
     }
 
-    /// Whether the object holds nothing, so that it needs no row.
+    /// Whether the object needs no row.
     pub(crate) fn is_bottom(&self) -> bool {
         match self {
-            Self::Counter(_) => false,
-            Self::Set(set) => set.elements == 0,
+            Self::Counter(counter) => counter.is_empty(),
+            Self::Set(parts) | Self::RwSet(parts) | Self::Map(parts) => parts.count == 0,
             Self::Register(register) => register.is_empty(),
-            Self::Document(document) => document.changes == 0,
+            Self::Document(document) => document.changes == 0 && document.removals.is_empty(),
+            Self::Flag(dots) => dots.is_empty(),
+            Self::DwFlag(row) => row.is_empty(),
+            Self::Bounded(counter) => counter.is_empty(),
+        }
+    }
+
+    /// Whether the object holds something that readers see. One that does not may still have a row, with what
+    /// others may not have heard of yet.
+    pub(crate) fn is_present(&self) -> bool {
+        match self {
+            Self::Counter(counter) => counter.is_live(),
+            Self::DwFlag(row) => row.is_member(),
+            Self::Document(document) => document.changes > 0,
+            _ => !self.is_bottom(),
         }
     }
 
@@ -62,9 +110,9 @@ impl Object {
         let mut out = Writer::new();
         match self {
             Self::Counter(counter) => counter.encode(&mut out),
-            Self::Set(set) => {
-                out.varint(set.elements);
-                out.bytes(&set.sum.to_be_bytes());
+            Self::Set(parts) | Self::RwSet(parts) | Self::Map(parts) => {
+                out.varint(parts.count);
+                out.bytes(&parts.sum.to_be_bytes());
             }
             Self::Register(register) => register.encode(&mut out),
             Self::Document(document) => {
@@ -74,7 +122,12 @@ impl Object {
                 for head in &document.heads {
                     out.bytes(head);
                 }
+                out.varint(document.removals.len() as u64);
+                document.removals.iter().for_each(|place| place.encode(&mut out));
             }
+            Self::Flag(dots) => dots.encode(&mut out),
+            Self::DwFlag(row) => row.encode(&mut out),
+            Self::Bounded(counter) => counter.encode(&mut out),
         }
         out.finish()
     }
@@ -87,47 +140,73 @@ impl Object {
     }
 
     fn decode(kind: Kind, reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        match kind {
-            Kind::Counter => Ok(Self::Counter(PnCounter::decode(reader)?)),
-            Kind::Set => Ok(Self::Set(SetHeader {
-                elements: reader.varint("set elements")?,
-                sum: u128::from_be_bytes(reader.array("set sum")?),
-            })),
-            Kind::Register => Ok(Self::Register(MvRegister::decode(reader)?)),
+        Ok(match kind {
+            Kind::Counter => Self::Counter(ResettableCounter::decode(reader)?),
+            Kind::Set => Self::Set(decode_parts(reader)?),
+            Kind::RwSet => Self::RwSet(decode_parts(reader)?),
+            Kind::Map => Self::Map(decode_parts(reader)?),
+            Kind::Register | Kind::Settings => Self::Register(MvRegister::decode(reader)?),
             Kind::Document => {
                 let changes = reader.varint("document changes")?;
                 let bytes = reader.varint("document bytes")?;
                 let count = reader.count(reader.remaining(), "document heads")?;
                 let heads = (0..count).map(|_| reader.array("document head")).collect::<Result<_, _>>()?;
-                Ok(Self::Document(DocumentHeader { heads, changes, bytes }))
+                let count = reader.count(reader.remaining(), "document removals")?;
+                let removals = (0..count).map(|_| Place::decode(reader)).collect::<Result<_, _>>()?;
+                Self::Document(DocumentHeader { heads, changes, bytes, removals })
             }
-            other => Err(DecodeError::UnknownTag { what: "object row", tag: other as u64 }),
-        }
+            Kind::Flag => Self::Flag(ElementDots::decode(reader)?),
+            Kind::DwFlag => Self::DwFlag(RwRow::decode(reader)?),
+            Kind::BoundedCounter => Self::Bounded(BoundedCounter::decode(reader)?),
+            other => return Err(DecodeError::UnknownTag { what: "object row", tag: other as u64 }),
+        })
     }
 
-    /// The object's share of the space's state digest: equal states have equal shares whatever the order
-    /// in which they came about. An object that holds nothing has share 0.
-    pub(crate) fn digest(&self, id: &ObjectId) -> u128 {
-        if self.is_bottom() {
-            return 0;
+    /// The object's share of what contains it.
+    pub(crate) fn share(&self, id: &ObjectId) -> Share {
+        if !self.is_present() {
+            return Share::default();
         }
-        match self {
+        let digest = match self {
             // How many changes arrived, and in what order, is not state: the heads are.
             Self::Document(document) => digest_of(id, &document.heads.concat()),
-            Self::Counter(_) | Self::Set(_) | Self::Register(_) => digest_of(id, &self.to_bytes()),
-        }
+            Self::Counter(counter) => {
+                let mut out = Writer::new();
+                counter.digest_into(&mut out);
+                digest_of(id, out.as_slice())
+            }
+            // That it is enabled is all there is to see.
+            Self::DwFlag(_) => digest_of(id, &[1]),
+            Self::Set(_) | Self::RwSet(_) | Self::Map(_) | Self::Register(_) | Self::Flag(_) | Self::Bounded(_) => {
+                digest_of(id, &self.to_bytes())
+            }
+        };
+        Share { is_present: true, digest }
     }
 }
 
-/// The digest of one element row of a set.
-pub(crate) fn element_digest(id: &ObjectId, element: &[u8], dots: &ElementDots) -> u128 {
+fn decode_parts(reader: &mut Reader<'_>) -> Result<Parts, DecodeError> {
+    let count = reader.varint("number of parts")?;
+    Ok(Parts { count, sum: u128::from_be_bytes(reader.array("sum of the parts")?) })
+}
+
+/// What one element of an add-wins set adds to it.
+pub(crate) fn element_share(id: &ObjectId, element: &[u8], dots: &ElementDots) -> Share {
     if !dots.is_present() {
-        return 0;
+        return Share::default();
     }
     let mut out = Writer::new();
     out.blob(element);
     dots.encode(&mut out);
-    digest_of(id, out.as_slice())
+    Share { is_present: true, digest: digest_of(id, out.as_slice()) }
+}
+
+/// What one element of a remove-wins set adds to it: that it is there, because all else is compacted.
+pub(crate) fn rw_element_share(id: &ObjectId, element: &[u8], row: &RwRow) -> Share {
+    if !row.is_member() {
+        return Share::default();
+    }
+    Share { is_present: true, digest: digest_of(id, element) }
 }
 
 /// The digest of one member row.
@@ -152,4 +231,11 @@ pub(crate) fn decode_element(bytes: &[u8]) -> Result<ElementDots, StoreError> {
     let mut reader = Reader::new(bytes);
     let dots = ElementDots::decode(&mut reader).and_then(|dots| reader.finish("element row").map(|()| dots));
     dots.map_err(|error| damaged("element row", &error))
+}
+
+/// Decodes an element row of a remove-wins set.
+pub(crate) fn decode_rw_element(bytes: &[u8]) -> Result<RwRow, StoreError> {
+    let mut reader = Reader::new(bytes);
+    let row = RwRow::decode(&mut reader).and_then(|row| reader.finish("element row").map(|()| row));
+    row.map_err(|error| damaged("element row", &error))
 }

@@ -1,7 +1,8 @@
 //! Why an operation in a transaction is refused.
 
-use comity_crdts::{AddressError, CounterRange, DocumentError, ObjectAddress, ValueError, automerge};
+use comity_crdts::{AddressError, BoundedError, CounterRange, DocumentError, ValueError, automerge};
 
+use crate::conflicts::Location;
 use crate::read::ReadError;
 use crate::store::StoreError;
 
@@ -17,7 +18,7 @@ pub enum TxError {
     #[error("{object}: {source}")]
     Value {
         /// The object that was to hold it.
-        object: ObjectAddress,
+        object: Location,
         /// The limit.
         source: ValueError,
     },
@@ -25,15 +26,63 @@ pub enum TxError {
     #[error("{object}: {source}")]
     Counter {
         /// The counter.
-        object: ObjectAddress,
+        object: Location,
         /// The range.
         source: CounterRange,
+    },
+    /// The bounded counter has too few rights here, or would leave its range.
+    #[error("{object}: {source}")]
+    Bounded {
+        /// The counter.
+        object: Location,
+        /// What is lacking.
+        source: BoundedError,
+    },
+    /// This incarnation is new, and no other replica has answered it yet: what removals and resets mean is settled
+    /// by what their author had seen, and others may have forgotten what this replica has not seen. It is
+    /// confirmed as soon as another writer was heard of, see `Command::AwaitConfirmation`.
+    #[error("{object}: this replica was restored or has just joined, and no other replica has confirmed it yet")]
+    Unconfirmed {
+        /// What was to be changed.
+        object: Location,
+    },
+    /// A map's path is empty, too deep, or leads through a key that is none.
+    #[error("{object}: {rule}")]
+    Path {
+        /// What was to be changed.
+        object: Location,
+        /// The rule that is broken.
+        rule: &'static str,
+    },
+    /// Objects of this kind cannot be removed.
+    #[error("{object}: {rule}")]
+    NotRemovable {
+        /// What was to be removed.
+        object: Location,
+        /// Why.
+        rule: &'static str,
+    },
+    /// The journal entry cannot be restored by a write.
+    #[error("{object}: what the journal holds is no value that can be written")]
+    NotRestorable {
+        /// Where it was.
+        object: Location,
+    },
+    /// The region's name is empty or too long.
+    #[error("the region name {name:?} has {bytes} bytes; 1 to {bytes_max} are allowed")]
+    Region {
+        /// Its first characters.
+        name: String,
+        /// Its length.
+        bytes: usize,
+        /// The limit.
+        bytes_max: usize,
     },
     /// The document refused the edit.
     #[error("{object}: {source}")]
     Document {
         /// The document.
-        object: ObjectAddress,
+        object: Location,
         /// What it said.
         source: DocumentError,
     },
@@ -41,7 +90,7 @@ pub enum TxError {
     #[error("{object}: {what} of the edit: {value}; the limit is {value_max}")]
     EditTooLarge {
         /// The document.
-        object: ObjectAddress,
+        object: Location,
         /// What is too large.
         what: &'static str,
         /// How large it is.
@@ -53,13 +102,13 @@ pub enum TxError {
     #[error("{object}: the edit panicked; nothing of it was kept")]
     EditPanicked {
         /// The document.
-        object: ObjectAddress,
+        object: Location,
     },
     /// More concurrent values than one operation can name.
     #[error("{object}: {dots} concurrent values; one write can replace {dots_max}")]
     TooManySiblings {
         /// The object.
-        object: ObjectAddress,
+        object: Location,
         /// How many there are.
         dots: usize,
         /// The limit.

@@ -1,0 +1,348 @@
+//! What a transaction does to counters, sets, registers, flags and maps.
+
+use comity_crdts::limits::{CONTEXT_DOTS_MAX, ELEMENT_BYTES_MAX, KEY_BYTES_MAX, MAP_DEPTH_MAX, VALUE_BYTES_MAX};
+use comity_crdts::{
+    AddressError, BoundedCounter, Dot, ElementDots, Kind, MvRegister, OriginId, Policy, ResettableCounter,
+    RwRow, Value, canary,
+};
+
+use crate::apply::load_element;
+use crate::conflicts::Location;
+use crate::journal::{JournalEntry, JournalReason};
+use crate::keys;
+use crate::op::Op;
+use crate::rows::Object;
+use crate::settings::{REGION_BYTES_MAX, policy_address, region_address, region_of};
+use crate::site::Site;
+use crate::tx::{Tx, TxError};
+
+impl Tx<'_> {
+    /// The site of something of this kind.
+    pub(super) fn site(&self, at: &Location, kind: Kind) -> Result<Site, TxError> {
+        check_path(at, kind)?;
+        Ok(Site::top(&self.space.id, &at.object).at_path(&at.path, kind))
+    }
+
+    pub(super) fn load(&self, at: &Location, kind: Kind) -> Result<Object, TxError> {
+        Ok(self.site(at, kind)?.load(&self.work)?)
+    }
+
+    /// Adds to a counter. Additions to one counter that follow each other in one transaction become one
+    /// operation.
+    ///
+    /// # Errors
+    /// [`TxError`] when the name or the resulting value is out of range.
+    pub fn counter_add(&mut self, at: &Location, delta: i64) -> Result<(), TxError> {
+        let counter = self.load_counter(at)?;
+        counter.check_add(delta).map_err(|source| TxError::Counter { object: at.clone(), source })?;
+        let Some((group, index, sum)) = self.last_addition(at, delta) else {
+            return self.push(at, Op::CounterAdd(delta));
+        };
+        let dot = Dot { origin: self.incarnation.origin, seq: self.seq(), index };
+        let added = if canary!(CounterAddsTwice) { sum } else { delta };
+        self.apply(&at.object, dot, &nested(at, Op::CounterAdd(added)))?;
+        self.groups[group].ops[usize::from(index)] = nested(at, Op::CounterAdd(sum));
+        Ok(())
+    }
+
+    /// The last operation on the object, if it is an addition to the same counter: its group, its index and
+    /// what it adds together with `delta`.
+    fn last_addition(&self, at: &Location, delta: i64) -> Option<(usize, u16, i64)> {
+        let group = *self.index.get(&at.object)?;
+        let ops = &self.groups[group].ops;
+        let earlier = match ops.last()? {
+            Op::CounterAdd(earlier) if at.path.is_empty() => earlier,
+            Op::Nested { path, op } if *path == at.path => match op.as_ref() {
+                Op::CounterAdd(earlier) => earlier,
+                _ => return None,
+            },
+            _ => return None,
+        };
+        Some((group, (ops.len() - 1) as u16, earlier.checked_add(delta)?))
+    }
+
+    pub(super) fn load_counter(&self, at: &Location) -> Result<ResettableCounter, TxError> {
+        match self.load(at, Kind::Counter)? {
+            Object::Counter(counter) => Ok(counter),
+            _ => Ok(ResettableCounter::default()),
+        }
+    }
+
+    /// Adds an element to a set.
+    ///
+    /// # Errors
+    /// [`TxError`] when the name or the element is out of limits.
+    pub fn set_add(&mut self, at: &Location, element: Value) -> Result<(), TxError> {
+        let observed = self.observe_element(at, &element)?;
+        self.push(at, Op::SetAdd { element, observed })
+    }
+
+    /// Removes an element from a set; nothing happens when it is not there.
+    ///
+    /// # Errors
+    /// [`TxError`] when the name or the element is out of limits.
+    pub fn set_remove(&mut self, at: &Location, element: Value) -> Result<(), TxError> {
+        let observed = self.observe_element(at, &element)?;
+        if observed.is_empty() {
+            return Ok(());
+        }
+        self.push(at, Op::SetRemove { element, observed })
+    }
+
+    fn observe_element(&self, at: &Location, element: &Value) -> Result<Vec<Dot>, TxError> {
+        let site = self.site(at, Kind::Set)?;
+        check_element(at, element)?;
+        let dots = load_element(&self.work, &keys::element(&site.id, &element.to_bytes()))?;
+        checked_dots(at, dots.dots().collect())
+    }
+
+    /// Adds an element to a remove-wins set: it is in the set once every removal is known to whoever adds it.
+    ///
+    /// # Errors
+    /// [`TxError`] when the name or the element is out of limits, or the incarnation is not confirmed.
+    pub fn rw_set_add(&mut self, at: &Location, element: Value) -> Result<(), TxError> {
+        self.site(at, Kind::RwSet)?;
+        check_element(at, &element)?;
+        self.push(at, Op::RwSetAdd { element })
+    }
+
+    /// Removes an element from a remove-wins set, also against additions made at the same time, and also when
+    /// it is not there.
+    ///
+    /// # Errors
+    /// As [`Tx::rw_set_add`].
+    pub fn rw_set_remove(&mut self, at: &Location, element: Value) -> Result<(), TxError> {
+        self.site(at, Kind::RwSet)?;
+        check_element(at, &element)?;
+        self.push(at, Op::RwSetRemove { element })
+    }
+
+    pub(super) fn load_register(&self, at: &Location) -> Result<MvRegister, TxError> {
+        let kind = if at.object.kind() == Kind::Settings { Kind::Settings } else { Kind::Register };
+        match self.load(at, kind)? {
+            Object::Register(register) => Ok(register),
+            _ => Ok(MvRegister::default()),
+        }
+    }
+
+    /// Writes a register, replacing every value visible here.
+    ///
+    /// # Errors
+    /// [`TxError`] when the name or the value is out of limits.
+    pub fn register_write(&mut self, at: &Location, value: Value) -> Result<(), TxError> {
+        let register = self.load_register(at)?;
+        let observed = register.dots();
+        self.register_set(at, &register, value, observed)
+    }
+
+    /// Writes a register, replacing only the siblings the caller names: those it saw when it decided. A value
+    /// written meanwhile stays.
+    ///
+    /// # Errors
+    /// [`TxError`] when the name or the value is out of limits.
+    pub fn register_resolve(&mut self, at: &Location, value: Value, seen: &[Dot]) -> Result<(), TxError> {
+        let register = self.load_register(at)?;
+        let observed = register.dots().into_iter().filter(|dot| seen.contains(dot)).collect();
+        self.register_set(at, &register, value, observed)
+    }
+
+    fn register_set(
+        &mut self,
+        at: &Location,
+        register: &MvRegister,
+        value: Value,
+        observed: Vec<Dot>,
+    ) -> Result<(), TxError> {
+        value.check(VALUE_BYTES_MAX).map_err(|source| TxError::Value { object: at.clone(), source })?;
+        let observed = checked_dots(at, observed)?;
+        let hlc = register.stamp(self.hlc);
+        self.push(at, Op::RegisterSet { value, hlc, observed })
+    }
+
+    /// Empties a register of every value visible here.
+    ///
+    /// # Errors
+    /// [`TxError`] when the name is out of limits.
+    pub fn register_clear(&mut self, at: &Location) -> Result<(), TxError> {
+        let observed = checked_dots(at, self.load_register(at)?.dots())?;
+        if observed.is_empty() {
+            return Ok(());
+        }
+        self.push(at, Op::RegisterReset { observed })
+    }
+
+    pub(super) fn load_flag(&self, at: &Location) -> Result<ElementDots, TxError> {
+        match self.load(at, Kind::Flag)? {
+            Object::Flag(dots) => Ok(dots),
+            _ => Ok(ElementDots::default()),
+        }
+    }
+
+    /// Enables an enable-wins flag.
+    ///
+    /// # Errors
+    /// [`TxError`] when the name is out of limits.
+    pub fn flag_enable(&mut self, at: &Location) -> Result<(), TxError> {
+        let observed = checked_dots(at, self.load_flag(at)?.dots().collect())?;
+        self.push(at, Op::FlagEnable { observed })
+    }
+
+    /// Disables an enable-wins flag as it is known here; nothing happens when it is disabled.
+    ///
+    /// # Errors
+    /// [`TxError`] when the name is out of limits.
+    pub fn flag_disable(&mut self, at: &Location) -> Result<(), TxError> {
+        let observed = checked_dots(at, self.load_flag(at)?.dots().collect())?;
+        if observed.is_empty() {
+            return Ok(());
+        }
+        self.push(at, Op::FlagDisable { observed })
+    }
+
+    pub(super) fn load_dw_flag(&self, at: &Location) -> Result<RwRow, TxError> {
+        match self.load(at, Kind::DwFlag)? {
+            Object::DwFlag(row) => Ok(row),
+            _ => Ok(RwRow::default()),
+        }
+    }
+
+    /// Enables a disable-wins flag, as far as its disablings are known here.
+    ///
+    /// # Errors
+    /// [`TxError`] when the name is out of limits, or the incarnation is not confirmed.
+    pub fn dw_flag_enable(&mut self, at: &Location) -> Result<(), TxError> {
+        self.site(at, Kind::DwFlag)?;
+        self.push(at, Op::DwFlagEnable)
+    }
+
+    /// Disables a disable-wins flag, also against enablings made at the same time.
+    ///
+    /// # Errors
+    /// As [`Tx::dw_flag_enable`].
+    pub fn dw_flag_disable(&mut self, at: &Location) -> Result<(), TxError> {
+        self.site(at, Kind::DwFlag)?;
+        self.push(at, Op::DwFlagDisable)
+    }
+
+    pub(super) fn load_bounded(&self, at: &Location) -> Result<BoundedCounter, TxError> {
+        match self.load(at, Kind::BoundedCounter)? {
+            Object::Bounded(counter) => Ok(counter),
+            _ => Ok(BoundedCounter::default()),
+        }
+    }
+
+    /// The origin under which the transaction writes, which holds this replica's rights to bounded counters.
+    pub fn origin(&self) -> OriginId {
+        self.incarnation.origin
+    }
+
+    /// Raises a bounded counter. This replica gets the rights to lower it again.
+    ///
+    /// # Errors
+    /// [`TxError`] when the name or the resulting value is out of range.
+    pub fn bounded_increment(&mut self, at: &Location, amount: u64) -> Result<(), TxError> {
+        let counter = self.load_bounded(at)?;
+        counter.check_increment(amount).map_err(|source| TxError::Bounded { object: at.clone(), source })?;
+        self.push(at, Op::BoundedIncrement(amount))
+    }
+
+    /// Lowers a bounded counter by rights that this replica holds.
+    ///
+    /// # Errors
+    /// [`TxError`] when the name is out of limits, or the rights are too few.
+    pub fn bounded_decrement(&mut self, at: &Location, amount: u64) -> Result<(), TxError> {
+        let (counter, origin) = (self.load_bounded(at)?, self.incarnation.origin);
+        let checked = counter.check_decrement(origin, amount);
+        checked.map_err(|source| TxError::Bounded { object: at.clone(), source })?;
+        self.push(at, Op::BoundedDecrement(amount))
+    }
+
+    /// Hands rights to another origin, which can lower the counter by them without asking anybody.
+    ///
+    /// # Errors
+    /// As [`Tx::bounded_decrement`].
+    pub fn bounded_transfer(&mut self, at: &Location, to: OriginId, amount: u64) -> Result<(), TxError> {
+        let (counter, origin) = (self.load_bounded(at)?, self.incarnation.origin);
+        let checked = counter.check_transfer(origin, to, amount);
+        checked.map_err(|source| TxError::Bounded { object: at.clone(), source })?;
+        self.push(at, Op::BoundedTransfer { to, amount })
+    }
+
+    /// Sets the policy under which the registers of a collection are read, at every replica. What is stored does
+    /// not change.
+    ///
+    /// # Errors
+    /// [`TxError`] when the collection's name is out of limits.
+    pub fn set_policy(&mut self, collection: &str, policy: &Policy) -> Result<(), TxError> {
+        let at = Location::from(policy_address(collection)?);
+        self.register_write(&at, Value::Text(policy.name()))
+    }
+
+    /// Says where this replica is, if it has not yet.
+    pub(super) fn say_region(&mut self) -> Result<(), TxError> {
+        let Some(region) = self.region.take() else { return Ok(()) };
+        if region.is_empty() || region.len() > REGION_BYTES_MAX {
+            let (bytes, bytes_max) = (region.len(), REGION_BYTES_MAX);
+            return Err(TxError::Region { name: region.chars().take(24).collect(), bytes, bytes_max });
+        }
+        if region_of(&self.work, &self.space.id, &self.replica)?.as_ref() == Some(&region) {
+            return Ok(());
+        }
+        let at = Location::from(region_address(&self.replica));
+        self.register_write(&at, Value::Text(region))
+    }
+
+    /// Writes a value from the journal again, replacing every value visible here: an ordinary write.
+    ///
+    /// # Errors
+    /// [`TxError::NotRestorable`] for a change to a document.
+    pub fn restore(&mut self, entry: &JournalEntry) -> Result<(), TxError> {
+        if !matches!(entry.reason, JournalReason::SiblingReplaced | JournalReason::SiblingRemoved) {
+            return Err(TxError::NotRestorable { object: entry.location.clone() });
+        }
+        self.register_write(&entry.location, entry.value.clone())
+    }
+}
+
+/// The operation as it stands in a change set.
+fn nested(at: &Location, op: Op) -> Op {
+    if at.path.is_empty() { op } else { Op::Nested { path: at.path.clone(), op: Box::new(op) } }
+}
+
+/// Checks that a path leads to something of this kind, at every replica.
+pub(crate) fn check_path(at: &Location, kind: Kind) -> Result<(), TxError> {
+    let path = |rule| Err(TxError::Path { object: at.clone(), rule });
+    if at.path.is_empty() {
+        let fits = at.object.kind() == kind;
+        return if fits { Ok(()) } else { path("the object is of another kind") };
+    }
+    if at.object.kind() != Kind::Map {
+        return path("only maps hold other objects");
+    }
+    if at.path.len() > MAP_DEPTH_MAX {
+        return path("maps nest four deep at most");
+    }
+    if at.path.iter().any(|key| key.is_empty() || key.contains('\0')) {
+        return path("keys of maps are non-empty, without NUL");
+    }
+    if let Some(key) = at.path.iter().find(|key| key.len() > KEY_BYTES_MAX) {
+        let (name, bytes) = (key.chars().take(24).collect(), key.len());
+        return Err(AddressError::TooLong { part: "map key", name, bytes, bytes_max: KEY_BYTES_MAX }.into());
+    }
+    match kind {
+        Kind::Counter | Kind::Set | Kind::Register | Kind::Flag | Kind::Map => Ok(()),
+        _ => path("maps hold counters, sets, registers, flags and maps"),
+    }
+}
+
+fn check_element(at: &Location, element: &Value) -> Result<(), TxError> {
+    element.check(ELEMENT_BYTES_MAX).map_err(|source| TxError::Value { object: at.clone(), source })
+}
+
+pub(super) fn checked_dots(at: &Location, dots: Vec<Dot>) -> Result<Vec<Dot>, TxError> {
+    if dots.len() > CONTEXT_DOTS_MAX {
+        let (object, dots) = (at.clone(), dots.len());
+        return Err(TxError::TooManySiblings { object, dots, dots_max: CONTEXT_DOTS_MAX });
+    }
+    Ok(dots)
+}
