@@ -92,7 +92,7 @@ async fn concurrent_values_are_siblings_until_somebody_resolves_them_and_then_in
     there.replica.go_online();
     converge(&[&here, &there]).await;
     let read = here.space.register("post", "title").read().unwrap();
-    let RegisterView::Siblings(shown) = read.under(Policy::Siblings) else { panic!("no conflict is shown") };
+    let RegisterView::Siblings(shown) = read.under(&Policy::Siblings) else { panic!("no conflict is shown") };
     assert_eq!(shown.len(), 2);
     assert_eq!(read.latest(), there.space.register("post", "title").read().unwrap().latest());
     assert!(here.space.journal(10).unwrap().is_empty());

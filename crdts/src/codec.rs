@@ -148,6 +148,36 @@ impl<'a> Reader<'a> {
         Ok(((bits >> 1) as i64) ^ -((bits & 1) as i64))
     }
 
+    /// As [`Reader::varint`], of up to 128 bits.
+    ///
+    /// # Errors
+    /// [`DecodeError::Truncated`], [`DecodeError::NotCanonical`] for a longer form or more than 128 bits.
+    pub fn varint_wide(&mut self, what: &'static str) -> Result<u128, DecodeError> {
+        let mut value = 0_u128;
+        for shift in (0..128).step_by(7) {
+            let byte = self.u8(what)?;
+            let bits = u128::from(byte & 0x7f);
+            let is_over = shift == 126 && bits > 3;
+            value |= bits << shift;
+            if is_over || byte == 0 && shift > 0 {
+                return Err(DecodeError::NotCanonical { what });
+            }
+            if byte & 0x80 == 0 {
+                return Ok(value);
+            }
+        }
+        Err(DecodeError::NotCanonical { what })
+    }
+
+    /// A zigzag varint of up to 128 bits.
+    ///
+    /// # Errors
+    /// As [`Reader::varint_wide`].
+    pub fn varint_wide_signed(&mut self, what: &'static str) -> Result<i128, DecodeError> {
+        let bits = self.varint_wide(what)?;
+        Ok(((bits >> 1) as i128) ^ -((bits & 1) as i128))
+    }
+
     /// A count of items, each of at least one byte, no greater than `count_max` and no greater than the
     /// bytes that are left; safe to allocate for.
     ///
@@ -236,6 +266,20 @@ impl Writer {
         self.varint(((value << 1) ^ (value >> 63)) as u64);
     }
 
+    /// As [`Writer::varint`], of up to 128 bits.
+    pub fn varint_wide(&mut self, mut value: u128) {
+        while value >= 0x80 {
+            self.bytes.push((value as u8) | 0x80);
+            value >>= 7;
+        }
+        self.bytes.push(value as u8);
+    }
+
+    /// A zigzag varint of up to 128 bits.
+    pub fn varint_wide_signed(&mut self, value: i128) {
+        self.varint_wide(((value << 1) ^ (value >> 127)) as u128);
+    }
+
     /// Length-prefixed bytes.
     pub fn blob(&mut self, bytes: &[u8]) {
         self.varint(bytes.len() as u64);
@@ -260,14 +304,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn varints_round_trip(value: u64, signed: i64) {
+        fn varints_round_trip(value: u64, signed: i64, wide: u128, wide_signed: i128) {
             let mut writer = Writer::new();
             writer.varint(value);
             writer.varint_signed(signed);
+            writer.varint_wide(wide);
+            writer.varint_wide_signed(wide_signed);
             let bytes = writer.finish();
             let mut reader = Reader::new(&bytes);
             prop_assert_eq!(reader.varint("value"), Ok(value));
             prop_assert_eq!(reader.varint_signed("signed"), Ok(signed));
+            prop_assert_eq!(reader.varint_wide("wide"), Ok(wide));
+            prop_assert_eq!(reader.varint_wide_signed("wide signed"), Ok(wide_signed));
             prop_assert_eq!(reader.finish("end"), Ok(()));
         }
 
@@ -277,6 +325,20 @@ mod tests {
             if let Ok(value) = reader.varint("value") {
                 let mut writer = Writer::new();
                 writer.varint(value);
+                prop_assert_eq!(writer.as_slice(), &bytes[..bytes.len() - reader.remaining()]);
+            }
+        }
+
+        #[test]
+        fn whatever_decodes_to_128_bits_re_encodes_to_the_same_bytes(
+            head in proptest::collection::vec(0x80..=0xff_u8, 0..20),
+            last: u8,
+        ) {
+            let bytes = [head, vec![last]].concat();
+            let mut reader = Reader::new(&bytes);
+            if let Ok(value) = reader.varint_wide("value") {
+                let mut writer = Writer::new();
+                writer.varint_wide(value);
                 prop_assert_eq!(writer.as_slice(), &bytes[..bytes.len() - reader.remaining()]);
             }
         }
