@@ -27,7 +27,7 @@
 //!
 //! let view = notes.at(&receipt.token()).await?; // a consistent snapshot, at least this fresh
 //! let name = view.register("profile", "name")?;
-//! println!("{:?} of {:?}", name.latest(), name.under(Policy::Siblings));
+//! println!("{:?} of {:?}", name.latest(), name.under(&Policy::Siblings));
 //!
 //! replica.listen("127.0.0.1:4433".parse()?).await?;
 //! println!("{}", notes.invite().await?); // a ticket for another replica

@@ -311,7 +311,7 @@ fn open_core(dir: &Path, options: StoreOptions) -> Result<OpenedCore, OpenError>
     if let Some(damage) = &damage {
         tracing::error!(?damage, "stored data is damaged; peers are asked for what is missing");
     }
-    let options = EngineOptions { fresh_key: fresh(), instance: opened.instance.0 };
+    let options = EngineOptions::new(fresh(), opened.instance.0);
     let engine = Engine::open(&options, &mut store)?;
     let parse = |text: &str| text.split(',').filter_map(|addr| addr.parse().ok()).collect();
     let remembered = engine.remembered_peers(&store)?;

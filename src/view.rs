@@ -110,7 +110,7 @@ pub struct RegisterReader(MvRegister);
 
 impl RegisterReader {
     /// What the policy shows.
-    pub fn under(&self, policy: Policy) -> RegisterView {
+    pub fn under(&self, policy: &Policy) -> RegisterView {
         policy.view(&self.0)
     }
 

@@ -92,7 +92,7 @@ async fn concurrent_values_are_siblings_until_somebody_resolves_them_and_then_in
     there.replica.go_online();
     converge(&[&here, &there]).await;
     let read = here.space.register("post", "title").read().unwrap();
-    let RegisterView::Siblings(shown) = read.under(Policy::Siblings) else { panic!("no conflict is shown") };
+    let RegisterView::Siblings(shown) = read.under(&Policy::Siblings) else { panic!("no conflict is shown") };
     assert_eq!(shown.len(), 2);
     assert_eq!(read.latest(), there.space.register("post", "title").read().unwrap().latest());
     assert!(here.space.journal(10).unwrap().is_empty());
@@ -117,7 +117,7 @@ async fn concurrent_values_are_siblings_until_somebody_resolves_them_and_then_in
         values.sort();
         assert_eq!(values, expected, "what one write removed together is kept");
         assert!(journal.iter().all(|entry| entry.reason == JournalReason::SiblingReplaced));
-        assert!(journal.iter().all(|entry| entry.object.key() == "title"));
+        assert!(journal.iter().all(|entry| entry.location.object.key() == "title"));
         assert_eq!(region.space.register("post", "title").read().unwrap().siblings().len(), 1);
     }
 }

@@ -129,6 +129,16 @@ canaries! {
     ClockFloorForgotten,
     /// Stamps follow the wall clock when it is set back, and two in a millisecond are equal.
     ClockFollowsWall,
+    /// A replica that was restored removes before anybody has heard of it.
+    UnconfirmedRemoves,
+    /// What everybody has seen is taken to be what is applied here.
+    CutOfOne,
+    /// A bounded counter is lowered by whoever wants to, whatever rights it has.
+    RightsNotChecked,
+    /// An element of a remove-wins set that was removed where it was absent is not noted.
+    AbsentRemovalForgotten,
+    /// What a map holds under a key is not counted when it goes.
+    FieldNotCounted,
 }
 
 #[cfg(feature = "canaries")]

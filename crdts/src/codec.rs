@@ -148,25 +148,34 @@ impl<'a> Reader<'a> {
         Ok(((bits >> 1) as i64) ^ -((bits & 1) as i64))
     }
 
-    /// An integer as [`Writer::integer`] writes it.
+    /// As [`Reader::varint`], of up to 128 bits.
     ///
     /// # Errors
-    /// [`DecodeError`] when the bytes are none, or more than needed.
-    pub fn integer(&mut self, what: &'static str) -> Result<i128, DecodeError> {
-        let count = usize::from(self.u8(what)?);
-        if count == 0 || count > 16 {
-            return Err(DecodeError::NotCanonical { what });
+    /// [`DecodeError::Truncated`], [`DecodeError::NotCanonical`] for a longer form or more than 128 bits.
+    pub fn varint_wide(&mut self, what: &'static str) -> Result<u128, DecodeError> {
+        let mut value = 0_u128;
+        for shift in (0..128).step_by(7) {
+            let byte = self.u8(what)?;
+            let bits = u128::from(byte & 0x7f);
+            let is_over = shift == 126 && bits > 3;
+            value |= bits << shift;
+            if is_over || byte == 0 && shift > 0 {
+                return Err(DecodeError::NotCanonical { what });
+            }
+            if byte & 0x80 == 0 {
+                return Ok(value);
+            }
         }
-        let given = self.bytes(count, what)?;
-        let mut bytes = [if given[0] & 0x80 == 0 { 0 } else { 0xff }; 16];
-        bytes[16 - count..].copy_from_slice(given);
-        let value = i128::from_be_bytes(bytes);
-        let mut again = Writer::new();
-        again.integer(value);
-        if again.len() != count + 1 {
-            return Err(DecodeError::NotCanonical { what });
-        }
-        Ok(value)
+        Err(DecodeError::NotCanonical { what })
+    }
+
+    /// A zigzag varint of up to 128 bits.
+    ///
+    /// # Errors
+    /// As [`Reader::varint_wide`].
+    pub fn varint_wide_signed(&mut self, what: &'static str) -> Result<i128, DecodeError> {
+        let bits = self.varint_wide(what)?;
+        Ok(((bits >> 1) as i128) ^ -((bits & 1) as i128))
     }
 
     /// A count of items, each of at least one byte, no greater than `count_max` and no greater than the
@@ -257,14 +266,18 @@ impl Writer {
         self.varint(((value << 1) ^ (value >> 63)) as u64);
     }
 
-    /// An integer in as few bytes as hold it: their number, then two's complement, big-endian.
-    pub fn integer(&mut self, value: i128) {
-        let bytes = value.to_be_bytes();
-        let sign = if value < 0 { 0xff } else { 0 };
-        let is_needless = |at: usize| bytes[at] == sign && (bytes[at + 1] ^ sign) & 0x80 == 0;
-        let needless = (0..15).take_while(|at| is_needless(*at)).count();
-        self.u8((16 - needless) as u8);
-        self.bytes(&bytes[needless..]);
+    /// As [`Writer::varint`], of up to 128 bits.
+    pub fn varint_wide(&mut self, mut value: u128) {
+        while value >= 0x80 {
+            self.bytes.push((value as u8) | 0x80);
+            value >>= 7;
+        }
+        self.bytes.push(value as u8);
+    }
+
+    /// A zigzag varint of up to 128 bits.
+    pub fn varint_wide_signed(&mut self, value: i128) {
+        self.varint_wide(((value << 1) ^ (value >> 127)) as u128);
     }
 
     /// Length-prefixed bytes.
@@ -291,28 +304,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn varints_round_trip(value: u64, signed: i64) {
+        fn varints_round_trip(value: u64, signed: i64, wide: u128, wide_signed: i128) {
             let mut writer = Writer::new();
             writer.varint(value);
             writer.varint_signed(signed);
+            writer.varint_wide(wide);
+            writer.varint_wide_signed(wide_signed);
             let bytes = writer.finish();
             let mut reader = Reader::new(&bytes);
             prop_assert_eq!(reader.varint("value"), Ok(value));
             prop_assert_eq!(reader.varint_signed("signed"), Ok(signed));
-            prop_assert_eq!(reader.finish("end"), Ok(()));
-        }
-
-        #[test]
-        fn integers_round_trip_in_as_few_bytes_as_hold_them(value: i128, shift in 0..128_u32) {
-            let value = value >> shift;
-            let mut writer = Writer::new();
-            writer.integer(value);
-            let bytes = writer.finish();
-            let held = (bytes.len() - 1) as u32 * 8;
-            prop_assert!(held == 128 || (value >> (held - 1) == 0 || value >> (held - 1) == -1));
-            prop_assert!(held == 8 || (value >> (held - 9) != 0 && value >> (held - 9) != -1));
-            let mut reader = Reader::new(&bytes);
-            prop_assert_eq!(reader.integer("value"), Ok(value));
+            prop_assert_eq!(reader.varint_wide("wide"), Ok(wide));
+            prop_assert_eq!(reader.varint_wide_signed("wide signed"), Ok(wide_signed));
             prop_assert_eq!(reader.finish("end"), Ok(()));
         }
 
@@ -322,6 +325,20 @@ mod tests {
             if let Ok(value) = reader.varint("value") {
                 let mut writer = Writer::new();
                 writer.varint(value);
+                prop_assert_eq!(writer.as_slice(), &bytes[..bytes.len() - reader.remaining()]);
+            }
+        }
+
+        #[test]
+        fn whatever_decodes_to_128_bits_re_encodes_to_the_same_bytes(
+            head in proptest::collection::vec(0x80..=0xff_u8, 0..20),
+            last: u8,
+        ) {
+            let bytes = [head, vec![last]].concat();
+            let mut reader = Reader::new(&bytes);
+            if let Ok(value) = reader.varint_wide("value") {
+                let mut writer = Writer::new();
+                writer.varint_wide(value);
                 prop_assert_eq!(writer.as_slice(), &bytes[..bytes.len() - reader.remaining()]);
             }
         }

@@ -45,15 +45,7 @@ impl PnCounter {
     /// # Errors
     /// [`CounterRange`].
     pub fn check_add(&self, delta: i64) -> Result<(), CounterRange> {
-        let in_range = self
-            .total
-            .checked_add(i128::from(delta))
-            .is_some_and(|sum| sum.unsigned_abs() < 1 << COUNTER_BITS_MAX);
-        if in_range {
-            Ok(())
-        } else {
-            Err(CounterRange { total: self.total, delta, bits_max: COUNTER_BITS_MAX })
-        }
+        check_range(self.total, delta)
     }
 
     /// Appends the canonical encoding: 16 bytes, big-endian, two's complement.
@@ -67,6 +59,16 @@ impl PnCounter {
     /// [`DecodeError::Truncated`].
     pub fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         Ok(Self { total: i128::from_be_bytes(reader.array("counter")?) })
+    }
+}
+
+/// Checks that `total` and `delta` sum up to less than ±2^[`COUNTER_BITS_MAX`].
+pub(crate) fn check_range(total: i128, delta: i64) -> Result<(), CounterRange> {
+    let sum = total.checked_add(i128::from(delta));
+    if sum.is_some_and(|sum| sum.unsigned_abs() < 1 << COUNTER_BITS_MAX) {
+        Ok(())
+    } else {
+        Err(CounterRange { total, delta, bits_max: COUNTER_BITS_MAX })
     }
 }
 

@@ -168,6 +168,18 @@ impl Document {
         self.history.iter()
     }
 
+    /// The changes that the version named by `heads` does not hold, dependencies before dependents. Heads that
+    /// the document does not hold are taken for nothing. O(history).
+    pub fn changes_since(&self, heads: &[[u8; 32]]) -> Vec<RawChange> {
+        let mut seen: BTreeSet<[u8; 32]> = heads.iter().copied().filter(|head| self.has(head)).collect();
+        let mut next: Vec<[u8; 32]> = seen.iter().copied().collect();
+        while let Some(hash) = next.pop() {
+            let dependencies = self.change(&hash).into_iter().flat_map(RawChange::deps);
+            next.extend(dependencies.filter(|dependency| seen.insert(*dependency)));
+        }
+        self.changes().filter(|change| !seen.contains(&change.hash())).cloned().collect()
+    }
+
     /// The number of changes applied.
     pub fn change_count(&self) -> usize {
         self.history.len()

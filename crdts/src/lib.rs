@@ -5,20 +5,26 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test"))]
 
 mod address;
+mod bounded;
 pub mod canary;
 mod codec;
 mod counter;
 mod document;
 mod dot;
+mod flag;
 mod frontier;
 mod hlc;
 mod id;
 #[cfg(test)]
 mod laws;
 pub mod limits;
+mod observed;
+mod place;
 mod policy;
 mod raw_change;
 mod register;
+mod remove_wins;
+mod resettable;
 mod set;
 mod value;
 
@@ -26,15 +32,24 @@ mod value;
 pub use automerge;
 
 pub use address::{AddressError, Kind, ObjectAddress, check_collection};
+pub use bounded::{BoundedCounter, BoundedError};
 pub use codec::{DecodeError, Reader, Writer};
 pub use counter::{CounterRange, PnCounter};
 pub use document::{Applied, Document, EditError};
 pub use dot::Dot;
+pub use flag::{DwFlag, EwFlag};
 pub use frontier::Frontier;
 pub use hlc::{Clock, Hlc};
 pub use id::{LaneId, Nonce, ObjectId, OriginId, ReplicaId, SpaceId};
-pub use policy::{Policy, RegisterView};
+pub use observed::Observed;
+pub use place::{Context, Place};
+pub use policy::{
+    ConflictPolicy, CustomPolicy, Policy, PolicyFault, PolicyLaw, PolicyNameError, PolicyRegistry,
+    RegisterView, RegistryError, check_policy,
+};
 pub use raw_change::{DocumentError, RawChange};
 pub use register::{MvRegister, Sibling};
+pub use remove_wins::{RwRow, RwSet};
+pub use resettable::{ResetColumn, ResettableCounter, Step};
 pub use set::{AwSet, ElementDots};
 pub use value::{Value, ValueError};

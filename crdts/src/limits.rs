@@ -40,6 +40,10 @@ pub const CONTEXT_DOTS_MAX: usize = 4_096;
 pub const MAP_DEPTH_MAX: usize = 4;
 /// A counter's absolute value stays below two to this power.
 pub const COUNTER_BITS_MAX: u32 = 120;
+/// A bounded counter stays below two to this power.
+pub const BOUNDED_BITS_MAX: u32 = 63;
+/// The name of a policy that an application registers, bytes.
+pub const POLICY_NAME_BYTES_MAX: usize = 64;
 /// Lanes in one space.
 pub const LANES_MAX: usize = 256;
 /// Members of one space.

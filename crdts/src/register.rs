@@ -7,6 +7,7 @@ use crate::codec::{DecodeError, Reader, Writer};
 use crate::dot::Dot;
 use crate::hlc::Hlc;
 use crate::limits::VALUE_BYTES_MAX;
+use crate::observed::Observed;
 use crate::value::Value;
 
 /// One value of a register, with the stamp of its write.
@@ -51,6 +52,12 @@ impl MvRegister {
         let mut removed: Vec<_> = observed.filter_map(|dot| self.siblings.remove_entry(dot)).collect();
         removed.sort_unstable_by_key(|(dot, _)| *dot);
         removed
+    }
+
+    /// As [`MvRegister::reset`], with intervals for dots. O(siblings · log origins).
+    pub fn clear(&mut self, observed: &Observed) -> Vec<(Dot, Sibling)> {
+        let named: Vec<Dot> = self.siblings.keys().filter(|dot| observed.covers(dot)).copied().collect();
+        named.iter().filter_map(|dot| self.siblings.remove_entry(dot)).collect()
     }
 
     /// The siblings in dot order.

@@ -6,6 +6,7 @@ use crate::canary;
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::dot::Dot;
 use crate::limits::ELEMENT_BYTES_MAX;
+use crate::observed::Observed;
 use crate::value::Value;
 
 /// One row of an add-wins set: the live dots of one element. The element is present while any is left.
@@ -32,6 +33,11 @@ impl ElementDots {
         for dot in observed.iter().skip(forgotten) {
             self.0.remove(dot);
         }
+    }
+
+    /// Applies a reset: the dots its author had observed go, concurrent ones stay. O(dots · log origins).
+    pub fn clear(&mut self, observed: &Observed) {
+        self.0.retain(|dot| !observed.covers(dot));
     }
 
     /// Whether the element is in the set.
@@ -130,6 +136,14 @@ impl AwSet {
         let observed: BTreeSet<Dot> = observed.iter().copied().collect();
         self.elements.retain(|_, row| {
             row.0.retain(|dot| !observed.contains(dot));
+            row.is_present()
+        });
+    }
+
+    /// As [`AwSet::clear`], with intervals for dots. O(dots · log origins).
+    pub fn clear_observed(&mut self, observed: &Observed) {
+        self.elements.retain(|_, row| {
+            row.clear(observed);
             row.is_present()
         });
     }

@@ -7,6 +7,7 @@ use comity_crdts::{Frontier, LaneId, OriginId, SpaceId, canary};
 
 use crate::engine::{Engine, Timer, WriteOptions};
 use crate::io::{Acknowledgement, CommandError, Durability, Now, Reply, RequestId};
+use crate::rights::RightsWait;
 use crate::space::Space;
 use crate::store::{Position, StoreError};
 use crate::token::Token;
@@ -48,6 +49,8 @@ pub(crate) struct Waits {
     places: BTreeMap<RequestId, Place>,
     tokens: BTreeMap<SpaceId, Vec<TokenWait>>,
     token_spaces: BTreeMap<RequestId, SpaceId>,
+    pub(crate) confirmations: BTreeMap<RequestId, (SpaceId, Duration)>,
+    pub(crate) rights: BTreeMap<RequestId, RightsWait>,
     /// How many writes of a lane wait for other replicas, synced here or not.
     awaited: BTreeMap<LaneId, usize>,
 }
@@ -237,6 +240,9 @@ impl Engine {
             let (_, acknowledgement) = acknowledged(space, write);
             return self.answer_remote(request, acknowledgement);
         }
+        if let Some((space, _)) = self.waits.confirmations.remove(&request) {
+            return self.reply(request, Err(CommandError::Unconfirmed(space)));
+        }
         if let Some(wait) = self.waits.take_token(request) {
             let durable = self.spaces.get(&wait.token.space).map(|space| &space.durable);
             let missing = durable.map_or(0, |durable| wait.token.frontier.distance_from(durable));
@@ -249,6 +255,12 @@ impl Engine {
         self.fail_waits(error);
         for request in self.waits.places.keys().copied().collect::<Vec<_>>() {
             self.expire_wait(request);
+        }
+        let others = self.waits.confirmations.keys().chain(self.waits.rights.keys());
+        for request in others.copied().collect::<Vec<_>>() {
+            self.waits.confirmations.remove(&request);
+            self.waits.rights.remove(&request);
+            self.reply(request, Err(error.clone().into()));
         }
         for request in self.waits.token_spaces.keys().copied().collect::<Vec<_>>() {
             if let Some(wait) = self.waits.take_token(request) {

@@ -12,9 +12,7 @@ use crate::journal::{SetAside, record_siblings};
 use crate::keys;
 use crate::members::{Grant, grant};
 use crate::op::Op;
-use crate::rows::{
-    Object, Parts, Share, decode_element, decode_rw_element, element_share, rw_element_share,
-};
+use crate::rows::{Object, Parts, Share, decode_element, decode_rw_element, element_share, rw_element_share};
 use crate::site::Site;
 use crate::store::{StateRead, StoreError};
 use crate::unstable::{Unstable, note_unstable};
@@ -57,6 +55,8 @@ pub(crate) struct Effects {
     pub(crate) unstable: Frontier,
     /// The journal grew.
     pub(crate) journalled: bool,
+    /// Somebody new wants to hear that others have heard of it.
+    pub(crate) greeted: bool,
 }
 
 /// The change set on its way into the state.
@@ -127,8 +127,7 @@ impl Application<'_> {
             op => (&[] as &[String], op),
         };
         let step = Step { address, path, dot, op };
-        let (before, after) =
-            self.apply_at(work, effects, &step, (0, &Site::top(self.space, address)))?;
+        let (before, after) = self.apply_at(work, effects, &step, (0, &Site::top(self.space, address)))?;
         effects.digest = effects.digest.wrapping_sub(before.digest).wrapping_add(after.digest);
         Ok(())
     }
@@ -149,9 +148,10 @@ impl Application<'_> {
             Some(key) => {
                 let is_last = depth + 1 == step.path.len();
                 let kind = if is_last { step.op.kind() } else { Kind::Map };
-                let (was, is) =
-                    self.apply_at(work, effects, step, (depth + 1, &site.nested(key, kind)))?;
-                if let Object::Map(parts) = &mut object {
+                let (was, is) = self.apply_at(work, effects, step, (depth + 1, &site.nested(key, kind)))?;
+                if let Object::Map(parts) = &mut object
+                    && !(canary!(FieldNotCounted) && was.is_present && !is.is_present)
+                {
                     parts.exchange(was, is);
                 }
                 if was.is_present != is.is_present {
@@ -211,7 +211,9 @@ impl Application<'_> {
             (Object::RwSet(parts), Op::RwSetAdd { element }) => {
                 update_rw_element(work, parts, &site.id, element, |row| row.add(&self.context(dot)))?;
             }
-            (Object::RwSet(parts), Op::RwSetRemove { element }) => {
+            (Object::RwSet(parts), Op::RwSetRemove { element })
+                if !(canary!(AbsentRemovalForgotten) && parts.count == 0) =>
+            {
                 let row =
                     update_rw_element(work, parts, &site.id, element, |row| row.remove(&self.context(dot)))?;
                 self.unstable(work, effects, &row, Unstable::Element);
@@ -221,6 +223,7 @@ impl Application<'_> {
             (Object::Bounded(counter), Op::BoundedTransfer { to, amount }) => {
                 counter.transfer(origin, *to, *amount);
             }
+            (Object::RwSet(_), Op::RwSetRemove { .. }) => {}
             // Decoding and the transaction both refuse an operation that is not of its object's kind.
             (object, op) => unreachable!("{op:?} reached {object:?}"),
         }

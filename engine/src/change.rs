@@ -71,7 +71,8 @@ impl ChangeSet {
 pub enum Body {
     /// A change set that the lane's owner admitted.
     Change(ChangeSet),
-    /// The owner's announcement that nothing older than this frontier will be admitted.
+    /// The owner's announcement of what it has applied: whatever it makes from here on was made by somebody who
+    /// had seen that. Empty, it greets: the owner is new, and wants others to announce that they have heard of it.
     Checkpoint(Frontier),
 }
 
@@ -84,6 +85,16 @@ pub struct LaneEntry {
     pub at: Hlc,
     /// What it carries.
     pub body: Body,
+}
+
+impl LaneEntry {
+    /// What the entry announces, if it is an announcement and no greeting.
+    pub(crate) fn announced(&self) -> Option<&Frontier> {
+        match &self.body {
+            Body::Checkpoint(frontier) if !frontier.is_empty() => Some(frontier),
+            Body::Checkpoint(_) | Body::Change(_) => None,
+        }
+    }
 }
 
 /// Where a lane stands after an entry: what the next entry is encoded against and chained to.

@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 
 use comity_crdts::limits::SPACE_NAME_BYTES_MAX;
-use comity_crdts::{ReplicaId, SpaceId};
+use comity_crdts::{OriginId, ReplicaId, SpaceId};
 
 use crate::apply::Effects;
 use crate::engine::Engine;
 use crate::io::{Command, CommandError, Notice, Now, Output, Reply, RequestId};
 use crate::keys;
-use crate::space::{Founder, Space, SpaceRow};
+use crate::space::{Founder, Incarnation, Space, SpaceRow};
 use crate::store::Store;
 use crate::work::Work;
 
@@ -42,6 +42,12 @@ impl Engine {
             Command::Flush => {
                 self.await_facts(now, request, Reply::Flushed);
                 Ok(())
+            }
+            Command::AwaitConfirmation { space, within } => {
+                self.await_confirmation(now, request, space, within)
+            }
+            Command::AcquireRights { space, collection, key, amount, within } => {
+                self.acquire_rights(now, request, (space, &collection, &key), (amount, within), store)
             }
             Command::Status => {
                 let status = self.status();
@@ -86,6 +92,10 @@ impl Engine {
         let mut work = Work::over(store);
         let mut effects = Effects::default();
         space.found(&mut work, &mut effects, founder, name.to_owned());
+        // Nobody can have heard of anything before this incarnation, so nobody needs to confirm it.
+        space.row.incarnation = Some((founder.nonce, self.instance));
+        let origin = OriginId::derive(&id, &self.replica, &founder.nonce);
+        space.incarnation = Some(Incarnation { origin, nonce: founder.nonce });
         space.progress.digest.0 = effects.digest;
         space.put_row(&mut work);
         space.put_progress(&mut work, &space.progress);

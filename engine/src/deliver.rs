@@ -27,6 +27,9 @@ struct Delivery {
     events: Vec<Applied>,
     applied: u64,
     clock: comity_crdts::Clock,
+    announced: BTreeMap<LaneId, Frontier>,
+    /// An entry was applied whose author had heard of the own incarnation.
+    confirmed: bool,
 }
 
 impl Engine {
@@ -61,6 +64,9 @@ impl Engine {
         }
         progress.digest.0 = progress.digest.0.wrapping_add(delivery.effects.digest);
         progress.clock_floor = delivery.clock.last();
+        if delivery.confirmed {
+            progress.confirmed = space.own_lane();
+        }
         space.put_progress(&mut work, &progress);
         for (lane, row) in &delivery.rows {
             work.put(keys::lane(&id, lane), encode(row));
@@ -77,6 +83,7 @@ impl Engine {
         space.clock = delivery.clock;
         let frontier = delivery.frontier.clone();
         space.take(delivery.frontier, delivery.rows, &delivery.taken);
+        space.hear(delivery.announced, &delivery.effects);
         if canary!(EventLost) {
             delivery.events.truncate(1);
         }
@@ -114,6 +121,8 @@ impl Space {
             events: Vec::new(),
             applied: self.progress.applied,
             clock: self.clock,
+            announced: BTreeMap::new(),
+            confirmed: false,
         };
         loop {
             let mut progressed = false;
@@ -157,6 +166,7 @@ impl Space {
         row.tip = staged.after.clone();
         delivery.frontier.advance(*lane_id, staged.after.lsn);
         delivery.applied += 1;
+        delivery.confirmed |= self.own_lane().is_some_and(|own| staged.entry.admitted.at(&own) > 0);
         let bytes = staged.stored.clone();
         work.append(LaneRecord { space: self.id, lane: *lane_id, lsn: staged.after.lsn, bytes });
         let place = [lane_id.0.as_slice(), &staged.after.lsn.to_be_bytes()].concat();
@@ -164,7 +174,18 @@ impl Space {
         if let Some(head) = &staged.head {
             keep_head(work, &self.id, lane_id, row, head);
         }
-        let Body::Change(change) = &staged.entry.body else { return Ok(()) };
+        let change = match &staged.entry.body {
+            Body::Change(change) => change,
+            Body::Checkpoint(announced) => {
+                work.put(keys::announced(&self.id, lane_id), encode(announced));
+                delivery.announced.insert(*lane_id, announced.clone());
+                if announced.is_empty() {
+                    delivery.effects.unstable.advance(*lane_id, staged.after.lsn);
+                    delivery.effects.greeted = true;
+                }
+                return Ok(());
+            }
+        };
         delivery.clock.observe(change.hlc, now.wall_ms, CLOCK_AHEAD_MS_MAX);
         let author = row.owner.replica;
         let place = (*lane_id, staged.after.lsn);

@@ -14,6 +14,7 @@ use crate::invitations::Invitation;
 use crate::io::{
     Applied, CloseReason, CommandError, Durability, Input, Notice, Now, Output, Reply, RequestId, SessionId,
 };
+use crate::journal::JournalLimits;
 use crate::keys;
 use crate::limits::SYNC_RETRY;
 use crate::op::Role;
@@ -29,6 +30,17 @@ pub struct EngineOptions {
     pub fresh_key: [u8; 32],
     /// The instance token of the data directory.
     pub instance: InstanceToken,
+    /// Where this replica is, as others are told with its first write; `None` to say nothing.
+    pub region: Option<String>,
+    /// How much the journal of each space may hold.
+    pub journal: JournalLimits,
+}
+
+impl EngineOptions {
+    /// Of no region, with the usual journal.
+    pub const fn new(fresh_key: [u8; 32], instance: InstanceToken) -> Self {
+        Self { fresh_key, instance, region: None, journal: JournalLimits::USUAL }
+    }
 }
 
 /// Why a transaction failed; nothing of it was kept.
@@ -74,6 +86,9 @@ pub(crate) enum Timer {
     Wait(RequestId),
     Invitations,
     Sync,
+    Announce(SpaceId),
+    Compact(SpaceId),
+    Rights(RequestId),
 }
 
 /// The deterministic core of a replica. It owns no thread, clock, socket or file.
@@ -81,6 +96,8 @@ pub struct Engine {
     pub(crate) key: SigningKey,
     pub(crate) replica: ReplicaId,
     pub(crate) instance: InstanceToken,
+    pub(crate) region: Option<String>,
+    pub(crate) journal: JournalLimits,
     pub(crate) spaces: BTreeMap<SpaceId, Space>,
     pub(crate) sessions: BTreeMap<SessionId, Session>,
     pub(crate) invitations: BTreeMap<(SpaceId, [u8; 32]), Invitation>,
@@ -123,6 +140,8 @@ impl Engine {
             key,
             replica,
             instance: options.instance,
+            region: options.region.clone(),
+            journal: options.journal,
             spaces: BTreeMap::new(),
             sessions: BTreeMap::new(),
             invitations: BTreeMap::new(),
@@ -162,6 +181,7 @@ impl Engine {
                 .map_err(|_| StoreError::Corrupt { detail: "a space row's key is not one".to_owned() })?;
             let row: SpaceRow = decode("space row", &bytes)?;
             let space = Space::load(store, SpaceId(id), row, &self.replica, &self.instance)?;
+            self.timers.insert((Duration::ZERO, Timer::Compact(SpaceId(id))));
             self.spaces.insert(SpaceId(id), space);
         }
         self.load_invitations(store)
@@ -246,11 +266,16 @@ impl Engine {
             return Err(TransactError::Tx(error.clone().into()));
         }
         let held = self.spaces.get_mut(&space).ok_or(TransactError::UnknownSpace(space))?;
-        let mut tx = Tx::begin(held, &*store, self.replica, now);
+        let wanted = held.wants_confirmation;
+        let mut tx = Tx::begin(held, &*store, (self.replica, self.region.as_deref()), now);
         let result = match catch_unwind(AssertUnwindSafe(|| body(&mut tx))) {
             Ok(Ok(result)) => result,
             Ok(Err(error)) => {
                 tx.roll_back();
+                if !wanted && self.spaces.get(&space).is_some_and(|space| space.wants_confirmation) {
+                    self.dirty.insert(space);
+                    self.settle(now, store);
+                }
                 return Err(TransactError::Refused(error));
             }
             Err(_) => {
@@ -281,8 +306,7 @@ impl Engine {
         finished: Finished,
         store: &mut dyn Store,
     ) -> Result<(LaneId, u64), StoreError> {
-        let Finished { batch, incarnation, minted, tip, progress, space_row, objects, members_changed } =
-            finished;
+        let Finished { batch, incarnation, minted, tip, progress, space_row, objects, effects } = finished;
         let space = self.spaces.get_mut(&id).expect("the transaction ran on this space");
         let position = match store.commit(batch) {
             Ok(position) => position,
@@ -297,11 +321,9 @@ impl Engine {
         let Incarnation { origin, nonce } = incarnation;
         if minted {
             space.incarnation = Some(incarnation);
-            space
-                .lanes
-                .entry(origin)
-                .or_insert_with(|| Lane::new(&id, LaneOwner { replica: self.replica, nonce }));
         }
+        let owner = LaneOwner { replica: self.replica, nonce };
+        space.lanes.entry(origin).or_insert_with(|| Lane::new(&id, owner));
         if let Some(row) = space_row {
             space.row = row;
         }
@@ -311,7 +333,9 @@ impl Engine {
         space.progress = progress;
         let frontier = space.frontier.clone();
         let event = Applied { space: id, author: self.replica, hlc, objects, frontier: frontier.clone() };
-        if members_changed {
+        space.region_said = true;
+        space.hear(BTreeMap::new(), &effects);
+        if effects.members_changed {
             self.reload_members(id, store)?;
         }
         self.note_commit(position, id, frontier, vec![event]);
@@ -449,6 +473,17 @@ impl Engine {
                         self.on_store_error(now, error);
                     }
                 }
+                Timer::Announce(id) => {
+                    if let Err(error) = self.announce(now, id, store) {
+                        self.on_store_error(now, error);
+                    }
+                }
+                Timer::Compact(id) => {
+                    if let Err(error) = self.compact(now, id, store) {
+                        self.on_store_error(now, error);
+                    }
+                }
+                Timer::Rights(request) => self.pursue_rights(now, request, store),
                 Timer::Sync => {
                     self.sync_paused = false;
                     self.dirty.append(&mut self.postponed);
@@ -492,6 +527,8 @@ impl Engine {
         }
         self.choose_parents(now, id);
         self.show_doubted(id, store)?;
+        self.tend(now, id, store)?;
+        self.resolve_rights(id, store)?;
         if cfg!(debug_assertions)
             && let Some(space) = self.spaces.get(&id)
         {

@@ -112,7 +112,8 @@ impl Engine {
         if invitation.expires_ms <= now.wall_ms || !is_admin(space, &self.replica) {
             return Ok(false);
         }
-        let mut tx = Tx::begin(space, &*store, self.replica, now);
+        let region = self.region.as_deref();
+        let mut tx = Tx::begin(space, &*store, (self.replica, region), now);
         if let Err(error) = tx.grant(peer, invitation.role) {
             tx.roll_back();
             return Err(error);

@@ -107,6 +107,27 @@ pub enum Command {
         /// How long to wait at most.
         within: Duration,
     },
+    /// Wait until another writer of the space is known to have heard of this incarnation, which removals from
+    /// remove-wins sets, disable-wins flags and resets of counters need after joining and after a restore.
+    AwaitConfirmation {
+        /// The space.
+        space: SpaceId,
+        /// How long to wait at most.
+        within: Duration,
+    },
+    /// Ask peers for rights to a bounded counter until this replica can lower it by `amount`.
+    AcquireRights {
+        /// The space.
+        space: SpaceId,
+        /// The counter's collection.
+        collection: String,
+        /// The counter's key.
+        key: String,
+        /// By how much it is to be lowered.
+        amount: u64,
+        /// How long to ask at most.
+        within: Duration,
+    },
     /// Report on every space and peer.
     Status,
     /// Wait until everything committed so far is durable.
@@ -128,6 +149,10 @@ pub enum Reply {
     Acknowledged(Acknowledgement),
     /// Everything the token names is here.
     Reached,
+    /// The incarnation is confirmed.
+    Confirmed,
+    /// This replica holds as many rights as it asked for, unless it uses them for something else first.
+    RightsHeld(u64),
     /// The report.
     Status(Box<Status>),
     /// Everything committed before the question is durable.
@@ -183,6 +208,22 @@ pub enum CommandError {
         /// How many lane entries are missing.
         missing: u64,
     },
+    /// No other writer has confirmed this incarnation in the time allowed. Connect to one, and wait longer.
+    #[error("no other replica has confirmed this incarnation in space {0} yet")]
+    Unconfirmed(SpaceId),
+    /// Peers did not hand over enough rights to a bounded counter in the time allowed.
+    #[error("this replica holds {held} rights to the counter and needs {needed}; its value is {value}")]
+    Rights {
+        /// Rights held here now.
+        held: u64,
+        /// Rights asked for.
+        needed: u64,
+        /// The counter's value: the rights of everybody together.
+        value: i128,
+    },
+    /// The caller's address is not one.
+    #[error(transparent)]
+    Address(#[from] comity_crdts::AddressError),
     /// Storage failed. What was not yet acknowledged is indeterminate.
     #[error(transparent)]
     Store(#[from] StoreError),

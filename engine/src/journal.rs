@@ -67,10 +67,14 @@ pub struct JournalLimits {
     pub bytes_max: u64,
 }
 
-impl Default for JournalLimits {
+impl JournalLimits {
     /// Ninety days, 64 MiB.
+    pub const USUAL: Self = Self { age_ms_max: 90 * 24 * 60 * 60 * 1_000, bytes_max: 64 * 1024 * 1024 };
+}
+
+impl Default for JournalLimits {
     fn default() -> Self {
-        Self { age_ms_max: 90 * 24 * 60 * 60 * 1_000, bytes_max: 64 * 1024 * 1024 }
+        Self::USUAL
     }
 }
 
@@ -240,7 +244,8 @@ pub fn journal_of(
     let (from, until) = keys::journal_of(space, &ObjectId::derive(space, object));
     let mut entries = Vec::new();
     for (key, _) in read.scan(&from, &until, limit)? {
-        let row = keys::journal_from_object(&key).ok_or_else(|| damaged("journal index", &"its key is none"))?;
+        let row =
+            keys::journal_from_object(&key).ok_or_else(|| damaged("journal index", &"its key is none"))?;
         let bytes = read.get(&row)?.ok_or_else(|| damaged("journal index", &"it names no journal row"))?;
         entries.push(decode_row(read, space, &bytes)?);
     }

@@ -7,9 +7,11 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test"))]
 
 mod acks;
+mod announce;
 mod apply;
 mod change;
 mod commands;
+mod conflicts;
 mod deliver;
 mod dictionary;
 mod documents;
@@ -29,30 +31,40 @@ mod parents;
 mod read;
 mod receive;
 mod report;
+mod rights;
 mod rows;
 mod run;
 mod send;
 mod session;
+mod settings;
+mod site;
 mod space;
 mod status;
 mod store;
 mod token;
 mod tx;
+mod unstable;
 pub mod wire;
 mod work;
 
+pub use conflicts::{Conflict, Location, Matter, SiblingReport, conflict_at, conflicts};
 pub use engine::{Engine, EngineOptions, TransactError, Trust, WriteOptions};
 pub use io::{
     Acknowledgement, Applied, Class, CloseReason, Command, CommandError, Durability, Input, Notice, Now,
     Output, Reply, RequestId, SessionId,
 };
-pub use journal::{JournalEntry, JournalReason, journal};
+pub use journal::{
+    JournalEntry, JournalLimits, JournalReason, JournalTotals, Replayed, journal, journal_of, journal_totals,
+    replay,
+};
 pub use limits::FRAME_BYTES_MAX;
 pub use op::Role;
 pub use read::{
-    Listing, ReadError, counter, document, document_heads, frontier, list, members, register, set_contains,
-    set_elements, set_len,
+    Listing, ReadError, bounded_counter, counter, counter_at, document, document_heads, flag_at, frontier,
+    list, map_keys, map_len, members, register, register_at, set_contains, set_contains_at, set_elements,
+    set_elements_at, set_len, set_len_at,
 };
+pub use settings::{REGION_BYTES_MAX, policy_of, region_of};
 pub use space::InstanceToken;
 pub use status::{Freeze, LaneStatus, SpaceStatus, StateDigest, Status};
 pub use store::{Batch, LaneRecord, Position, Put, Row, StateRead, Store, StoreError};

@@ -42,3 +42,12 @@ pub(crate) const RETURN_AFTER: Duration = Duration::from_secs(2);
 pub(crate) const GRAFT_DOUBLINGS_MAX: u32 = 6;
 /// A full disk is tried again this often.
 pub(crate) const SYNC_RETRY: Duration = Duration::from_secs(1);
+/// After something was applied that can be forgotten once everybody has applied it, this replica announces how
+/// far it has come.
+pub(crate) const ANNOUNCE_AFTER: Duration = Duration::from_secs(1);
+/// Rows that one step forgets.
+pub(crate) const COMPACT_ROWS_MAX: usize = 1_024;
+/// Peers asked for rights to a bounded counter are asked again this often.
+pub(crate) const RIGHTS_RETRY: Duration = Duration::from_millis(500);
+/// Requests for rights that wait at one replica.
+pub(crate) const RIGHTS_WAITS_MAX: usize = 4_096;

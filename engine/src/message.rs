@@ -140,6 +140,22 @@ pub struct Head {
     pub signature: HeadSignature,
 }
 
+/// Asks the receiver to hand over rights to a bounded counter. It does so by a change set like any other, as
+/// far as it has rights, or not at all.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RightsRequest {
+    /// The space.
+    pub space: SpaceId,
+    /// The counter's collection.
+    pub collection: String,
+    /// The counter's key.
+    pub key: String,
+    /// Who is to get them: an origin of the sender.
+    pub to: OriginId,
+    /// How many.
+    pub amount: u64,
+}
+
 /// A piece of a run of lane entries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Data<'a> {
@@ -178,6 +194,8 @@ pub enum Message<'a> {
     Have(Have),
     /// Evidence about a lane.
     Head(Head),
+    /// Rights are asked for.
+    RightsRequest(RightsRequest),
     /// A type this version does not know, marked as safe to skip.
     Skippable(u8),
 }
@@ -192,6 +210,7 @@ const UNSUBSCRIBE: u8 = 0x13;
 const DATA: u8 = 0x14;
 const HEAD: u8 = 0x16;
 const HAVE: u8 = 0x18;
+const RIGHTS_REQUEST: u8 = 0x2a;
 const SKIPPABLE: u8 = 0x80;
 
 const DATA_MORE: u8 = 1;
@@ -212,6 +231,7 @@ impl<'a> Message<'a> {
             Self::Subscribe(body) => encode(SUBSCRIBE, body),
             Self::Unsubscribe(body) => encode(UNSUBSCRIBE, body),
             Self::Have(body) => encode(HAVE, body),
+            Self::RightsRequest(body) => encode(RIGHTS_REQUEST, body),
             Self::Data(data) => {
                 let mut out = Writer::new();
                 out.u8(DATA);
@@ -252,6 +272,7 @@ impl<'a> Message<'a> {
             SUBSCRIBE => decode(body, "Subscribe").map(Self::Subscribe),
             UNSUBSCRIBE => decode(body, "Unsubscribe").map(Self::Unsubscribe),
             HAVE => decode(body, "Have").map(Self::Have),
+            RIGHTS_REQUEST => decode(body, "RightsRequest").map(Self::RightsRequest),
             HEAD => {
                 let mut reader = Reader::new(body);
                 let (space, lane) = (SpaceId(reader.array("space")?), OriginId(reader.array("lane")?));

@@ -197,9 +197,7 @@ impl Op {
             | Self::RwSetRemove { element: value }
             | Self::RegisterSet { value, .. } => value.to_bytes().len(),
             Self::DocumentChange(change) => change.bytes().len(),
-            Self::Nested { path, op } => {
-                path.iter().map(String::len).sum::<usize>() + op.value_bytes()
-            }
+            Self::Nested { path, op } => path.iter().map(String::len).sum::<usize>() + op.value_bytes(),
             Self::CounterAdd(_)
             | Self::CounterReset { .. }
             | Self::SetClear { .. }

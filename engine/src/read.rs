@@ -2,16 +2,18 @@
 
 use comity_crdts::limits::ELEMENT_BYTES_MAX;
 use comity_crdts::{
-    AddressError, Document, Frontier, Kind, MvRegister, ObjectAddress, ObjectId, ReplicaId, SpaceId, Value,
-    check_collection,
+    AddressError, BoundedCounter, Document, Frontier, Kind, MvRegister, ObjectAddress, ObjectId, OriginId,
+    ReplicaId, SpaceId, Value, check_collection,
 };
 
-use crate::apply::{load_element, load_object};
+use crate::apply::{load_element, load_object, load_rw_element};
+use crate::conflicts::{Location, kinds_under};
 use crate::documents::read_document;
 use crate::keys;
 use crate::members::Member;
 use crate::op::Role;
-use crate::rows::{Object, damaged};
+use crate::rows::{Object, damaged, decode_rw_element};
+use crate::site::Site;
 use crate::space::{LaneRow, decode};
 use crate::store::{StateRead, StoreError};
 
@@ -22,9 +24,30 @@ pub enum ReadError {
     /// The caller's address is not one.
     #[error(transparent)]
     Address(#[from] AddressError),
+    /// The location cannot hold an object of the kind that was asked for.
+    #[error("{location} holds no {kind}")]
+    Kind {
+        /// The location.
+        location: Location,
+        /// What was to be read.
+        kind: Kind,
+    },
     /// Storage failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// What is at a location, read as an object of this kind.
+fn load_at(read: &dyn StateRead, space: &SpaceId, at: &Location, kind: Kind) -> Result<Object, ReadError> {
+    Ok(site_at(space, at, kind)?.load(read)?)
+}
+
+fn site_at(space: &SpaceId, at: &Location, kind: Kind) -> Result<Site, ReadError> {
+    let fits = if at.path.is_empty() { at.object.kind() == kind } else { at.object.kind() == Kind::Map };
+    if !fits {
+        return Err(ReadError::Kind { location: at.clone(), kind });
+    }
+    Ok(Site::top(space, &at.object).at_path(&at.path, kind))
 }
 
 /// A counter's value; 0 when nothing was ever added.
@@ -37,11 +60,44 @@ pub fn counter(
     collection: &str,
     key: &str,
 ) -> Result<i128, ReadError> {
-    let address = ObjectAddress::new(Kind::Counter, collection, key)?;
-    Ok(match load_object(read, space, &address)? {
-        Object::Counter(counter) => counter.total(),
+    counter_at(read, space, &ObjectAddress::new(Kind::Counter, collection, key)?.into())
+}
+
+/// As [`counter`], anywhere.
+///
+/// # Errors
+/// [`ReadError`].
+pub fn counter_at(read: &dyn StateRead, space: &SpaceId, at: &Location) -> Result<i128, ReadError> {
+    Ok(match load_at(read, space, at, Kind::Counter)? {
+        Object::Counter(counter) => counter.value(),
         _ => 0,
     })
+}
+
+/// A bounded counter, with everybody's rights to it.
+///
+/// # Errors
+/// [`ReadError`].
+pub fn bounded_counter(
+    read: &dyn StateRead,
+    space: &SpaceId,
+    collection: &str,
+    key: &str,
+) -> Result<BoundedCounter, ReadError> {
+    let address = ObjectAddress::new(Kind::BoundedCounter, collection, key)?;
+    Ok(match load_object(read, space, &address)? {
+        Object::Bounded(counter) => counter,
+        _ => BoundedCounter::default(),
+    })
+}
+
+/// Whether an enable-wins or a disable-wins flag is enabled; flags nobody touched are not.
+///
+/// # Errors
+/// [`ReadError`].
+pub fn flag_at(read: &dyn StateRead, space: &SpaceId, at: &Location) -> Result<bool, ReadError> {
+    let kind = if at.object.kind() == Kind::DwFlag { Kind::DwFlag } else { Kind::Flag };
+    Ok(load_at(read, space, at, kind)?.is_present())
 }
 
 /// A register with all its siblings; apply a policy to see what a reader sees.
@@ -54,8 +110,15 @@ pub fn register(
     collection: &str,
     key: &str,
 ) -> Result<MvRegister, ReadError> {
-    let address = ObjectAddress::new(Kind::Register, collection, key)?;
-    Ok(match load_object(read, space, &address)? {
+    register_at(read, space, &ObjectAddress::new(Kind::Register, collection, key)?.into())
+}
+
+/// As [`register`], anywhere.
+///
+/// # Errors
+/// [`ReadError`].
+pub fn register_at(read: &dyn StateRead, space: &SpaceId, at: &Location) -> Result<MvRegister, ReadError> {
+    Ok(match load_at(read, space, at, Kind::Register)? {
         Object::Register(register) => register,
         _ => MvRegister::default(),
     })
@@ -71,8 +134,29 @@ pub fn set_contains(
     (collection, key): (&str, &str),
     element: &Value,
 ) -> Result<bool, ReadError> {
-    let id = ObjectId::derive(space, &ObjectAddress::new(Kind::Set, collection, key)?);
-    Ok(load_element(read, &keys::element(&id, &element.to_bytes()))?.is_present())
+    set_contains_at(read, space, &ObjectAddress::new(Kind::Set, collection, key)?.into(), element)
+}
+
+/// As [`set_contains`], for add-wins sets anywhere and for remove-wins sets.
+///
+/// # Errors
+/// [`ReadError`].
+pub fn set_contains_at(
+    read: &dyn StateRead,
+    space: &SpaceId,
+    at: &Location,
+    element: &Value,
+) -> Result<bool, ReadError> {
+    let kind = set_kind(at);
+    let row = keys::element(&site_at(space, at, kind)?.id, &element.to_bytes());
+    Ok(match kind {
+        Kind::RwSet => load_rw_element(read, &row)?.is_member(),
+        _ => load_element(read, &row)?.is_present(),
+    })
+}
+
+fn set_kind(at: &Location) -> Kind {
+    if at.object.kind() == Kind::RwSet { Kind::RwSet } else { Kind::Set }
 }
 
 /// The number of elements in a set. O(log n).
@@ -80,9 +164,16 @@ pub fn set_contains(
 /// # Errors
 /// [`ReadError`].
 pub fn set_len(read: &dyn StateRead, space: &SpaceId, collection: &str, key: &str) -> Result<u64, ReadError> {
-    let address = ObjectAddress::new(Kind::Set, collection, key)?;
-    Ok(match load_object(read, space, &address)? {
-        Object::Set(set) => set.elements,
+    set_len_at(read, space, &ObjectAddress::new(Kind::Set, collection, key)?.into())
+}
+
+/// As [`set_len`], for add-wins sets anywhere and for remove-wins sets.
+///
+/// # Errors
+/// [`ReadError`].
+pub fn set_len_at(read: &dyn StateRead, space: &SpaceId, at: &Location) -> Result<u64, ReadError> {
+    Ok(match load_at(read, space, at, set_kind(at))? {
+        Object::Set(parts) | Object::RwSet(parts) => parts.count,
         _ => 0,
     })
 }
@@ -98,18 +189,134 @@ pub fn set_elements(
     after: Option<&Value>,
     limit: usize,
 ) -> Result<Vec<Value>, ReadError> {
-    let id = ObjectId::derive(space, &ObjectAddress::new(Kind::Set, collection, key)?);
+    set_elements_at(read, space, &ObjectAddress::new(Kind::Set, collection, key)?.into(), after, limit)
+}
+
+/// As [`set_elements`], for add-wins sets anywhere and for remove-wins sets; of these also O(removals that are
+/// not stable yet).
+///
+/// # Errors
+/// [`ReadError`].
+pub fn set_elements_at(
+    read: &dyn StateRead,
+    space: &SpaceId,
+    at: &Location,
+    after: Option<&Value>,
+    limit: usize,
+) -> Result<Vec<Value>, ReadError> {
+    let kind = set_kind(at);
+    let id = site_at(space, at, kind)?.id;
     let (mut from, until) = keys::elements(&id);
     if let Some(after) = after {
         from = keys::element(&id, &after.to_bytes());
         from.push(0);
     }
-    let rows = read.scan(&from, &until, limit)?;
+    let is_shown = |bytes: &[u8]| match kind {
+        Kind::RwSet => decode_rw_element(bytes).map(|row| row.is_member()),
+        _ => Ok(true),
+    };
+    let rows = shown(read, (from, &until), limit, is_shown)?;
     let decode = |row: &[u8]| {
         Value::from_bytes(keys::element_bytes(row), ELEMENT_BYTES_MAX)
             .map_err(|error| ReadError::Store(damaged("element row", &error)))
     };
-    rows.iter().map(|(row, _)| decode(row)).collect()
+    rows.iter().map(|row| decode(row)).collect()
+}
+
+/// The keys of at most `limit` rows that show something.
+fn shown(
+    read: &dyn StateRead,
+    (mut from, until): (Vec<u8>, &[u8]),
+    limit: usize,
+    is_shown: impl Fn(&[u8]) -> Result<bool, StoreError>,
+) -> Result<Vec<Vec<u8>>, StoreError> {
+    let mut found = Vec::new();
+    loop {
+        let wanted = limit - found.len();
+        let rows = read.scan(&from, until, wanted)?;
+        let is_last = rows.len() < wanted || wanted == 0;
+        for (key, bytes) in rows {
+            from.clone_from(&key);
+            if is_shown(&bytes)? {
+                found.push(key);
+            }
+        }
+        from.push(0);
+        if is_last || found.len() == limit {
+            return Ok(found);
+        }
+    }
+}
+
+/// At most `limit` keys of a map after `after`, each with the kinds of what it leads to: usually one, several
+/// where concurrent writers differed. O(log n + keys).
+///
+/// # Errors
+/// [`ReadError`].
+pub fn map_keys(
+    read: &dyn StateRead,
+    space: &SpaceId,
+    at: &Location,
+    after: Option<&str>,
+    limit: usize,
+) -> Result<Vec<(String, Vec<Kind>)>, ReadError> {
+    let map = site_at(space, at, Kind::Map)?;
+    let (mut from, until) = keys::fields(&map.id);
+    if let Some(after) = after {
+        from = keys::fields_of(&map.id, after).1;
+    }
+    let mut found: Vec<(String, Vec<Kind>)> = Vec::new();
+    while found.len() < limit {
+        // Every key has a row for each kind, and one more tells where the last one ends.
+        let wanted = limit.saturating_sub(found.len()).saturating_add(1);
+        let rows = read.scan(&from, &until, wanted)?;
+        let Some((last, _)) = rows.last() else { break };
+        let (key, _) = keys::field_parts(last).ok_or_else(|| damaged("map row", &"its key is none"))?;
+        let (key, is_end) = (key.to_owned(), rows.len() < wanted);
+        let mut names: Vec<String> = Vec::new();
+        for (row, _) in &rows {
+            let (name, _) = keys::field_parts(row).ok_or_else(|| damaged("map row", &"its key is none"))?;
+            if names.last().is_none_or(|last| last != name) {
+                names.push(name.to_owned());
+            }
+        }
+        for name in names {
+            let kinds = kinds_under(read, &map, &name)?;
+            if !kinds.is_empty() && found.len() < limit {
+                found.push((name, kinds));
+            }
+        }
+        if is_end {
+            break;
+        }
+        from = keys::fields_of(&map.id, &key).1;
+    }
+    Ok(found)
+}
+
+/// The number of keys in a map, a key counted once for each kind it leads to. O(log n).
+///
+/// # Errors
+/// [`ReadError`].
+pub fn map_len(read: &dyn StateRead, space: &SpaceId, at: &Location) -> Result<u64, ReadError> {
+    Ok(match load_at(read, space, at, Kind::Map)? {
+        Object::Map(parts) => parts.count,
+        _ => 0,
+    })
+}
+
+/// Whose lane this is; `None` when it is not known here. O(log n).
+///
+/// # Errors
+/// [`StoreError`] when storage fails or the row is damaged.
+pub(crate) fn author_of(
+    read: &dyn StateRead,
+    space: &SpaceId,
+    origin: &OriginId,
+) -> Result<Option<ReplicaId>, StoreError> {
+    let Some(bytes) = read.get(&keys::lane(space, origin))? else { return Ok(None) };
+    let row: LaneRow = decode("lane row", &bytes)?;
+    Ok(Some(row.owner.replica))
 }
 
 /// A document, loaded for reading. O(history).
@@ -167,12 +374,16 @@ pub fn list(read: &dyn StateRead, space: &SpaceId, listing: Listing<'_>) -> Resu
     check_collection(listing.collection)?;
     let Listing { kind, collection, prefix, after, limit } = listing;
     let (from, until) = keys::objects(space, kind, collection, prefix, after);
-    let rows = read.scan(&from, &until, limit)?;
+    let is_shown = |bytes: &[u8]| match kind {
+        Kind::Members => Ok(true),
+        kind => Object::from_bytes(kind, bytes).map(|object| object.is_present()),
+    };
+    let rows = shown(read, (from, &until), limit, is_shown)?;
     let key = |row: &[u8]| {
         String::from_utf8(keys::object_key(row, collection).to_vec())
             .map_err(|error| ReadError::Store(damaged("object key", &error)))
     };
-    rows.iter().map(|(row, _)| key(row)).collect()
+    rows.iter().map(|row| key(row)).collect()
 }
 
 /// How far each lane of a space has come in the state that is read: what a client that reads it has seen.

@@ -84,6 +84,7 @@ impl Engine {
             Message::Unsubscribe(unsubscribe) => Ok(self.on_unsubscribe(session, &unsubscribe, store)?),
             Message::Have(have) => self.on_have(session, &have, store),
             Message::Head(head) => self.on_head(session, &head, store),
+            Message::RightsRequest(request) => self.on_rights_request(now, session, &request, store),
         }
     }
 
@@ -402,7 +403,7 @@ impl Engine {
         let head = RunHead { signature: run.signature, entries: stored.len() as u64, bytes: bytes as u64 };
         let last = run.entries.last().map_or(0, |(_, tip)| tip.lsn);
         for ((entry, after), stored) in run.entries.into_iter().zip(stored) {
-            let mut checked = check_entry(&lane_id, lane.staged_tip(), &entry);
+            let mut checked = check_entry(&lane_id, lane, &entry);
             if canary!(ReceiverClockRefuses) && entry.at.millis() > now.wall_ms.saturating_add(60_000) {
                 checked = Err("a stamp is not of the future");
             }
@@ -426,9 +427,13 @@ impl Engine {
 }
 
 /// The rules that every entry of a lane keeps and that its owner's signature does not prove.
-fn check_entry(lane: &LaneId, before: &LaneTip, entry: &LaneEntry) -> Result<(), &'static str> {
-    let Body::Change(change) = &entry.body else { return Ok(()) };
-    if change.origin != *lane {
+fn check_entry(lane_id: &LaneId, lane: &Lane, entry: &LaneEntry) -> Result<(), &'static str> {
+    let before = lane.staged_tip();
+    let change = match &entry.body {
+        Body::Change(change) => change,
+        Body::Checkpoint(frontier) => return check_announcement(lane_id, lane, (frontier, &entry.admitted)),
+    };
+    if change.origin != *lane_id {
         return Err("a change set of another author in a space without edges");
     }
     if change.seq != before.seq + 1 {
@@ -442,6 +447,22 @@ fn check_entry(lane: &LaneId, before: &LaneTip, entry: &LaneEntry) -> Result<(),
     }
     if change.groups.is_empty() {
         return Err("a change set does something");
+    }
+    Ok(())
+}
+
+fn check_announcement(
+    lane_id: &LaneId,
+    lane: &Lane,
+    (frontier, admitted): (&Frontier, &Frontier),
+) -> Result<(), &'static str> {
+    let staged = lane.staged.iter().rev().find_map(|staged| staged.entry.announced());
+    if !frontier.covers(staged.unwrap_or(&lane.announced)) {
+        return Err("announcements never take back");
+    }
+    let others: Frontier = frontier.iter().filter(|(of, _)| of != lane_id).collect();
+    if !admitted.covers(&others) || frontier.at(lane_id) > lane.staged_tip().lsn {
+        return Err("an announcement names what its author had applied");
     }
     Ok(())
 }

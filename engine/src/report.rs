@@ -29,6 +29,9 @@ impl Engine {
             members: space.members.iter().map(|(replica, role)| (*replica, *role)).collect(),
             lanes: space.lanes.keys().map(|lane| self.lane_status(space, lane)).collect(),
             peers: peers.collect(),
+            cut: space.cut.clone(),
+            stalled_by: space.stalled_by(),
+            confirmed: space.own_lane().is_some_and(|own| space.is_confirmed(&own, &self.replica)),
         }
     }
 

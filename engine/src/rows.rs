@@ -177,9 +177,12 @@ impl Object {
             }
             // That it is enabled is all there is to see.
             Self::DwFlag(_) => digest_of(id, &[1]),
-            Self::Set(_) | Self::RwSet(_) | Self::Map(_) | Self::Register(_) | Self::Flag(_) | Self::Bounded(_) => {
-                digest_of(id, &self.to_bytes())
-            }
+            Self::Set(_)
+            | Self::RwSet(_)
+            | Self::Map(_)
+            | Self::Register(_)
+            | Self::Flag(_)
+            | Self::Bounded(_) => digest_of(id, &self.to_bytes()),
         };
         Share { is_present: true, digest }
     }

@@ -4,7 +4,6 @@ use comity_crdts::{
     AddressError, Kind, MvRegister, ObjectAddress, Policy, RegisterView, ReplicaId, Sibling, SpaceId, Value,
 };
 
-
 use crate::read::author_of;
 use crate::rows::Object;
 use crate::site::Site;
@@ -38,9 +37,9 @@ fn setting(read: &dyn StateRead, space: &SpaceId, address: &ObjectAddress) -> Re
 /// [`StoreError`] when storage fails or a row is damaged.
 pub fn policy_of(read: &dyn StateRead, space: &SpaceId, collection: &str) -> Result<Policy, StoreError> {
     let Ok(address) = policy_address(collection) else { return Ok(Policy::default()) };
-    Ok(match Policy::Lww.view(&setting(read, space, &address)?) {
+    Ok(match &Policy::Lww.view(&setting(read, space, &address)?) {
         RegisterView::Absent => Policy::default(),
-        RegisterView::Value(Value::Text(name)) => Policy::parse(&name).unwrap_or(Policy::Siblings),
+        RegisterView::Value(Value::Text(name)) => Policy::parse(name).unwrap_or(Policy::Siblings),
         RegisterView::Value(_) | RegisterView::Siblings(_) => Policy::Siblings,
     })
 }
@@ -62,8 +61,8 @@ pub fn region_of(
             last = Some(sibling.clone());
         }
     }
-    Ok(match last.map(|sibling| sibling.value) {
-        Some(Value::Text(ref name)) => Some(name.clone()),
+    Ok(last.and_then(|sibling| match &sibling.value {
+        Value::Text(name) => Some(name.clone()),
         _ => None,
-    })
+    }))
 }

@@ -19,6 +19,7 @@ use crate::read::members;
 use crate::rows::damaged;
 use crate::status::{Freeze, StateDigest};
 use crate::store::{StateRead, StoreError};
+use crate::unstable::unstable_entries;
 use crate::work::Work;
 
 /// Proof that a data directory is the one it was, neither copied nor restored.
@@ -51,6 +52,8 @@ pub(crate) struct Progress {
     pub(crate) digest: StateDigest,
     /// No stamp at or below this is issued again.
     pub(crate) clock_floor: Hlc,
+    /// The own incarnation that another writer was known to have heard of.
+    pub(crate) confirmed: Option<OriginId>,
 }
 
 /// The durable part of a lane.
@@ -122,6 +125,8 @@ pub(crate) struct Lane {
     /// Somebody does not go on from where the lane stands, which was not durable when that was learnt: what
     /// is held here is shown to them once it is.
     pub(crate) doubted_by: BTreeSet<SessionId>,
+    /// What the owner last announced to have applied, as far as the lane is applied here.
+    pub(crate) announced: Frontier,
 }
 
 impl Lane {
@@ -132,7 +137,8 @@ impl Lane {
 
     fn with_row(row: LaneRow) -> Self {
         let (staged, heads, doubted_by) = (VecDeque::new(), VecDeque::new(), BTreeSet::new());
-        Self { row, staged, staged_bytes: 0, signed: None, heads, doubted_by }
+        let announced = Frontier::new();
+        Self { row, staged, staged_bytes: 0, signed: None, heads, doubted_by, announced }
     }
 
     /// Forgets heads older than the newest that is durable.
@@ -188,6 +194,25 @@ pub(crate) struct Space {
     pub(crate) review_due: Option<Duration>,
     /// Sessions on which both sides have opened the space.
     pub(crate) sessions: BTreeSet<SessionId>,
+    /// Everything before this is applied by everybody, and whatever comes was made by somebody who had seen it.
+    pub(crate) cut: Frontier,
+    /// Entries that left something behind which can be forgotten once they are within the cut, and greetings
+    /// that are to be answered: what the next announcement is for.
+    pub(crate) unstable: Frontier,
+    /// The cut has moved, or not everything within it is forgotten yet.
+    pub(crate) compactable: bool,
+    /// When the next announcement is to be made.
+    pub(crate) announce_due: Option<Duration>,
+    /// Somebody new waits for it.
+    pub(crate) greeted: bool,
+    /// Something was refused because nobody has confirmed the incarnation yet.
+    pub(crate) wants_confirmation: bool,
+    /// The incarnation that has greeted the others.
+    pub(crate) has_greeted: Option<OriginId>,
+    /// This replica has said where it is, or need not.
+    pub(crate) region_said: bool,
+    /// The journal may hold more than it may.
+    pub(crate) prunable: bool,
 }
 
 impl Space {
@@ -210,6 +235,15 @@ impl Space {
             review: BTreeSet::new(),
             review_due: None,
             sessions: BTreeSet::new(),
+            cut: Frontier::new(),
+            unstable: Frontier::new(),
+            compactable: false,
+            announce_due: None,
+            greeted: false,
+            wants_confirmation: false,
+            has_greeted: None,
+            region_said: false,
+            prunable: true,
         }
     }
 
@@ -233,8 +267,15 @@ impl Space {
             let row: LaneRow = decode("lane row", &bytes)?;
             let lane_id = row.owner.lane(&id);
             space.frontier.advance(lane_id, row.tip.lsn);
-            space.lanes.insert(lane_id, Lane::with_row(row));
+            let mut lane = Lane::with_row(row);
+            if let Some(bytes) = read.get(&keys::announced(&id, &lane_id))? {
+                lane.announced = decode("announcement row", &bytes)?;
+            }
+            space.lanes.insert(lane_id, lane);
         }
+        space.unstable = unstable_entries(read, &id)?;
+        space.move_cut();
+        space.compactable = true;
         space.durable = space.frontier.clone();
         space.members =
             members(read, &id).map_err(|error| damaged("member rows", &error))?.into_iter().collect();

@@ -2,6 +2,7 @@
 
 mod edits;
 mod error;
+mod named;
 mod objects;
 mod removal;
 
@@ -267,4 +268,3 @@ impl<'a> Tx<'a> {
         }))
     }
 }
-

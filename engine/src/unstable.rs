@@ -87,7 +87,8 @@ pub(crate) fn unstable_entries(read: &dyn StateRead, space: &SpaceId) -> Result<
     let (from, until) = keys::unstable(space);
     let mut entries = Frontier::new();
     for (key, _) in read.scan(&from, &until, usize::MAX)? {
-        let (lane, lsn) = keys::unstable_place(&key).ok_or_else(|| damaged("unstable row", &"its key is none"))?;
+        let (lane, lsn) =
+            keys::unstable_place(&key).ok_or_else(|| damaged("unstable row", &"its key is none"))?;
         entries.advance(lane, lsn);
     }
     Ok(entries)

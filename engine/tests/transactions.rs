@@ -140,7 +140,7 @@ fn a_value_beyond_its_limit_is_refused_with_its_object() {
     let TxError::Value { object, source: ValueError::TooLarge { bytes_max, .. } } = &error else {
         panic!("{error:?}")
     };
-    assert_eq!((object.key(), *bytes_max), ("photo", VALUE_BYTES_MAX));
+    assert_eq!((object.object.key(), *bytes_max), ("photo", VALUE_BYTES_MAX));
     assert!(error.to_string().contains("photo") && error.to_string().contains(&VALUE_BYTES_MAX.to_string()));
 }
 

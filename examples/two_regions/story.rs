@@ -166,7 +166,7 @@ async fn heal(eu: &Region, us: &Region) -> Result<(), Failure> {
 async fn resolve(eu: &Region, us: &Region) -> Result<(), Failure> {
     println!("\n6. The same title was written twice: the conflict is shown, and a person decides\n");
     let conflict = us.space.register("post", "title").read()?;
-    let RegisterView::Siblings(siblings) = conflict.under(Policy::Siblings) else {
+    let RegisterView::Siblings(siblings) = conflict.under(&Policy::Siblings) else {
         return Err("the conflict over the title is not shown".into());
     };
     for (dot, sibling) in &siblings {
@@ -186,7 +186,7 @@ async fn resolve(eu: &Region, us: &Region) -> Result<(), Failure> {
     for region in [eu, us] {
         let title = region.space.register("post", "title").read()?;
         let resolved = RegisterView::Value("Two regions / Zwei Regionen".into());
-        claim(title.under(Policy::Siblings) == resolved, "the resolution is everywhere")?;
+        claim(title.under(&Policy::Siblings) == resolved, "the resolution is everywhere")?;
     }
     println!("   resolved in us, and so in eu: \"Two regions / Zwei Regionen\"");
     let journal = eu.space.journal(10)?;

@@ -14,7 +14,7 @@ use comity_store::MemoryStore;
 use crate::Choices;
 use crate::peer::Peer;
 
-const OPTIONS: EngineOptions = EngineOptions { fresh_key: [1; 32], instance: [2; 32] };
+const OPTIONS: EngineOptions = EngineOptions::new([1; 32], [2; 32]);
 
 /// A list of inputs to a core with two sessions: frames of members, sound and not, writes, syncs, deadlines,
 /// reconnects, power cuts. After each, the counter is what honest replicas made of it, the other space is as

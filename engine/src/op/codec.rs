@@ -93,7 +93,7 @@ impl Op {
                     form.origin(&column.origin, out);
                     out.varint(column.through.0);
                     out.varint(u64::from(column.through.1));
-                    out.integer(column.sum);
+                    out.varint_wide_signed(column.sum);
                 }
             }
             Self::SetAdd { element, observed } | Self::SetRemove { element, observed } => {
@@ -243,7 +243,10 @@ fn decode_nested(at: Hlc, reader: &mut Reader<'_>, dictionary: &mut Dictionary) 
     let tag = reader.u8("operation tag")?;
     let op = decode_tagged(tag, at, reader, dictionary)?;
     if path.is_empty() || !op.nests() {
-        return Err(DecodeError::Invalid { what: "operation in a map", rule: "is for something a map can hold" });
+        return Err(DecodeError::Invalid {
+            what: "operation in a map",
+            rule: "is for something a map can hold",
+        });
     }
     Ok(Op::Nested { path, op: Box::new(op) })
 }
@@ -298,7 +301,11 @@ fn decode_columns(
         if columns.last().is_some_and(|last| last.origin >= origin) {
             return Err(DecodeError::NotCanonical { what: "counter columns" });
         }
-        columns.push(ResetColumn { origin, through: (seq, index), sum: reader.integer("counter sum")? });
+        columns.push(ResetColumn {
+            origin,
+            through: (seq, index),
+            sum: reader.varint_wide_signed("counter sum")?,
+        });
     }
     Ok(columns)
 }

@@ -80,8 +80,7 @@ impl Tx<'_> {
             }
         };
         let changes = std::iter::once(&change);
-        store_changes(&mut self.work, &mut self.effects, &site, heads, changes)
-            .map_err(TxError::from)?;
+        store_changes(&mut self.work, &mut self.effects, &site, heads, changes).map_err(TxError::from)?;
         self.space.documents.grew(&id, change.bytes().len() as u64);
         self.groups[group].ops.push(Op::DocumentChange(change));
         self.ops += 1;

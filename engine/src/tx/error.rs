@@ -41,7 +41,9 @@ pub enum TxError {
     /// This incarnation is new, and no other replica has answered it yet: what removals and resets mean is settled
     /// by what their author had seen, and others may have forgotten what this replica has not seen. It is
     /// confirmed as soon as another writer was heard of, see `Command::AwaitConfirmation`.
-    #[error("{object}: this replica was restored or has just joined, and no other replica has confirmed it yet")]
+    #[error(
+        "{object}: this replica was restored or has just joined, and no other replica has confirmed it yet"
+    )]
     Unconfirmed {
         /// What was to be changed.
         object: Location,
@@ -184,6 +186,9 @@ impl From<ReadError> for TxError {
     fn from(error: ReadError) -> Self {
         match error {
             ReadError::Address(error) => Self::Address(error),
+            ReadError::Kind { location, .. } => {
+                Self::Path { object: location, rule: "it cannot hold an object of the kind that was read" }
+            }
             ReadError::Store(error) => Self::Store(error),
         }
     }

@@ -18,7 +18,7 @@ impl Tx<'_> {
     /// # Errors
     /// [`TxError`] when a name is out of limits or the change set would be too large;
     /// [`TxError::NotRemovable`] for bounded counters.
-    pub fn remove(&mut self, at: &Location) -> Result<(), TxError> {
+    pub fn remove_at(&mut self, at: &Location) -> Result<(), TxError> {
         let Some((key, maps)) = at.path.split_last() else {
             return self.remove_kind(at, at.object.kind());
         };
@@ -36,14 +36,18 @@ impl Tx<'_> {
                 let columns = counter.observed();
                 if columns.is_empty() { Ok(()) } else { self.push(at, Op::CounterReset { columns }) }
             }
-            Object::Set(_) => self.clear_set(at),
+            Object::Set(_) => self.clear_set_at(at),
             Object::Register(register) => {
                 let observed = checked_dots(at, register.dots())?;
                 if observed.is_empty() { Ok(()) } else { self.push(at, Op::RegisterReset { observed }) }
             }
-            Object::Flag(_) => self.flag_disable(at),
+            Object::Flag(_) => self.flag_disable_at(at),
             Object::DwFlag(row) => {
-                if row.is_member() { self.push(at, Op::DwFlagDisable) } else { Ok(()) }
+                if row.is_member() {
+                    self.push(at, Op::DwFlagDisable)
+                } else {
+                    Ok(())
+                }
             }
             Object::RwSet(_) => self.clear_rw_set(at),
             Object::Map(_) => self.clear_map(at),
@@ -59,13 +63,13 @@ impl Tx<'_> {
     ///
     /// # Errors
     /// [`TxError`] when the name is out of limits.
-    pub fn clear_set(&mut self, at: &Location) -> Result<(), TxError> {
+    pub fn clear_set_at(&mut self, at: &Location) -> Result<(), TxError> {
         let (from, until) = keys::elements(&self.site(at, Kind::Set)?.id);
         let mut dots: Vec<Dot> = Vec::new();
         for (_, bytes) in crate::store::StateRead::scan(&self.work, &from, &until, usize::MAX)? {
             dots.extend(decode_element(&bytes)?.dots());
         }
-        let observed = Observed::from_dots(dots);
+        let observed = Observed::from_dots(dots.into_iter());
         if observed.len() > LANES_MAX {
             let (object, dots) = (at.clone(), observed.len());
             return Err(TxError::TooManySiblings { object, dots, dots_max: LANES_MAX });
@@ -88,7 +92,8 @@ impl Tx<'_> {
     fn clear_map(&mut self, at: &Location) -> Result<(), TxError> {
         let (from, until) = keys::fields(&self.site(at, Kind::Map)?.id);
         for (row, _) in crate::store::StateRead::scan(&self.work, &from, &until, usize::MAX)? {
-            let (key, kind) = keys::field_parts(&row).ok_or_else(|| damaged("map row", &"its key is none"))?;
+            let (key, kind) =
+                keys::field_parts(&row).ok_or_else(|| damaged("map row", &"its key is none"))?;
             let mut within = at.clone();
             within.path.push(key.to_owned());
             self.remove_kind(&within, kind)?;

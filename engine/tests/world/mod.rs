@@ -90,7 +90,7 @@ impl World {
 
     /// Starts another core.
     pub(crate) fn add_node(&mut self, fresh_key: [u8; 32], mut disk: Disk) -> usize {
-        let engine = Engine::open(&EngineOptions { fresh_key, instance: INSTANCE }, &mut disk).unwrap();
+        let engine = Engine::open(&EngineOptions::new(fresh_key, INSTANCE), &mut disk).unwrap();
         self.nodes.push(Node {
             engine,
             disk,
@@ -488,7 +488,7 @@ impl World {
         target.sync_wanted = false;
         target.fail_sync = None;
         let fresh_key = target.engine.secret_key();
-        target.engine = Engine::open(&EngineOptions { fresh_key, instance }, &mut target.disk).unwrap();
+        target.engine = Engine::open(&EngineOptions::new(fresh_key, instance), &mut target.disk).unwrap();
         self.drain(node);
     }
 

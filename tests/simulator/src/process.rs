@@ -43,7 +43,7 @@ impl World {
         target.boot += 1;
         (target.wake, target.fail_sync) = (None, false);
         target.announcements.clear();
-        let options = EngineOptions { fresh_key: target.key, instance: target.instance };
+        let options = EngineOptions::new(target.key, target.instance);
         let engine = match Engine::open(&options, &mut target.disk) {
             Ok(engine) => engine,
             Err(error) => {

@@ -1,0 +1,1 @@
+//! What policies show, and what they are called.

@@ -1,0 +1,263 @@
+//! Announcements: every writer says in its lane how far it has applied the others' lanes. What all of them have
+//! applied is the cut; what only matters to operations that have not seen it can be forgotten. Announcements count in
+//! lane order, so the cut follows from what is applied here, and nothing that arrives later was made without having
+//! seen it. See `docs/wire.md`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use comity_crdts::{Frontier, LaneId, OriginId, ReplicaId, SpaceId, canary};
+
+use crate::apply::Effects;
+use crate::change::{Body, LaneEntry, LaneOwner, encode_stored};
+use crate::engine::{Engine, Timer};
+use crate::io::{CommandError, Now, Reply, RequestId};
+use crate::journal::prune;
+use crate::keys;
+use crate::limits::{ANNOUNCE_AFTER, COMPACT_ROWS_MAX};
+use crate::space::{Incarnation, Lane, Space, encode};
+use crate::store::{LaneRecord, Store, StoreError};
+use crate::unstable::compact;
+use crate::work::Work;
+
+/// Whoever is new is answered this soon.
+const ANSWER_AFTER: Duration = Duration::from_millis(10);
+
+impl Space {
+    /// Whether everything that anybody has forgotten without having heard of this incarnation was seen here. The
+    /// founder's first incarnation is older than anything; another one is confirmed once an entry is applied
+    /// whose author had heard of it; and where nobody else takes part, there is nobody who could forget.
+    pub(crate) fn is_confirmed(&self, origin: &OriginId, replica: &ReplicaId) -> bool {
+        let first = self.row.founder.filter(|founder| founder.replica == *replica);
+        let first = first.map(|founder| OriginId::derive(&self.id, replica, &founder.nonce));
+        let is_alone = || {
+            self.members.len() == 1
+                && self.members.contains_key(replica)
+                && self.lanes.values().all(|lane| lane.row.owner.replica == *replica)
+        };
+        self.progress.confirmed == Some(*origin)
+            || first == Some(*origin)
+            || is_alone()
+            || canary!(UnconfirmedRemoves)
+    }
+
+    /// Moves the cut to what every lane's owner has announced. It never goes back: a lane that is new here
+    /// belongs to somebody who has seen everything up to the cut, or will not remove anything before it has.
+    pub(crate) fn move_cut(&mut self) {
+        let mut lanes = self.lanes.values().filter(|lane| lane.row.tip.lsn > 0);
+        let Some(first) = lanes.next() else { return };
+        let mut cut = first.announced.clone();
+        for lane in lanes {
+            cut = cut.iter().map(|(of, lsn)| (of, lsn.min(lane.announced.at(&of)))).collect();
+        }
+        if canary!(CutOfOne) {
+            cut = self.frontier.clone();
+        }
+        if !self.cut.covers(&cut) {
+            self.cut.merge(&cut);
+            self.compactable = true;
+        }
+    }
+
+    /// Takes in what a batch brought besides rows.
+    pub(crate) fn hear(&mut self, announced: BTreeMap<LaneId, Frontier>, effects: &Effects) {
+        let moved = !announced.is_empty();
+        for (lane, announced) in announced {
+            if let Some(lane) = self.lanes.get_mut(&lane) {
+                lane.announced = announced;
+            }
+        }
+        self.unstable.merge(&effects.unstable);
+        self.greeted |= effects.greeted;
+        self.prunable |= effects.journalled;
+        if moved {
+            self.move_cut();
+        }
+    }
+
+    /// Owners of lanes that have not announced to have applied what could be forgotten.
+    pub(crate) fn stalled_by(&self) -> Vec<ReplicaId> {
+        let stalls = |lane: &&Lane| lane.row.tip.lsn > 0 && !lane.announced.covers(&self.unstable);
+        let mut owners: Vec<ReplicaId> =
+            self.lanes.values().filter(stalls).map(|lane| lane.row.owner.replica).collect();
+        owners.sort_unstable();
+        owners.dedup();
+        owners
+    }
+}
+
+impl Engine {
+    /// Looks after what is to be announced, confirmed and forgotten in a space.
+    pub(crate) fn tend(&mut self, now: &Now, id: SpaceId, store: &mut dyn Store) -> Result<(), StoreError> {
+        let replica = self.replica;
+        let Some(space) = self.spaces.get_mut(&id) else { return Ok(()) };
+        let own = space.own_lane();
+        let is_confirmed = own.is_some_and(|own| space.is_confirmed(&own, &replica));
+        if is_confirmed {
+            space.wants_confirmation = false;
+        } else if own.is_some() && !(space.unstable.is_empty() && space.cut.is_empty()) {
+            space.wants_confirmation = true;
+        }
+        let wants_greeting = space.wants_confirmation && (own.is_none() || space.has_greeted != own);
+        let announced = own.and_then(|own| space.lanes.get(&own)).filter(|lane| lane.row.tip.lsn > 0);
+        let is_due = announced.is_some_and(|lane| !lane.announced.covers(&space.unstable));
+        if is_confirmed && is_due {
+            let due = now.monotonic + if space.greeted { ANSWER_AFTER } else { ANNOUNCE_AFTER };
+            if space.announce_due.is_none_or(|at| due < at) {
+                space.announce_due = Some(due);
+                self.timers.insert((due, Timer::Announce(id)));
+            }
+        }
+        if space.compactable || space.prunable {
+            self.timers.insert((now.monotonic, Timer::Compact(id)));
+        }
+        if is_confirmed {
+            self.resolve_confirmations(id);
+        }
+        if wants_greeting {
+            self.append_announcement(now, id, Frontier::new(), store)?;
+            if let Some(space) = self.spaces.get_mut(&id) {
+                space.has_greeted = space.own_lane();
+            }
+        }
+        Ok(())
+    }
+
+    /// Announces how far this replica has come, if somebody can make use of it.
+    pub(crate) fn announce(
+        &mut self,
+        now: &Now,
+        id: SpaceId,
+        store: &mut dyn Store,
+    ) -> Result<(), StoreError> {
+        let replica = self.replica;
+        let Some(space) = self.spaces.get_mut(&id) else { return Ok(()) };
+        if space.announce_due.is_some_and(|due| due > now.monotonic) {
+            return Ok(());
+        }
+        space.announce_due = None;
+        space.greeted = false;
+        let Some(own) = space.own_lane().filter(|own| space.is_confirmed(own, &replica)) else {
+            return Ok(());
+        };
+        let is_due = space.lanes.get(&own).is_some_and(|lane| !lane.announced.covers(&space.unstable));
+        if self.failed.is_some() || !is_due {
+            return Ok(());
+        }
+        let frontier = space.frontier.clone();
+        self.append_announcement(now, id, frontier, store)
+    }
+
+    /// Appends an announcement to the own lane, which it may start.
+    pub(crate) fn append_announcement(
+        &mut self,
+        now: &Now,
+        id: SpaceId,
+        frontier: Frontier,
+        store: &mut dyn Store,
+    ) -> Result<(), StoreError> {
+        let (replica, instance) = (self.replica, self.instance);
+        let Some(space) = self.spaces.get_mut(&id) else { return Ok(()) };
+        let minted = space.incarnation.is_none();
+        let incarnation = space.incarnation.unwrap_or_else(|| {
+            let owner = LaneOwner { replica, nonce: now.fresh };
+            Incarnation { origin: owner.lane(&id), nonce: now.fresh }
+        });
+        let own = incarnation.origin;
+        let is_full = space.lanes.len() >= comity_crdts::limits::LANES_MAX;
+        if is_full && !space.lanes.contains_key(&own) {
+            return Ok(());
+        }
+        let fresh = Lane::new(&id, LaneOwner { replica, nonce: incarnation.nonce });
+        let mut row = space.lanes.get(&own).unwrap_or(&fresh).row.clone();
+        let admitted: Frontier = space.frontier.iter().filter(|(lane, _)| *lane != own).collect();
+        let mut clock = space.clock;
+        let at = clock.tick(now.wall_ms).max(row.tip.at);
+        let entry = LaneEntry { admitted, at, body: Body::Checkpoint(frontier.clone()) };
+        row.tip = row.tip.after(&id, &entry);
+        let (lsn, bytes) = (row.tip.lsn, encode_stored(&id, &own, &row.tip.hash, &entry));
+        let mut progress = space.progress;
+        progress.applied += 1;
+        progress.clock_floor = clock.last();
+        let mut space_row = space.row.clone();
+        let mut work = Work::over(&*store);
+        if minted {
+            space_row.incarnation = Some((incarnation.nonce, instance));
+            work.put_fact(keys::space(&id), encode(&space_row));
+        }
+        work.append(LaneRecord { space: id, lane: own, lsn, bytes });
+        work.put(keys::lane(&id, &own), encode(&row));
+        work.put(keys::announced(&id, &own), encode(&frontier));
+        let place = [own.0.as_slice(), &lsn.to_be_bytes()].concat();
+        work.put(keys::apply_log(&id, progress.applied), place);
+        space.put_progress(&mut work, &progress);
+        let batch = work.into_batch();
+        let position = store.commit(batch)?;
+        (space.clock, space.progress, space.row) = (clock, progress, space_row);
+        space.incarnation = Some(incarnation);
+        if minted {
+            // Loaded documents carry the actor of the incarnation they were loaded in.
+            space.documents.clear();
+        }
+        space.lanes.entry(own).or_insert(fresh).row = row;
+        space.frontier.advance(own, lsn);
+        space.hear(BTreeMap::from([(own, frontier)]), &Effects::default());
+        let frontier = space.frontier.clone();
+        self.note_commit(position, id, frontier, Vec::new());
+        Ok(())
+    }
+
+    /// Forgets what the cut allows and what the journal has no room for, a step at a time.
+    pub(crate) fn compact(
+        &mut self,
+        now: &Now,
+        id: SpaceId,
+        store: &mut dyn Store,
+    ) -> Result<(), StoreError> {
+        let limits = self.journal;
+        let Some(space) = self.spaces.get_mut(&id) else { return Ok(()) };
+        if self.failed.is_some() || !(space.compactable || space.prunable) {
+            return Ok(());
+        }
+        let mut work = Work::over(&*store);
+        let is_more = compact(&mut work, &id, &space.cut, COMPACT_ROWS_MAX)?;
+        let is_more_pruned = prune(&mut work, &id, (&limits, now.wall_ms), COMPACT_ROWS_MAX)?;
+        let batch = work.into_batch();
+        if !batch.is_empty() {
+            self.committed = store.commit(batch)?;
+        }
+        (space.compactable, space.prunable) = (is_more, is_more_pruned);
+        if is_more || is_more_pruned {
+            // Whatever else is due comes first.
+            self.timers.insert((now.monotonic + Duration::from_micros(1), Timer::Compact(id)));
+        }
+        self.request_sync();
+        Ok(())
+    }
+
+    pub(crate) fn await_confirmation(
+        &mut self,
+        now: &Now,
+        request: RequestId,
+        id: SpaceId,
+        within: Duration,
+    ) -> Result<(), CommandError> {
+        let space = self.spaces.get_mut(&id).ok_or(CommandError::UnknownSpace(id))?;
+        space.wants_confirmation = true;
+        let deadline = now.monotonic.saturating_add(within);
+        self.waits.confirmations.insert(request, (id, deadline));
+        self.timers.insert((deadline, Timer::Wait(request)));
+        self.dirty.insert(id);
+        Ok(())
+    }
+
+    fn resolve_confirmations(&mut self, id: SpaceId) {
+        let waits = self.waits.confirmations.iter().filter(|(_, (space, _))| *space == id);
+        for request in waits.map(|(request, _)| *request).collect::<Vec<_>>() {
+            if let Some((_, deadline)) = self.waits.confirmations.remove(&request) {
+                self.timers.remove(&(deadline, Timer::Wait(request)));
+                self.reply(request, Ok(Reply::Confirmed));
+            }
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! Rights to bounded counters: who holds some, and how they come to who needs them.
+
+use std::time::Duration;
+
+use comity_crdts::{BoundedCounter, Frontier, Kind, ObjectAddress, OriginId, ReplicaId, SpaceId};
+
+use crate::conflicts::Location;
+use crate::engine::{Engine, Timer};
+use crate::io::{Class, CloseReason, CommandError, Now, Reply, RequestId, SessionId};
+use crate::limits::{RIGHTS_RETRY, RIGHTS_WAITS_MAX};
+use crate::message::{Message, RightsRequest};
+use crate::read::bounded_counter;
+use crate::receive::Refusal;
+use crate::rows::damaged;
+use crate::space::Space;
+use crate::store::{StateRead, Store, StoreError};
+use crate::tx::{Tx, TxError};
+
+/// Somebody here waits until enough rights are held.
+#[derive(Clone, Debug)]
+pub(crate) struct RightsWait {
+    pub(crate) space: SpaceId,
+    address: ObjectAddress,
+    amount: u64,
+    deadline: Duration,
+}
+
+fn load(
+    read: &dyn StateRead,
+    space: &SpaceId,
+    address: &ObjectAddress,
+) -> Result<BoundedCounter, StoreError> {
+    bounded_counter(read, space, address.collection(), address.key())
+        .map_err(|error| damaged("bounded counter", &error))
+}
+
+/// The rights that this replica can use.
+fn held(space: &Space, counter: &BoundedCounter) -> u64 {
+    let rights = space.own_lane().map_or(0, |own| counter.rights(&own));
+    u64::try_from(rights.max(0)).unwrap_or(u64::MAX)
+}
+
+impl Engine {
+    pub(crate) fn acquire_rights(
+        &mut self,
+        now: &Now,
+        request: RequestId,
+        (id, collection, key): (SpaceId, &str, &str),
+        (amount, within): (u64, Duration),
+        store: &mut dyn Store,
+    ) -> Result<(), CommandError> {
+        let space = self.spaces.get(&id).ok_or(CommandError::UnknownSpace(id))?;
+        let address = ObjectAddress::new(Kind::BoundedCounter, collection, key)?;
+        let counter = load(store, &id, &address)?;
+        let (held, value) = (held(space, &counter), counter.value());
+        if held >= amount {
+            self.reply(request, Ok(Reply::RightsHeld(held)));
+            return Ok(());
+        }
+        if self.waits.rights.len() >= RIGHTS_WAITS_MAX {
+            return Err(CommandError::Rights { held, needed: amount, value });
+        }
+        if space.own_lane().is_none_or(|own| space.frontier.at(&own) == 0) {
+            // Rights are handed to an origin that others know of.
+            self.append_announcement(now, id, Frontier::new(), store)?;
+        }
+        let deadline = now.monotonic.saturating_add(within);
+        self.waits.rights.insert(request, RightsWait { space: id, address, amount, deadline });
+        self.pursue_rights(now, request, store);
+        Ok(())
+    }
+
+    /// Asks for what a wait still lacks, or gives it up when its time is over.
+    pub(crate) fn pursue_rights(&mut self, now: &Now, request: RequestId, store: &mut dyn Store) {
+        let Some(wait) = self.waits.rights.get(&request).cloned() else { return };
+        let Some(space) = self.spaces.get(&wait.space) else { return };
+        let counter = match load(store, &wait.space, &wait.address) {
+            Ok(counter) => counter,
+            Err(error) => {
+                self.waits.rights.remove(&request);
+                return self.reply(request, Err(error.into()));
+            }
+        };
+        let (held, value, needed) = (held(space, &counter), counter.value(), wait.amount);
+        if now.monotonic >= wait.deadline || value < i128::from(needed) {
+            // Nobody can hand over what nobody holds.
+            self.waits.rights.remove(&request);
+            return self.reply(request, Err(CommandError::Rights { held, needed, value }));
+        }
+        let asked = self.whom_to_ask(space, &counter, needed.saturating_sub(held));
+        if let Some(to) = space.own_lane() {
+            for (session, amount) in asked {
+                let (space, collection, key) = (wait.space, wait.address.collection(), wait.address.key());
+                let (collection, key) = (collection.to_owned(), key.to_owned());
+                let ask = RightsRequest { space, collection, key, to, amount };
+                self.send(session, Class::Control, &Message::RightsRequest(ask));
+            }
+        }
+        let again = (now.monotonic + RIGHTS_RETRY).min(wait.deadline);
+        self.timers.insert((again, Timer::Rights(request)));
+    }
+
+    /// Connected peers with the most rights first, as many as make up what is needed, each with how much.
+    fn whom_to_ask(&self, space: &Space, counter: &BoundedCounter, needed: u64) -> Vec<(SessionId, u64)> {
+        let (mut asked, mut needed) = (Vec::new(), needed);
+        for (origin, rights) in counter.holders() {
+            let owner = space.lanes.get(&origin).map(|lane| lane.row.owner.replica);
+            let session = owner.and_then(|owner| self.session_of(space, &owner));
+            let amount = u64::try_from(rights).unwrap_or(u64::MAX).min(needed);
+            if let Some(session) = session.filter(|_| amount > 0) {
+                asked.push((session, amount));
+                needed -= amount;
+            }
+        }
+        asked
+    }
+
+    fn session_of(&self, space: &Space, peer: &ReplicaId) -> Option<SessionId> {
+        let mut open = space.sessions.iter();
+        open.find(|session| self.sessions.get(session).is_some_and(|s| s.peer == *peer)).copied()
+    }
+
+    /// A peer asks for rights: it gets what is held here, as a change set like any other.
+    pub(crate) fn on_rights_request(
+        &mut self,
+        now: &Now,
+        session: SessionId,
+        asked: &RightsRequest,
+        store: &mut dyn Store,
+    ) -> Result<(), Refusal> {
+        let Some(part) = self.sessions.get(&session) else { return Ok(()) };
+        let (peer, is_open) = (part.peer, part.is_open(&asked.space));
+        if !is_open {
+            return Err(CloseReason::Unexpected.into());
+        }
+        let Some(space) = self.spaces.get_mut(&asked.space) else { return Ok(()) };
+        let is_theirs =
+            |to: &OriginId| space.lanes.get(to).is_some_and(|lane| lane.row.owner.replica == peer);
+        let Ok(address) = ObjectAddress::new(Kind::BoundedCounter, &asked.collection, &asked.key) else {
+            return Err(CloseReason::Malformed.into());
+        };
+        if !is_theirs(&asked.to) || !space.members.contains_key(&peer) {
+            return Ok(());
+        }
+        let counter = load(store, &asked.space, &address)?;
+        let amount = held(space, &counter).min(asked.amount);
+        if amount == 0 || space.own_lane() == Some(asked.to) {
+            return Ok(());
+        }
+        let mut tx = Tx::begin(space, &*store, (self.replica, self.region.as_deref()), now);
+        if tx.bounded_transfer_at(&Location::from(address), asked.to, amount).is_err() {
+            tx.roll_back();
+            return Ok(());
+        }
+        match tx.finish(&self.instance) {
+            Ok(Some(finished)) => {
+                self.commit_local(asked.space, finished, store)?;
+                Ok(())
+            }
+            Ok(None) => Ok(()),
+            Err(TxError::Store(error)) => Err(error.into()),
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Answers who has the rights now that it waited for.
+    pub(crate) fn resolve_rights(&mut self, id: SpaceId, store: &dyn StateRead) -> Result<(), StoreError> {
+        if self.waits.rights.is_empty() {
+            return Ok(());
+        }
+        let Some(space) = self.spaces.get(&id) else { return Ok(()) };
+        let mut reached = Vec::new();
+        for (request, wait) in self.waits.rights.iter().filter(|(_, wait)| wait.space == id) {
+            let held = held(space, &load(store, &id, &wait.address)?);
+            if held >= wait.amount {
+                reached.push((*request, held));
+            }
+        }
+        for (request, held) in reached {
+            self.waits.rights.remove(&request);
+            self.reply(request, Ok(Reply::RightsHeld(held)));
+        }
+        Ok(())
+    }
+}
