@@ -37,4 +37,4 @@ pub use policy::{Policy, RegisterView};
 pub use raw_change::{DocumentError, RawChange};
 pub use register::{MvRegister, Sibling};
 pub use set::{AwSet, ElementDots};
-pub use value::{Value, ValueError};
+pub use value::{Value, ValueError, ValueSerdeError};
