@@ -52,4 +52,4 @@ pub use register::{MvRegister, Sibling};
 pub use remove_wins::{RwRow, RwSet};
 pub use resettable::{ResetColumn, ResettableCounter, Step};
 pub use set::{AwSet, ElementDots};
-pub use value::{Value, ValueError};
+pub use value::{Value, ValueError, ValueSerdeError};

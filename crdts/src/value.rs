@@ -1,5 +1,6 @@
 //! Application values: what registers hold and sets contain.
 
+mod typed;
 mod walk;
 
 use std::cmp::Ordering;
@@ -10,6 +11,7 @@ use std::mem;
 
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::limits::VALUE_DEPTH_MAX;
+pub use typed::ValueSerdeError;
 use walk::{Event, Walk};
 
 const TAG_NULL: u8 = 0;

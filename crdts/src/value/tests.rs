@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::limits::VALUE_BYTES_MAX;
 
-fn value() -> impl Strategy<Value = Value> {
+pub(super) fn value() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
         any::<bool>().prop_map(Value::Bool),
@@ -31,7 +31,7 @@ fn hash(value: &Value) -> u64 {
     hasher.finish()
 }
 
-fn nested(depth: usize) -> Value {
+pub(super) fn nested(depth: usize) -> Value {
     (0..depth).fold(Value::Null, |inner, level| {
         if level % 2 == 0 {
             Value::List(vec![inner])
