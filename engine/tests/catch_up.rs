@@ -411,7 +411,7 @@ fn a_lane_that_waits_is_not_asked_for_elsewhere_until_there_is_room_for_another_
     for _ in 0..80 {
         let blob = Value::Bytes(vec![7; 60_000]);
         let address = ObjectAddress::new(Kind::Register, "blobs", "k").unwrap();
-        let ops = vec![Op::RegisterSet { value: blob, hlc: Hlc::new(1, 1), observed: Vec::new() }];
+        let ops = vec![Op::RegisterSet { value: blob, hlc: Hlc::new(1 << 47, 1), observed: Vec::new() }];
         let mut entry = lane.draft(vec![Group { address, ops }]);
         entry.admitted.advance(needed.lane(), 1);
         if let Body::Change(change) = &mut entry.body {

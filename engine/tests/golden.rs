@@ -8,8 +8,8 @@ use comity_crdts::{Frontier, Hlc, Kind, Nonce, ObjectAddress, OriginId, ReplicaI
 use comity_engine::CloseReason;
 use comity_engine::wire::{
     Body, ChangeSet, Data, Denied, Dictionary, Genesis, Group, Have, Head, Hello, Join, LaneEntry, LaneOwner,
-    LaneRef, LaneTip, Message, Op, Open, OpenLane, Subscribe, Unsubscribe, decode_entry, decode_run,
-    encode_entry, encode_run, sign,
+    LaneRef, LaneTip, Message, Op, Open, OpenLane, RightsRequest, Subscribe, Unsubscribe, decode_entry,
+    decode_run, encode_entry, encode_run, sign,
 };
 use ed25519_dalek::SigningKey;
 
@@ -54,12 +54,13 @@ fn example() -> Example {
     let at = Hlc::new(1_700_000_000_000, 0);
     let first = entry(lane, &start, at, Frontier::new(), vec![likes(5)]);
     let after_first = start.after(&space, &first);
+    let at = Hlc::new(1_700_000_000_250, 3);
+    let later = at.succ();
     let city = Group {
         address: ObjectAddress::new(Kind::Register, "profile", "city").unwrap(),
-        ops: vec![Op::RegisterSet { value: "Berlin".into(), hlc: at, observed: Vec::new() }],
+        ops: vec![Op::RegisterSet { value: "Berlin".into(), hlc: later, observed: Vec::new() }],
     };
     let seen = [(OriginId([4; 16]), 7)].into_iter().collect();
-    let at = Hlc::new(1_700_000_000_250, 3);
     let second = entry(lane, &after_first, at, seen, vec![likes(-2), city]);
     let after_second = after_first.after(&space, &second);
     let entries = vec![(first, after_first), (second, after_second)];
@@ -107,6 +108,16 @@ fn messages(example: &Example, run: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
             }),
         ),
         ("head", Message::Head(Head { space, lane, lsn: tip.lsn, hash: tip.hash, signature })),
+        (
+            "rights",
+            Message::RightsRequest(RightsRequest {
+                space,
+                collection: "stock".to_owned(),
+                key: "seats".to_owned(),
+                to: lane,
+                amount: 300,
+            }),
+        ),
     ];
     all.into_iter().map(|(name, message)| (name, message.encode())).collect()
 }

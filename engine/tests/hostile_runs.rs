@@ -186,7 +186,7 @@ fn waiting(ghost: &Ghost, bytes: usize) -> LaneEntry {
 
 fn register(value: Value) -> Group {
     let address = ObjectAddress::new(Kind::Register, "stats", "value").unwrap();
-    Group { address, ops: vec![Op::RegisterSet { value, hlc: Hlc::new(1, 1), observed: Vec::new() }] }
+    Group { address, ops: vec![Op::RegisterSet { value, hlc: Hlc::new(1 << 47, 1), observed: Vec::new() }] }
 }
 
 #[test]
