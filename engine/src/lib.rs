@@ -9,6 +9,7 @@
 mod acks;
 mod apply;
 mod change;
+mod changes;
 mod commands;
 mod deliver;
 mod dictionary;
@@ -41,6 +42,7 @@ mod tx;
 pub mod wire;
 mod work;
 
+pub use changes::{ChangeCursor, ChangeEvent, ChangePage, ChangesError, Did, ObjectChange, PageLimit, Scope};
 pub use engine::{Engine, EngineOptions, TransactError, Trust, WriteOptions};
 pub use io::{
     Acknowledgement, Applied, Class, CloseReason, Command, CommandError, Durability, Input, Notice, Now,
@@ -55,6 +57,6 @@ pub use read::{
 };
 pub use space::InstanceToken;
 pub use status::{Freeze, LaneStatus, SpaceStatus, StateDigest, Status};
-pub use store::{Batch, LaneRecord, Position, Put, Row, StateRead, Store, StoreError};
+pub use store::{Batch, LaneRecord, LogRead, Position, Put, Row, StateRead, Store, StoreError};
 pub use token::Token;
 pub use tx::{Tx, TxError};

@@ -42,3 +42,9 @@ pub(crate) const RETURN_AFTER: Duration = Duration::from_secs(2);
 pub(crate) const GRAFT_DOUBLINGS_MAX: u32 = 6;
 /// A full disk is tried again this often.
 pub(crate) const SYNC_RETRY: Duration = Duration::from_secs(1);
+/// Change sets in one page of changes, unless the reader says otherwise.
+pub(crate) const CHANGES_PAGE_ENTRIES: usize = 128;
+/// Lane entries read for one page of changes, bytes in stored form, unless the reader says otherwise.
+pub(crate) const CHANGES_PAGE_BYTES: usize = 1024 * 1024;
+/// Rows of the apply log that one page of changes may look at, so that every call is short.
+pub(crate) const CHANGES_PAGE_ROWS: usize = 4_096;
