@@ -134,6 +134,7 @@ impl Watch {
     }
 
     /// How far behind the watcher may be before it is told, in lane entries of the space; [`LAG_MAX`] otherwise.
+    /// What its scope does not show counts until it is passed over.
     #[must_use]
     pub fn lag_max(mut self, entries: u64) -> Self {
         self.lag.max = entries;
@@ -263,5 +264,41 @@ impl Watch {
     fn read_failed(&self, error: ChangesError) -> WatchError {
         // A replica that is shut down closes its store.
         if self.visible.has_changed().is_err() { WatchError::Stopped } else { error.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{OpenOptions, Replica};
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_watch_holds_one_page_however_far_behind_it_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let options = OpenOptions { stay_offline: true, ..OpenOptions::default() };
+        let replica = Replica::open_with(directory.path(), options).await.unwrap();
+        let space = replica.create_space("test").await.unwrap();
+        let mut watch = space.watch();
+        let mut pending = Vec::new();
+        for number in 0..500_u32 {
+            let write = space.transact(move |tx| {
+                let large = 60_000 * usize::from(number < 50);
+                tx.register("test", &number.to_string()).write("x".repeat(large))
+            });
+            pending.push(write.submit().await.unwrap());
+        }
+        for pending in pending {
+            pending.receipt().await.unwrap();
+        }
+        let (mut pages, mut held_max) = (0, 0);
+        for number in 0..500 {
+            pages += u32::from(watch.page.is_empty());
+            let event = watch.next().await.unwrap();
+            assert_eq!(event.changes[0].object.key(), number.to_string());
+            let held = watch.page.len() + 1;
+            held_max = held_max.max(held);
+            assert!(held <= if number < 30 { 18 } else { 128 }, "{held} are held at {number}");
+        }
+        assert_eq!((held_max, pages), (128, 6), "two large pages, one of both sizes, three by number");
+        replica.shutdown().await;
     }
 }

@@ -188,8 +188,9 @@ impl ChangeCursor {
     /// rows and reads a page of entries at most, O(log n) each.
     ///
     /// The first calls look for the place, from the end back to the first entry that was not seen: one short row
-    /// for each entry since, without reading it. None is needed when an author's own entry says that exactly what
-    /// was seen had been applied here: so it is for the token of a write that was made here.
+    /// for each place passed, without reading the entry. That is left out when nothing was seen, or when an entry
+    /// says by itself that exactly what was seen had been applied before: so it is for the token of a write that was
+    /// made here, or of something a few places later.
     ///
     /// # Errors
     /// [`ChangesError`].
@@ -267,9 +268,12 @@ impl ChangeCursor {
     /// An entry comes after everything its author had applied. When that and the entry are together as many as
     /// the places up to it, they are what was applied up to it.
     fn prefix(&self, read: &dyn LogRead, (end, unseen): (u64, u64)) -> Result<Option<u64>, ChangesError> {
+        if unseen == end {
+            return Ok(Some(0));
+        }
         let count = self.seen.distance_from(&Frontier::new());
         // What was seen and is not here makes it no prefix; and a short way is as quickly gone.
-        if unseen <= ROWS_AT_ONCE as u64 || count.checked_add(unseen) != Some(end) || count == 0 {
+        if unseen <= ROWS_AT_ONCE as u64 || count.checked_add(unseen) != Some(end) {
             return Ok(None);
         }
         let first = count.saturating_sub(PREFIX_ENTRIES_MAX - 1).max(1);

@@ -6,7 +6,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use comity::{ObjType, ROOT, ReadDoc, Replica, ReplicaId, Space, Transactable, TxError, Watch, WatchError, automerge};
+use comity::{
+    ObjType, ROOT, ReadDoc, Replica, ReplicaId, Space, Transactable, TxError, Watch, WatchError, automerge,
+};
 use serde_json::Value as Json;
 
 use crate::{Failure, PATIENCE, claim, ms};
