@@ -1,6 +1,6 @@
 //! The thread that owns the core, and the thread that syncs storage.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, RwLock, mpsc as std_mpsc};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -13,12 +13,12 @@ use comity_store::{EmbeddedStore, Syncer};
 use comity_transport::{
     CloseCode, ConnectionHandle, ConnectionStats, FrameSender, Keep, PeerKey, SendError, survivor,
 };
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::watch::Visible;
 
 /// Inputs that wait for the core. Writers wait for room, which is how the core pushes back.
 pub(crate) const EVENTS_MAX: usize = 1_024;
-/// Notices a slow watcher may be behind before it is told that it missed some.
-pub(crate) const NOTICES_MAX: usize = 4_096;
 
 /// Something for the core to do.
 pub(crate) enum Event {
@@ -64,9 +64,10 @@ impl comity_transport::Trust for TrustSet {
 /// What the rest of the program sees of the core as it runs.
 #[derive(Clone)]
 pub(crate) struct Signals {
-    pub(crate) notices: broadcast::Sender<Arc<Notice>>,
+    /// Wakes watchers. They read what became visible from the store.
+    pub(crate) visible: watch::Sender<Visible>,
     /// The peers with a session at present.
-    pub(crate) connected: watch::Sender<std::collections::BTreeSet<ReplicaId>>,
+    pub(crate) connected: watch::Sender<BTreeSet<ReplicaId>>,
     /// Whether connections are wanted.
     pub(crate) online: watch::Receiver<bool>,
     pub(crate) trust: Arc<TrustSet>,
@@ -236,6 +237,7 @@ impl Core {
 
     /// Carries out everything the core wants done.
     pub(crate) fn drain(&mut self) {
+        let mut moved = BTreeSet::new();
         while let Some(output) = self.engine.poll_output() {
             match output {
                 Output::Reply { request, reply } => {
@@ -251,8 +253,15 @@ impl Core {
                 }
                 // At most one is outstanding, so there is room; a storage thread that is gone has said why.
                 Output::RequestSync => drop(self.sync_requests.try_send(())),
-                Output::Notify(notice) => self.notify(notice),
+                Output::Notify(Notice::Applied(applied)) => drop(moved.insert(applied.space)),
+                Output::Notify(notice) => self.notify(&notice),
             }
+        }
+        if !moved.is_empty() {
+            // Once for all that became visible together.
+            self.signals.visible.send_modify(|visible| {
+                moved.into_iter().for_each(|space| *visible.entry(space).or_default() += 1);
+            });
         }
     }
 
@@ -274,8 +283,8 @@ impl Core {
         }
     }
 
-    fn notify(&mut self, notice: Notice) {
-        match &notice {
+    fn notify(&self, notice: &Notice) {
+        match notice {
             Notice::TrustChanged => self.signals.trust.set(self.engine.trust()),
             Notice::Denied { space, peer } => {
                 tracing::warn!(%space, %peer, "the peer will not serve the space")
@@ -283,8 +292,6 @@ impl Core {
             Notice::Frozen { space, lane, why } => tracing::error!(%space, %lane, %why, "a lane is frozen"),
             _ => {}
         }
-        // Nobody may be watching.
-        let _ = self.signals.notices.send(Arc::new(notice));
     }
 }
 

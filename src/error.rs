@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use comity_engine::{CommandError, StoreError, TransactError, TxError};
+use comity_crdts::SpaceId;
+use comity_engine::{ChangesError, CommandError, StoreError, Token, TransactError, TxError};
 
 /// Why a replica could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -60,20 +61,53 @@ pub enum InviteError {
     Request(#[from] RequestError),
 }
 
-/// Why a watcher misses something.
+/// Why a watch did not return a change set. Nothing is left out: each error comes before what it keeps back.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum WatchError {
-    /// The watcher was too slow, so that many notices of the replica were dropped. Take a fresh view and go on
-    /// watching.
-    #[error("{missed} notices were missed")]
+    /// The watcher is behind by more than [`Watch::lag_max`](crate::Watch::lag_max). Ask again, and the watch
+    /// goes on where it is; or take a view and [`skip_to`](crate::Watch::skip_to) its token. Said once until the
+    /// watcher has caught up to within that. How far behind it is is looked at when a page is read.
+    #[error("the watcher is behind by {behind} change sets")]
     Lagged {
-        /// How many.
-        missed: u64,
+        /// Lane entries of the space that it has not seen.
+        behind: u64,
+        /// Where it is; what [`Watch::token`](crate::Watch::token) says.
+        resume: Token,
     },
+    /// The next change set is not kept here any more. Take a view and [`skip_to`](crate::Watch::skip_to) its
+    /// token; asking again without that gets the same answer.
+    #[error("the change set at place {place} of the order of applying is not kept any more")]
+    Gone {
+        /// Its place in the order in which this replica applied the space's entries, from 1.
+        place: u64,
+    },
+    /// The token is of another space. The caller's fault; nothing changed.
+    #[error("the token is of space {token}, not of space {space}")]
+    OtherSpace {
+        /// The token's space.
+        token: SpaceId,
+        /// The space that is watched.
+        space: SpaceId,
+    },
+    /// Storage failed. After [`StoreError::ViewExpired`] ask again; after others the replica has to be opened
+    /// again.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// The replica was shut down.
     #[error("the replica is shut down")]
     Stopped,
+}
+
+impl From<ChangesError> for WatchError {
+    fn from(error: ChangesError) -> Self {
+        match error {
+            ChangesError::Gone { place } => Self::Gone { place },
+            ChangesError::Store(error) => Self::Store(error),
+            // What is added there is of no kind that could be told apart here.
+            other => Self::Store(StoreError::Failed { detail: other.to_string() }),
+        }
+    }
 }
 
 /// A peer did not connect in time.

@@ -50,12 +50,13 @@ mod watch;
 pub use comity_crdts::automerge::transaction::Transactable;
 pub use comity_crdts::automerge::{self, ObjType, ROOT, ReadDoc};
 pub use comity_crdts::{
-    Document, Dot, Frontier, Hlc, Kind, LaneId, MvRegister, ObjectAddress, Policy, RegisterView, ReplicaId,
-    Sibling, SpaceId, Value,
+    AddressError, Document, Dot, Frontier, Hlc, Kind, LaneId, MvRegister, ObjectAddress, OriginId, Policy,
+    RegisterView, ReplicaId, Sibling, SpaceId, Value,
 };
 pub use comity_engine::{
-    Applied, CommandError, Durability, Freeze, JournalEntry, JournalReason, LaneStatus, Listing, ReadError,
-    Role, SpaceStatus, StateDigest, Status, StoreError, Token, TransactError, TxError,
+    ChangeEvent, CommandError, Did, Durability, Freeze, JournalEntry, JournalReason, LaneStatus, Listing,
+    ObjectChange, ReadError, Role, SpaceStatus, StateDigest, Status, StoreError, Token, TransactError,
+    TxError,
 };
 pub use comity_store::{Damage, OpenError as DirectoryError, StoreOptions};
 pub use comity_transport::{BindError, ClassStats, Congestion, ConnectionStats, TransportConfig};
@@ -67,4 +68,4 @@ pub use space::{
 pub use ticket::{Ticket, TicketError};
 pub use transaction::{Transaction, TxCounter, TxDocument, TxRegister, TxSet};
 pub use view::{RegisterReader, View};
-pub use watch::Watch;
+pub use watch::{LAG_MAX, Watch};

@@ -8,16 +8,17 @@ use std::thread;
 use std::time::Duration;
 
 use comity_crdts::{ReplicaId, SpaceId};
-use comity_engine::{Command, Engine, EngineOptions, Notice, Reply, Status};
+use comity_engine::{Command, Engine, EngineOptions, Reply, Status};
 use comity_store::{Damage, EmbeddedStore, Reader, StoreOptions};
 use comity_transport::{BindError, CloseCode, ConnectionStats, Identity, TransportConfig};
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::core::{Core, EVENTS_MAX, Event, NOTICES_MAX, Signals, TrustSet, fresh, run_syncer};
+use crate::core::{Core, EVENTS_MAX, Event, Signals, TrustSet, fresh, run_syncer};
 use crate::error::{ConnectedError, OpenError, RequestError};
 use crate::network::Network;
 use crate::space::Space;
 use crate::ticket::Ticket;
+use crate::watch::Visible;
 
 /// How a replica is opened.
 #[derive(Clone, Debug, Default)]
@@ -46,8 +47,7 @@ pub(crate) struct Shared {
     pub(crate) events: mpsc::Sender<Event>,
     pub(crate) reader: Reader,
     damage: Option<Damage>,
-    /// Weak, so that watchers learn of the core's end.
-    pub(crate) notices: broadcast::WeakSender<Arc<Notice>>,
+    pub(crate) visible: watch::Receiver<Visible>,
     pub(crate) network: Arc<Network>,
     connected: watch::Receiver<BTreeSet<ReplicaId>>,
     stop: watch::Sender<bool>,
@@ -91,11 +91,10 @@ impl Replica {
         let (stop, stopped) = watch::channel(false);
         let (connected_sender, connected) = watch::channel(BTreeSet::new());
         let (online_sender, online) = watch::channel(true);
-        let (notices_sender, _) = broadcast::channel(NOTICES_MAX);
-        let notices = notices_sender.downgrade();
+        let (visible_sender, visible) = watch::channel(Visible::new());
         let trust = Arc::new(TrustSet::default());
         let signals = Signals {
-            notices: notices_sender,
+            visible: visible_sender,
             connected: connected_sender,
             online,
             trust: Arc::clone(&trust),
@@ -112,7 +111,7 @@ impl Replica {
         let switches = (online_sender, stopped);
         let network = Network::new(identity, trust, options.transport, weak, connected.clone(), switches);
         let threads = std::sync::Mutex::new(vec![running, syncing]);
-        let shared = Shared { id, events, reader, damage, notices, network, connected, stop, threads };
+        let shared = Shared { id, events, reader, damage, visible, network, connected, stop, threads };
         let replica = Self { shared: Arc::new(shared) };
         if !options.stay_offline {
             for (peer, addresses) in remembered {

@@ -10,15 +10,16 @@ use comity_engine::{
     Acknowledgement, Command, Durability, JournalEntry, Reply, Role, SpaceStatus, StoreError, Token,
     TransactError, TxError, WriteOptions,
 };
+use comity_store::Reader;
 use tokio::sync::oneshot;
 
 use crate::core::{Core, Event, TRANSACTION_TIME_MAX};
-use crate::error::{InviteError, RequestError, WriteError};
+use crate::error::{InviteError, RequestError, WatchError, WriteError};
 use crate::replica::Replica;
 use crate::ticket::Ticket;
 use crate::transaction::Transaction;
 use crate::view::{RegisterReader, View};
-use crate::watch::Watch;
+use crate::watch::{Visible, Watch};
 
 /// How long a read waits for a token, and a write for other replicas, when nothing else is said.
 pub const WAIT_DEFAULT: Duration = Duration::from_secs(10);
@@ -139,9 +140,28 @@ impl Space {
         Ok(Token { space: self.id, frontier: self.status().await?.durable })
     }
 
-    /// Change sets as they become visible, from now on.
+    /// Change sets as they become visible, from now on: each that a view taken now does not show.
     pub fn watch(&self) -> Watch {
-        Watch::new(&self.replica.shared.notices, self.id)
+        let (reader, visible) = self.watched();
+        Watch::from_now(reader, visible, self.id)
+    }
+
+    /// Every change set here, and each that becomes visible, that the token has not seen: the token of another
+    /// watch, a view or a receipt, taken here or at another replica.
+    ///
+    /// # Errors
+    /// [`WatchError::OtherSpace`].
+    pub fn watch_from(&self, token: &Token) -> Result<Watch, WatchError> {
+        if token.space != self.id {
+            return Err(WatchError::OtherSpace { token: token.space, space: self.id });
+        }
+        let (reader, visible) = self.watched();
+        Ok(Watch::from_token(reader, visible, token))
+    }
+
+    /// What a watch needs. It does not keep the replica open.
+    fn watched(&self) -> (Reader, tokio::sync::watch::Receiver<Visible>) {
+        (self.replica.shared.reader.clone(), self.replica.shared.visible.clone())
     }
 
     /// The report on this space.

@@ -1,44 +1,304 @@
-//! Watching a space.
+//! Watching a space: its change sets as events, from the log of record.
 
-use std::sync::Arc;
+use std::collections::{BTreeMap, VecDeque};
 
-use comity_crdts::SpaceId;
-use comity_engine::{Applied, Notice};
-use tokio::sync::broadcast;
-use tokio::sync::broadcast::error::RecvError;
+use comity_crdts::{AddressError, Frontier, Kind, ObjectAddress, SpaceId, check_collection};
+use comity_engine::{
+    ChangeCursor, ChangeEvent, ChangePage, ChangesError, PageLimit, Scope, StoreError, Token,
+};
+use comity_store::Reader;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use crate::error::WatchError;
 
-/// Change sets of one space in the order in which they became visible here.
+/// How far behind a watcher may be before it is told, when nothing else is said: lane entries.
+pub const LAG_MAX: u64 = 10_000;
+
+/// For each space in which something became visible since the replica was opened, how often it did.
+pub(crate) type Visible = BTreeMap<SpaceId, u64>;
+
+/// The change sets of a space, or what they did to one collection or object, in the order in which they became
+/// visible here: each after everything its author had seen, each once.
+///
+/// A watch is a place in the log on disk, and reads from there when asked. So one that is not asked costs
+/// nothing, and one that is slow misses nothing; it holds a page of 128 change sets or a megabyte in memory,
+/// whichever is less, and at most one change set more. What it has delivered is a [`Token`], from which
+/// [`Space::watch_from`](crate::Space::watch_from) goes on after a restart, or at another replica.
+///
+/// ```no_run
+/// # async fn example(space: comity::Space, saved: Vec<u8>) -> Result<(), Box<dyn std::error::Error>> {
+/// use comity::{Did, Kind, Token, WatchError};
+///
+/// let mut watch = space.watch_from(&Token::from_bytes(&saved)?)?.object(Kind::Counter, "stats", "likes")?;
+/// loop {
+///     match watch.next().await {
+///         Ok(event) => {
+///             for did in event.changes.iter().flat_map(|change| &change.did) {
+///                 if let Did::Added(delta) = did {
+///                     println!("{} added {delta} at {}", event.author, event.hlc.millis());
+///                 }
+///             }
+///             let saved = event.token().to_bytes(); // keep it with what was made of the event
+/// #           drop(saved);
+///         }
+///         Err(WatchError::Lagged { behind, .. }) => {
+///             println!("{behind} behind: take the state as it is instead of how it came about");
+///             let view = space.view()?;
+///             println!("{} likes", view.counter("stats", "likes")?);
+///             watch.skip_to(&view.token()?)?;
+///         }
+///         Err(error) => return Err(error.into()),
+///     }
+/// }
+/// # }
+/// ```
 pub struct Watch {
-    notices: broadcast::Receiver<Arc<Notice>>,
-    space: SpaceId,
+    reader: Reader,
+    visible: watch::Receiver<Visible>,
+    /// How often something had become visible in the space when the page was read.
+    read_at: Option<u64>,
+    scope: Scope,
+    cursor: ChangeCursor,
+    /// What was delivered, or passed over before that.
+    delivered: Frontier,
+    page: VecDeque<ChangeEvent>,
+    /// Whether there was more than the page.
+    more: bool,
+    reading: Option<JoinHandle<Read>>,
+    lag: Lag,
+    failed: Option<StoreError>,
+}
+
+/// A cursor that has read, with what it read.
+type Read = (ChangeCursor, Result<ChangePage, ChangesError>);
+
+struct Lag {
+    max: u64,
+    /// Told already, and not caught up since.
+    told: bool,
+    /// To be told next.
+    behind: Option<u64>,
 }
 
 impl Watch {
-    pub(crate) fn new(notices: &broadcast::WeakSender<Arc<Notice>>, space: SpaceId) -> Self {
-        let notices = match notices.upgrade() {
-            Some(notices) => notices.subscribe(),
-            // Nothing will come any more, and the watcher is told so.
-            None => broadcast::channel(1).1,
+    /// From now on.
+    pub(crate) fn from_now(reader: Reader, visible: watch::Receiver<Visible>, space: SpaceId) -> Self {
+        // Before the state is read: what becomes visible in between is looked for once more than needed.
+        let read_at = visible.borrow().get(&space).copied();
+        let cursor = reader.snapshot().and_then(|state| ChangeCursor::after_state(&state, space));
+        let (cursor, failed) = match cursor {
+            Ok(cursor) => (cursor, None),
+            // Without the place, there is nothing that the watch could go on from.
+            Err(error) => (ChangeCursor::after(space, Frontier::new()), Some(error)),
         };
-        Self { notices, space }
+        Self { read_at, failed, more: false, ..Self::new(reader, visible, cursor) }
     }
 
-    /// The next change set. A view taken afterwards shows it. Cancel safe.
+    /// From where a token was taken.
+    pub(crate) fn from_token(reader: Reader, visible: watch::Receiver<Visible>, token: &Token) -> Self {
+        Self::new(reader, visible, ChangeCursor::after(token.space, token.frontier.clone()))
+    }
+
+    fn new(reader: Reader, visible: watch::Receiver<Visible>, cursor: ChangeCursor) -> Self {
+        let delivered = cursor.seen().clone();
+        let lag = Lag { max: LAG_MAX, told: false, behind: None };
+        let (scope, page, reading) = (Scope::Space, VecDeque::new(), None);
+        let (read_at, more, failed) = (None, true, None);
+        Self { reader, visible, read_at, scope, cursor, delivered, page, more, reading, lag, failed }
+    }
+
+    /// Delivers only what is done to objects in one collection, of every kind. Change sets that do nothing there
+    /// are passed over, and of the others the rest is left out.
     ///
     /// # Errors
-    /// [`WatchError::Lagged`] when the watcher was too slow and missed some; it can go on.
-    pub async fn next(&mut self) -> Result<Applied, WatchError> {
+    /// [`AddressError`] when the name is out of limits.
+    pub fn collection(self, collection: &str) -> Result<Self, AddressError> {
+        check_collection(collection)?;
+        Ok(self.within(Scope::Collection(collection.to_owned())))
+    }
+
+    /// Delivers only what is done to one object.
+    ///
+    /// # Errors
+    /// [`AddressError`] when a name is out of limits.
+    pub fn object(self, kind: Kind, collection: &str, key: &str) -> Result<Self, AddressError> {
+        let address = ObjectAddress::new(kind, collection, key)?;
+        Ok(self.within(Scope::Object(address)))
+    }
+
+    fn within(mut self, scope: Scope) -> Self {
+        self.scope = scope;
+        self.go_on_from(self.delivered.clone());
+        self
+    }
+
+    /// How far behind the watcher may be before it is told, in lane entries of the space; [`LAG_MAX`] otherwise.
+    /// What its scope does not show counts until it is passed over.
+    #[must_use]
+    pub fn lag_max(mut self, entries: u64) -> Self {
+        self.lag.max = entries;
+        self
+    }
+
+    /// The next change set. A view taken afterwards shows it. Waits where there is none yet.
+    ///
+    /// Cancel safe: what was not returned is returned by the next call. Must be called on a tokio runtime, whose
+    /// threads for blocking work read from the disk.
+    ///
+    /// # Errors
+    /// [`WatchError`]. The watch can be asked again after each of them; see there for which it makes sense.
+    pub async fn next(&mut self) -> Result<ChangeEvent, WatchError> {
         loop {
-            match self.notices.recv().await {
-                Ok(notice) => match &*notice {
-                    Notice::Applied(applied) if applied.space == self.space => return Ok(applied.clone()),
-                    _ => {}
-                },
-                Err(RecvError::Lagged(missed)) => return Err(WatchError::Lagged { missed }),
-                Err(RecvError::Closed) => return Err(WatchError::Stopped),
+            if let Some(behind) = self.lag.behind.take() {
+                self.lag.told = true;
+                return Err(WatchError::Lagged { behind, resume: self.token() });
             }
+            if let Some(event) = self.page.pop_front() {
+                self.delivered = event.frontier.clone();
+                return Ok(event);
+            }
+            if self.reading.is_none() {
+                self.delivered = self.cursor.seen().clone();
+                self.until_more().await?;
+                self.start_reading()?;
+            }
+            self.finish_reading().await?;
         }
+    }
+
+    /// What was delivered so far, with what the scope left out before it and in between: what a later watch goes
+    /// on from.
+    pub fn token(&self) -> Token {
+        Token { space: self.cursor.space(), frontier: self.delivered.clone() }
+    }
+
+    /// Goes on after everything that the token has seen, such as that of a view. What it had not seen is
+    /// delivered, what was delivered is not delivered again.
+    ///
+    /// # Errors
+    /// [`WatchError::OtherSpace`], with nothing changed.
+    pub fn skip_to(&mut self, token: &Token) -> Result<(), WatchError> {
+        let space = self.cursor.space();
+        if token.space != space {
+            return Err(WatchError::OtherSpace { token: token.space, space });
+        }
+        let mut seen = self.delivered.clone();
+        seen.merge(&token.frontier);
+        self.go_on_from(seen);
+        self.failed = None;
+        Ok(())
+    }
+
+    /// Forgets what was read and not delivered.
+    fn go_on_from(&mut self, seen: Frontier) {
+        let is_there = self.reading.is_none() && self.cursor.seen() == &seen;
+        let cursor = if is_there {
+            self.cursor.clone()
+        } else {
+            self.more = true;
+            ChangeCursor::after(self.cursor.space(), seen.clone())
+        };
+        self.cursor = cursor.within(self.scope.clone());
+        self.delivered = seen;
+        self.reading = None;
+        self.page.clear();
+        self.lag.behind = None;
+    }
+
+    /// Waits until there may be something to read.
+    async fn until_more(&mut self) -> Result<(), WatchError> {
+        // What a replica that was shut down left undelivered is left to a later watch, however much of it could
+        // be read still.
+        if self.visible.has_changed().is_err() {
+            return Err(WatchError::Stopped);
+        }
+        if let Some(error) = &self.failed {
+            return Err(error.clone().into());
+        }
+        if !self.more {
+            let (space, read_at) = (self.cursor.space(), self.read_at);
+            let moved = |visible: &Visible| visible.get(&space).copied() != read_at;
+            self.visible.wait_for(moved).await.map_err(|_| WatchError::Stopped)?;
+        }
+        Ok(())
+    }
+
+    fn start_reading(&mut self) -> Result<(), WatchError> {
+        // Before the snapshot is taken, so that what it lacks is looked for.
+        self.read_at = self.visible.borrow_and_update().get(&self.cursor.space()).copied();
+        self.more = true;
+        let snapshot = self.reader.snapshot().map_err(|error| self.read_failed(error.into()))?;
+        let mut cursor = self.cursor.clone();
+        self.reading = Some(tokio::task::spawn_blocking(move || {
+            let page = cursor.read(&snapshot, PageLimit::default());
+            (cursor, page)
+        }));
+        Ok(())
+    }
+
+    /// Takes the page that is being read.
+    async fn finish_reading(&mut self) -> Result<(), WatchError> {
+        let Some(reading) = &mut self.reading else { return Ok(()) };
+        let read = reading.await;
+        self.reading = None;
+        let (cursor, page) = match read {
+            Ok(read) => read,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The runtime is going down.
+                Err(_) => return Err(WatchError::Stopped),
+            },
+        };
+        self.cursor = cursor;
+        let page = page.map_err(|error| self.read_failed(error))?;
+        self.more = page.ahead > 0;
+        let behind = page.ahead + page.events.len() as u64;
+        let lags = behind > self.lag.max;
+        self.lag.told &= lags;
+        self.lag.behind = (lags && !self.lag.told).then_some(behind);
+        self.page = page.events.into();
+        Ok(())
+    }
+
+    fn read_failed(&self, error: ChangesError) -> WatchError {
+        // A replica that is shut down closes its store.
+        if self.visible.has_changed().is_err() { WatchError::Stopped } else { error.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{OpenOptions, Replica};
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_watch_holds_one_page_however_far_behind_it_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let options = OpenOptions { stay_offline: true, ..OpenOptions::default() };
+        let replica = Replica::open_with(directory.path(), options).await.unwrap();
+        let space = replica.create_space("test").await.unwrap();
+        let mut watch = space.watch();
+        let mut pending = Vec::new();
+        for number in 0..500_u32 {
+            let write = space.transact(move |tx| {
+                let large = 60_000 * usize::from(number < 50);
+                tx.register("test", &number.to_string()).write("x".repeat(large))
+            });
+            pending.push(write.submit().await.unwrap());
+        }
+        for pending in pending {
+            pending.receipt().await.unwrap();
+        }
+        let (mut pages, mut held_max) = (0, 0);
+        for number in 0..500 {
+            pages += u32::from(watch.page.is_empty());
+            let event = watch.next().await.unwrap();
+            assert_eq!(event.changes[0].object.key(), number.to_string());
+            let held = watch.page.len() + 1;
+            held_max = held_max.max(held);
+            assert!(held <= if number < 30 { 18 } else { 128 }, "{held} are held at {number}");
+        }
+        assert_eq!((held_max, pages), (128, 6), "two large pages, one of both sizes, three by number");
+        replica.shutdown().await;
     }
 }

@@ -49,6 +49,11 @@ pub(crate) fn apply_log(space: &SpaceId, position: u64) -> Vec<u8> {
     join(0x12, &[&space.0, &position.to_be_bytes()])
 }
 
+/// The places `first..=last` of the order in which a space's entries were applied here.
+pub(crate) fn apply_log_range(space: &SpaceId, first: u64, last: u64) -> (Vec<u8>, Vec<u8>) {
+    (apply_log(space, first), apply_log(space, last.saturating_add(1)))
+}
+
 /// The lanes of a space.
 pub(crate) fn lanes(space: &SpaceId) -> (Vec<u8>, Vec<u8>) {
     range(join(0x21, &[&space.0]))

@@ -10,6 +10,7 @@ mod acks;
 mod announce;
 mod apply;
 mod change;
+mod changes;
 mod commands;
 mod conflicts;
 mod deliver;
@@ -47,6 +48,7 @@ mod unstable;
 pub mod wire;
 mod work;
 
+pub use changes::{ChangeCursor, ChangeEvent, ChangePage, ChangesError, Did, ObjectChange, PageLimit, Scope};
 pub use conflicts::{Conflict, Location, Matter, SiblingReport, conflict_at, conflicts};
 pub use engine::{Engine, EngineOptions, TransactError, Trust, WriteOptions};
 pub use io::{
@@ -67,6 +69,6 @@ pub use read::{
 pub use settings::{REGION_BYTES_MAX, policy_of, region_of};
 pub use space::InstanceToken;
 pub use status::{Freeze, LaneStatus, SpaceStatus, StateDigest, Status};
-pub use store::{Batch, LaneRecord, Position, Put, Row, StateRead, Store, StoreError};
+pub use store::{Batch, LaneRecord, LogRead, Position, Put, Row, StateRead, Store, StoreError};
 pub use token::Token;
 pub use tx::{Tx, TxError};

@@ -51,3 +51,9 @@ pub(crate) const COMPACT_ROWS_MAX: usize = 1_024;
 pub(crate) const RIGHTS_RETRY: Duration = Duration::from_millis(500);
 /// Requests for rights that wait at one replica.
 pub(crate) const RIGHTS_WAITS_MAX: usize = 4_096;
+/// Change sets in one page of changes, unless the reader says otherwise.
+pub(crate) const CHANGES_PAGE_ENTRIES: usize = 128;
+/// Lane entries read for one page of changes, bytes in stored form, unless the reader says otherwise.
+pub(crate) const CHANGES_PAGE_BYTES: usize = 1024 * 1024;
+/// Rows of the apply log that one page of changes may look at, so that every call is short.
+pub(crate) const CHANGES_PAGE_ROWS: usize = 4_096;

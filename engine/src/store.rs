@@ -94,20 +94,23 @@ pub trait StateRead {
     fn scan(&self, from: &[u8], until: &[u8], limit: usize) -> Result<Vec<Row>, StoreError>;
 }
 
+/// Reading the log of record together with the state, both as of one moment.
+pub trait LogRead: StateRead {
+    /// The stored form of one lane entry; `None` when it is not kept. O(log n).
+    ///
+    /// # Errors
+    /// [`StoreError`] when storage fails.
+    fn lane_entry(&self, space: &SpaceId, lane: &LaneId, lsn: u64) -> Result<Option<Vec<u8>>, StoreError>;
+}
+
 /// The core's own handle on storage. It sees every committed batch, synced or not.
-pub trait Store: StateRead {
+pub trait Store: LogRead {
     /// Applies a batch: visible to this handle at once, durable after a sync that covers the returned
     /// position. Cheap: no disk access.
     ///
     /// # Errors
     /// [`StoreError`]; the batch was not applied.
     fn commit(&mut self, batch: Batch) -> Result<Position, StoreError>;
-
-    /// The stored form of one lane entry.
-    ///
-    /// # Errors
-    /// [`StoreError`] when storage fails.
-    fn lane_entry(&self, space: &SpaceId, lane: &LaneId, lsn: u64) -> Result<Option<Vec<u8>>, StoreError>;
 
     /// Consecutive entries of a lane from `from` on, in their stored form: as many as fit `bytes_max`, but
     /// at least one where there is one.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use comity_crdts::{LaneId, SpaceId};
-use comity_engine::{Batch, Position, Row, StateRead, Store, StoreError};
+use comity_engine::{Batch, LogRead, Position, Row, StateRead, Store, StoreError};
 use redb::Database;
 
 use crate::data_file::DataFile;
@@ -220,12 +220,7 @@ impl StateRead for EmbeddedStore {
     }
 }
 
-impl Store for EmbeddedStore {
-    fn commit(&mut self, batch: Batch) -> Result<Position, StoreError> {
-        self.shared.health.check()?;
-        self.shared.overlay.commit(batch)
-    }
-
+impl LogRead for EmbeddedStore {
     fn lane_entry(&self, space: &SpaceId, lane: &LaneId, lsn: u64) -> Result<Option<Vec<u8>>, StoreError> {
         let view = self.view()?;
         let recent = view.active.entry(space, lane, lsn);
@@ -233,6 +228,13 @@ impl Store for EmbeddedStore {
             Some(entry) => Ok(Some(entry)),
             None => view.base.entry(space, lane, lsn),
         }
+    }
+}
+
+impl Store for EmbeddedStore {
+    fn commit(&mut self, batch: Batch) -> Result<Position, StoreError> {
+        self.shared.health.check()?;
+        self.shared.overlay.commit(batch)
     }
 
     fn lane_entries(

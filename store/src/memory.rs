@@ -5,7 +5,7 @@ use std::ops::Bound;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use comity_crdts::{LaneId, SpaceId};
-use comity_engine::{Batch, Position, Row, StateRead, Store, StoreError};
+use comity_engine::{Batch, LogRead, Position, Row, StateRead, Store, StoreError};
 
 use crate::format::{LogKey, log_key, lsn_of};
 use crate::merge;
@@ -53,6 +53,10 @@ impl Rows {
 
     fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
         self.state.get(key).map(|value| value.to_vec())
+    }
+
+    fn entry(&self, space: &SpaceId, lane: &LaneId, lsn: u64) -> Option<Vec<u8>> {
+        self.log.get(&log_key(space, lane, lsn)).map(|entry| entry.to_vec())
     }
 
     fn scan(&self, from: &[u8], until: &[u8], limit: usize) -> Vec<Row> {
@@ -161,6 +165,13 @@ impl StateRead for MemoryStore {
     }
 }
 
+impl LogRead for MemoryStore {
+    fn lane_entry(&self, space: &SpaceId, lane: &LaneId, lsn: u64) -> Result<Option<Vec<u8>>, StoreError> {
+        self.check()?;
+        Ok(self.live.entry(space, lane, lsn))
+    }
+}
+
 impl Store for MemoryStore {
     fn commit(&mut self, batch: Batch) -> Result<Position, StoreError> {
         self.check()?;
@@ -173,11 +184,6 @@ impl Store for MemoryStore {
         self.unsynced.push_back(change);
         self.committed.0 += 1;
         Ok(self.committed)
-    }
-
-    fn lane_entry(&self, space: &SpaceId, lane: &LaneId, lsn: u64) -> Result<Option<Vec<u8>>, StoreError> {
-        self.check()?;
-        Ok(self.live.log.get(&log_key(space, lane, lsn)).map(|entry| entry.to_vec()))
     }
 
     fn lane_entries(
@@ -221,5 +227,11 @@ impl StateRead for MemorySnapshot {
 
     fn scan(&self, from: &[u8], until: &[u8], limit: usize) -> Result<Vec<Row>, StoreError> {
         Ok(self.rows.scan(from, until, limit))
+    }
+}
+
+impl LogRead for MemorySnapshot {
+    fn lane_entry(&self, space: &SpaceId, lane: &LaneId, lsn: u64) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.rows.entry(space, lane, lsn))
     }
 }

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use comity_crdts::{LaneId, SpaceId};
-use comity_engine::{Position, Row, StateRead, StoreError};
+use comity_engine::{LogRead, Position, Row, StateRead, StoreError};
 use redb::{Database, ReadOnlyTable, ReadableDatabase};
 
 use crate::format::{LOG, LogKey, STATE, log_key, lsn_of};
@@ -196,6 +196,12 @@ impl StateRead for Snapshot {
             return Ok(Vec::new());
         }
         rows(base.scan(from, until)?, limit)
+    }
+}
+
+impl LogRead for Snapshot {
+    fn lane_entry(&self, space: &SpaceId, lane: &LaneId, lsn: u64) -> Result<Option<Vec<u8>>, StoreError> {
+        self.base()?.entry(space, lane, lsn)
     }
 }
 

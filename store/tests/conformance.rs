@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use comity_crdts::{OriginId, SpaceId};
-use comity_engine::{Batch, LaneRecord, Position, Put, Row, StateRead, Store};
+use comity_engine::{Batch, LaneRecord, LogRead, Position, Put, Row, StateRead, Store};
 use comity_store::{EmbeddedStore, MemoryStore, Opened, StoreOptions};
 use proptest::prelude::*;
 
@@ -53,7 +53,7 @@ impl Model {
 /// A store under test.
 trait Subject {
     type Store: Store;
-    type View: StateRead;
+    type View: LogRead;
     fn store(&mut self) -> &mut Self::Store;
     fn sync(&mut self) -> Position;
     fn crash(&mut self);
@@ -242,6 +242,10 @@ impl<S: Subject> Trial<S> {
             let rows = model.scan(&[], &[255], usize::MAX);
             assert_eq!(view.scan(&[], &[255], usize::MAX), Ok(rows));
             assert_eq!(view.get(&[1]), Ok(model.state.get([1].as_slice()).cloned()));
+            for (lane, lsn) in self.live.log.keys() {
+                let entry = model.log.get(&(*lane, *lsn)).cloned();
+                assert_eq!(view.lane_entry(&SPACE, lane, *lsn), Ok(entry));
+            }
         }
     }
 

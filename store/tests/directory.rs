@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use comity_crdts::{OriginId, SpaceId};
-use comity_engine::{Batch, StateRead, Store};
+use comity_engine::{Batch, LogRead, StateRead, Store};
 use comity_store::{EmbeddedStore, OpenError, Opened, StoreOptions};
 use redb::{Database, ReadableDatabase, TableDefinition};
 

@@ -167,9 +167,9 @@ pub(crate) async fn until(space: &Space, mut holds: impl AsyncFnMut(&Space) -> b
     let mut watch = space.watch();
     let waiting = async {
         while !holds(space).await {
-            // A watcher that lagged has missed something to look at again for.
-            if watch.next().await == Err(comity::WatchError::Stopped) {
-                panic!("the replica stopped");
+            match watch.next().await {
+                Ok(_) | Err(comity::WatchError::Lagged { .. }) => {}
+                Err(error) => panic!("{error}"),
             }
         }
     };

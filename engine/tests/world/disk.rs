@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use comity_crdts::{LaneId, SpaceId};
-use comity_engine::{Batch, Position, Row, StateRead, Store, StoreError};
+use comity_engine::{Batch, LogRead, Position, Row, StateRead, Store, StoreError};
 use comity_store::{MemorySnapshot, MemoryStore};
 
 /// Everything a disk held durably at some moment.
@@ -85,15 +85,17 @@ impl StateRead for Disk {
     }
 }
 
+impl LogRead for Disk {
+    fn lane_entry(&self, space: &SpaceId, lane: &LaneId, lsn: u64) -> Result<Option<Vec<u8>>, StoreError> {
+        self.memory.lane_entry(space, lane, lsn)
+    }
+}
+
 impl Store for Disk {
     fn commit(&mut self, batch: Batch) -> Result<Position, StoreError> {
         let position = self.memory.commit(batch.clone())?;
         self.batches.push(batch);
         Ok(position)
-    }
-
-    fn lane_entry(&self, space: &SpaceId, lane: &LaneId, lsn: u64) -> Result<Option<Vec<u8>>, StoreError> {
-        self.memory.lane_entry(space, lane, lsn)
     }
 
     fn lane_entries(

@@ -278,8 +278,10 @@ impl Node {
                 if status.members.iter().any(|(member, _)| *member == self.replica.id()) {
                     return Ok(Answer::Done(None));
                 }
-                if watch.next().await == Err(WatchError::Stopped) {
-                    return Err(Refusal::Request(RequestError::Stopped));
+                match watch.next().await {
+                    Ok(_) | Err(WatchError::Lagged { .. }) => {}
+                    Err(WatchError::Stopped) => return Err(Refusal::Request(RequestError::Stopped)),
+                    Err(error) => return Err(Refusal::Text(error.to_string())),
                 }
             }
         };

@@ -6,7 +6,7 @@ use std::mem;
 use std::sync::Arc;
 
 use comity_crdts::{LaneId, SpaceId};
-use comity_engine::{Batch, Position, Row, StateRead, Store, StoreError};
+use comity_engine::{Batch, LogRead, Position, Row, StateRead, Store, StoreError};
 use comity_store::MemoryStore;
 
 use crate::random::{Dice, mix};
@@ -261,6 +261,12 @@ impl StateRead for Disk {
     }
 }
 
+impl LogRead for Disk {
+    fn lane_entry(&self, space: &SpaceId, lane: &LaneId, lsn: u64) -> Result<Option<Vec<u8>>, StoreError> {
+        self.store().lane_entry(space, lane, lsn)
+    }
+}
+
 impl Store for Disk {
     fn commit(&mut self, batch: Batch) -> Result<Position, StoreError> {
         let number = self.committed() + 1;
@@ -275,10 +281,6 @@ impl Store for Disk {
         self.unsynced.extend(entries.last().map(|last| (number, last.space, last.lane, last.lsn)));
         self.appended.append(&mut entries);
         Ok(position)
-    }
-
-    fn lane_entry(&self, space: &SpaceId, lane: &LaneId, lsn: u64) -> Result<Option<Vec<u8>>, StoreError> {
-        self.store().lane_entry(space, lane, lsn)
     }
 
     fn lane_entries(

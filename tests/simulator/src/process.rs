@@ -1,6 +1,6 @@
 //! Processes and their disks: syncs, crashes, starts, copies.
 
-use comity_engine::{Engine, EngineOptions, Input, Store, StoreError};
+use comity_engine::{Engine, EngineOptions, Input, LogRead, StoreError};
 
 use crate::disk::Disk;
 use crate::node::{Node, Waiting};
