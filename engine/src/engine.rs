@@ -182,6 +182,7 @@ impl Engine {
             let row: SpaceRow = decode("space row", &bytes)?;
             let space = Space::load(store, SpaceId(id), row, &self.replica, &self.instance)?;
             self.timers.insert((Duration::ZERO, Timer::Compact(SpaceId(id))));
+            self.dirty.insert(SpaceId(id));
             self.spaces.insert(SpaceId(id), space);
         }
         self.load_invitations(store)

@@ -72,3 +72,4 @@ pub use status::{Freeze, LaneStatus, SpaceStatus, StateDigest, Status};
 pub use store::{Batch, LaneRecord, LogRead, Position, Put, Row, StateRead, Store, StoreError};
 pub use token::Token;
 pub use tx::{Tx, TxError};
+pub use unstable::unstable_rows;

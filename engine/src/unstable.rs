@@ -93,3 +93,12 @@ pub(crate) fn unstable_entries(read: &dyn StateRead, space: &SpaceId) -> Result<
     }
     Ok(entries)
 }
+
+/// How many rows of a space hold something that is to be forgotten once it is stable. O(such rows).
+///
+/// # Errors
+/// [`StoreError`] when storage fails.
+pub fn unstable_rows(read: &dyn StateRead, space: &SpaceId) -> Result<usize, StoreError> {
+    let (from, until) = keys::unstable(space);
+    Ok(read.scan(&from, &until, usize::MAX)?.len())
+}

@@ -218,6 +218,38 @@ impl World {
         Ok(())
     }
 
+    /// What everybody has seen removed has left nothing behind, unless somebody's lane stands still.
+    pub(crate) fn audit_forgotten(&self) -> Result<(), Violation> {
+        for space in (0..self.truth.spaces.len()).filter(|space| !self.truth.spaces[*space].forked) {
+            for node in &self.members[space] {
+                let Some(status) = self.status(*node, space) else { continue };
+                let rows =
+                    comity_engine::unstable_rows(self.nodes[*node].disk.view().as_ref(), &status.space);
+                let rows = rows.map_err(|error| self.violation(Oracle::Forgetting, error.to_string()))?;
+                // Lanes that their owners left stay where they are.
+                let is_left = |lane: &LaneStatus| {
+                    lane.applied > 0
+                        && !self.nodes.iter().any(|owner| {
+                            let engine = owner.engine.as_ref().map(comity_engine::Engine::status);
+                            let spaces = engine.map(|status| status.spaces).unwrap_or_default();
+                            let own =
+                                spaces.into_iter().filter(|own| own.space == status.space && own.confirmed);
+                            own.flat_map(|own| own.lanes).any(|own| own.is_own && own.lane == lane.lane)
+                        })
+                };
+                if rows > 0 && !status.lanes.iter().any(is_left) {
+                    self.tell(|| self.states(space));
+                    let detail = format!(
+                        "replica {node} keeps {rows} rows in space {space}; it waits for {:?}",
+                        status.stalled_by
+                    );
+                    return Err(self.violation(Oracle::Forgetting, detail));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Whether what a lane has staged was lost by its author, with what it waits for.
     fn is_orphan(&self, space: usize, lane: &LaneStatus) -> bool {
         let truth = &self.truth.spaces[space];

@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use comity_crdts::{Dot, Frontier, Value};
+use comity_crdts::{AddressError, Dot, Frontier, Kind, ObjectAddress, Policy, Value};
 use comity_engine::{
-    Acknowledgement, Command, CommandError, Durability, Input, Reply, RequestId, StateRead, Token, Tx,
-    TxError, WriteOptions,
+    Acknowledgement, Command, CommandError, Durability, Input, Location, Reply, RequestId, StateRead, Token,
+    Tx, TxError, WriteOptions,
 };
 
 use crate::node::{SetAside, Waiting};
 use crate::oracle::{Oracle, Violation};
-use crate::plan::{Effect, Event, Write};
+use crate::plan::{Effect, Event, Object, Write};
 use crate::random::mix;
 use crate::reference::{Deed, Mark};
 use crate::truth::{Counts, WriteRef, covers, merge};
@@ -40,8 +40,10 @@ pub(crate) fn value_of(event: u32, index: u8) -> i64 {
 #[derive(Default)]
 struct Performed {
     deeds: Vec<Deed>,
-    /// Values of registers that it removed two or more at a time.
+    /// Values of registers that it removed where there were two or more.
     set_aside: Vec<i64>,
+    /// A bounded counter that it may not lower by so much.
+    wanted: Option<(u16, u16)>,
 }
 
 /// Where a write replaces what readers saw: the dots, and the same as the truth names them.
@@ -130,7 +132,13 @@ impl World {
                 self.nodes[node].waiting.remove(&request);
             }
         }
-        self.drain(node)
+        self.drain(node)?;
+        let Some((bounded, amount)) = performed.wanted else { return Ok(()) };
+        let request = RequestId(self.request(node, Waiting::Nothing));
+        let (collection, key) = (COLLECTION.to_owned(), crate::judge::name(Object::Bounded(bounded)));
+        let (amount, within) = (amount.into(), PATIENCE);
+        let command = Command::AcquireRights { space, collection, key, amount, within };
+        self.input(node, Input::Command { request, command })
     }
 
     /// What readers see of the registers that a write resolves.
@@ -239,7 +247,7 @@ fn value(number: i64) -> Value {
     Value::I64(number)
 }
 
-fn number(value: &Value) -> i64 {
+pub(crate) fn number(value: &Value) -> i64 {
     match value {
         Value::I64(number) => *number,
         _ => -1,
@@ -263,51 +271,122 @@ fn perform(
     views: &Views,
     performed: &mut Performed,
 ) -> Result<(), TxError> {
-    for (index, effect) in (0..).zip(&write.effects) {
-        let own = value_of(id, index);
-        let deed = match *effect {
-            Effect::Add { counter, delta } => {
-                tx.counter_add(COLLECTION, &format!("counter-{counter}"), delta.into())?;
-                Deed::Add { counter, delta }
-            }
-            Effect::Insert { set, element } => {
-                tx.set_add(COLLECTION, &format!("set-{set}"), value(element.into()))?;
-                Deed::Insert { set, element }
-            }
-            Effect::Remove { set, element } => {
-                tx.set_remove(COLLECTION, &format!("set-{set}"), value(element.into()))?;
-                Deed::Remove { set, element }
-            }
-            Effect::Assign { register } => {
-                note_set_aside(tx, register, None, performed);
-                tx.register_write(COLLECTION, &format!("register-{register}"), value(own))?;
-                Deed::Assign { register }
-            }
+    for effect in &write.effects {
+        let own = value_of(id, performed.deeds.len() as u8);
+        let mut deed = Deed::from(*effect);
+        let done = match *effect {
             Effect::Resolve { register } => {
                 let (dots, marks) = views.get(&register).cloned().unwrap_or_default();
                 note_set_aside(tx, register, Some(&dots), performed);
-                tx.register_resolve(COLLECTION, &format!("register-{register}"), value(own), &dots)?;
-                Deed::Resolve { register, over: marks }
+                deed.over = marks;
+                tx.register_resolve(COLLECTION, &format!("register-{register}"), value(own), &dots)
+            }
+            Effect::Assign { register } => {
+                note_set_aside(tx, register, None, performed);
+                tx.register_write(COLLECTION, &format!("register-{register}"), value(own))
             }
             Effect::Clear { register } => {
                 note_set_aside(tx, register, None, performed);
-                tx.register_clear(COLLECTION, &format!("register-{register}"))?;
-                Deed::Clear { register }
+                tx.register_clear(COLLECTION, &format!("register-{register}"))
             }
-            Effect::Edit { document } => {
-                use comity_crdts::automerge::{ROOT, transaction::Transactable};
-                tx.document_edit::<(), TxError>(COLLECTION, &format!("document-{document}"), |edit| {
-                    let put =
-                        edit.put(ROOT, format!("key-{own}"), own).and_then(|()| edit.put(ROOT, "last", own));
-                    put.expect("the root of a document is a map");
-                    Ok(())
-                })?;
-                Deed::Edit { document }
-            }
+            effect => perform_one(tx, own, effect),
         };
-        performed.deeds.push(deed);
+        match done {
+            Ok(()) => performed.deeds.push(deed),
+            // What is refused for good reason changes nothing, and the transaction goes on.
+            Err(TxError::Unconfirmed { .. }) => {}
+            Err(TxError::Bounded { .. }) => {
+                if let Effect::Lower { bounded, amount } = *effect {
+                    performed.wanted = Some((bounded, amount));
+                }
+            }
+            Err(error) => return Err(error),
+        }
     }
     Ok(())
+}
+
+fn perform_one(tx: &mut Tx<'_>, own: i64, effect: Effect) -> Result<(), TxError> {
+    let element_of = |element: u16| value(element.into());
+    let key = crate::judge::name(effect.object());
+    match effect {
+        Effect::Add { delta, .. } => tx.counter_add(COLLECTION, &key, delta.into()),
+        Effect::Reset { .. } => tx.remove_at(&location(Kind::Counter, &key)?),
+        Effect::Insert { element, .. } => tx.set_add(COLLECTION, &key, element_of(element)),
+        Effect::Remove { element, .. } => tx.set_remove(COLLECTION, &key, element_of(element)),
+        Effect::Empty { .. } => tx.remove_at(&location(Kind::Set, &key)?),
+        Effect::Edit { .. } => {
+            use comity_crdts::automerge::{ROOT, transaction::Transactable};
+            tx.document_edit::<(), TxError>(COLLECTION, &key, |edit| {
+                let put =
+                    edit.put(ROOT, format!("key-{own}"), own).and_then(|()| edit.put(ROOT, "last", own));
+                put.expect("the root of a document is a map");
+                Ok(())
+            })
+        }
+        Effect::Discard { .. } => tx.remove_at(&location(Kind::Document, &key)?),
+        Effect::Enable { .. } => tx.flag_enable_at(&location(Kind::Flag, &key)?),
+        Effect::Disable { .. } => tx.flag_disable_at(&location(Kind::Flag, &key)?),
+        Effect::Permit { .. } => tx.dw_flag_enable_at(&location(Kind::DwFlag, &key)?),
+        Effect::Forbid { .. } => tx.dw_flag_disable_at(&location(Kind::DwFlag, &key)?),
+        Effect::Admit { element, .. } => tx.rw_set_add_at(&location(Kind::RwSet, &key)?, element_of(element)),
+        Effect::Ban { element, .. } => {
+            tx.rw_set_remove_at(&location(Kind::RwSet, &key)?, element_of(element))
+        }
+        Effect::Raise { amount, .. } => {
+            tx.bounded_increment_at(&location(Kind::BoundedCounter, &key)?, amount.into())
+        }
+        Effect::Lower { amount, .. } => {
+            tx.bounded_decrement_at(&location(Kind::BoundedCounter, &key)?, amount.into())
+        }
+        Effect::Rule { policy: number } => tx.set_policy(COLLECTION, &policy(number)),
+        within => perform_within(tx, own, within),
+    }
+}
+
+fn perform_within(tx: &mut Tx<'_>, own: i64, effect: Effect) -> Result<(), TxError> {
+    match effect {
+        Effect::AddWithin { map, key, delta } => {
+            tx.counter_add_at(&map_location(map, &[&key.to_string()])?, delta.into())
+        }
+        Effect::AssignWithin { map, key } => {
+            tx.register_write_at(&map_location(map, &[&key.to_string(), INNER])?, value(own))
+        }
+        Effect::InsertWithin { map, key, element } => {
+            tx.set_add_at(&map_location(map, &[&key.to_string()])?, value(element.into()))
+        }
+        Effect::RemoveWithin { map, key, element } => {
+            tx.set_remove_at(&map_location(map, &[&key.to_string()])?, value(element.into()))
+        }
+        Effect::Drop { map, key } => tx.remove_at(&map_location(map, &[&key.to_string()])?),
+        effect => unreachable!("{effect:?} is done elsewhere"),
+    }
+}
+
+/// The key of the register in the map under each key of a map.
+pub(crate) const INNER: &str = "inner";
+
+/// Where an object is.
+pub(crate) fn location(kind: Kind, key: &str) -> Result<Location, AddressError> {
+    Ok(ObjectAddress::new(kind, COLLECTION, key)?.into())
+}
+
+/// Where something in a map is.
+pub(crate) fn map_location(map: u16, path: &[&str]) -> Result<Location, AddressError> {
+    let mut at = location(Kind::Map, &format!("map-{map}"))?;
+    at.path = path.iter().map(|key| (*key).to_owned()).collect();
+    Ok(at)
+}
+
+/// The policy with this number.
+pub(crate) fn policy(number: u16) -> Policy {
+    match number {
+        0 => Policy::Lww,
+        1 => Policy::Siblings,
+        2 => Policy::Union,
+        3 => Policy::Max,
+        _ => Policy::First,
+    }
 }
 
 /// Notes the values that an operation is about to remove, if there are several.
@@ -316,7 +395,7 @@ fn note_set_aside(tx: &Tx<'_>, register: u16, only: Option<&[Dot]>, performed: &
     let Ok(register) = comity_engine::register(tx.state(), &tx.space(), COLLECTION, &key) else { return };
     let removed = register.siblings().filter(|(dot, _)| only.is_none_or(|only| only.contains(dot)));
     let values: Vec<i64> = removed.map(|(_, sibling)| number(&sibling.value)).collect();
-    if values.len() >= 2 {
+    if register.len() >= 2 {
         performed.set_aside.extend(values);
     }
 }

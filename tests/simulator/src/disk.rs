@@ -22,6 +22,8 @@ pub(crate) struct Appended {
     pub(crate) lsn: u64,
     /// A checksum of its stored form.
     pub(crate) checksum: u64,
+    /// Whether it is no change set but an announcement.
+    pub(crate) silent: bool,
 }
 
 /// A copy of what was durable at some moment.
@@ -57,6 +59,8 @@ fn appended(number: u64, batch: &Batch) -> impl Iterator<Item = Appended> + '_ {
         lane: entry.lane,
         lsn: entry.lsn,
         checksum: mix(0, &entry.bytes),
+        // The flags come after the chain hash; the first tells announcements from change sets.
+        silent: entry.bytes.get(32).is_some_and(|flags| flags & 1 != 0),
     })
 }
 

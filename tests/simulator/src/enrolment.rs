@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use comity_crdts::SpaceId;
+use comity_crdts::{OriginId, SpaceId};
 use comity_engine::{Command, Input, RequestId, Role};
 
 use crate::node::Waiting;
@@ -32,12 +32,15 @@ impl World {
             let request = RequestId(self.request(founder, Waiting::Space));
             let founded = self.truth.ids.len();
             let command = Command::CreateSpace { name: format!("space {founded}") };
+            let nonce = self.fresh(founder);
             self.input(founder, Input::Command { request, command })?;
             while self.truth.ids.len() == founded {
                 if !self.step(until)? {
                     return Err(self.violation(Oracle::Liveness, format!("space {founded} was not founded")));
                 }
             }
+            let (id, replica) = (self.truth.ids[founded], self.nodes[founder].replica);
+            self.truth.spaces[founded].first = Some(OriginId::derive(&id, &replica, &nonce));
             self.members.push(space.iter().copied().collect::<BTreeSet<usize>>());
             for node in &space[1..] {
                 self.enrol_in(*node, founded);

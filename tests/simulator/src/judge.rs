@@ -1,10 +1,10 @@
 //! Holding what replicas do against the truth, as they do it.
 
 use comity_crdts::automerge::{ROOT, ReadDoc};
-use comity_crdts::{Nonce, OriginId, Value};
+use comity_crdts::{Kind, Nonce, OriginId, Policy, Value};
 use comity_engine::{Applied, ReadError, StateRead, StoreError};
 
-use crate::clients::{COLLECTION, siblings, value_of};
+use crate::clients::{COLLECTION, INNER, location, map_location, number, policy, siblings, value_of};
 use crate::disk::Appended;
 use crate::oracle::{Oracle, Violation};
 use crate::plan::Object;
@@ -56,7 +56,9 @@ impl World {
         let replica = self.nodes[node].replica;
         let lane = match self.truth.spaces[space].numbers.get(&entry.lane) {
             Some(lane) => *lane,
-            None if OriginId::derive(&entry.space, &replica, fresh) == entry.lane => {
+            None if OriginId::derive(&entry.space, &replica, fresh) == entry.lane
+                || self.truth.spaces[space].first == Some(entry.lane) =>
+            {
                 let truth = &mut self.truth.spaces[space];
                 truth.numbers.insert(entry.lane, truth.lanes.len());
                 let (id, owner, maker) = (entry.lane, replica, node);
@@ -85,15 +87,16 @@ impl World {
         } else {
             self.truth.spaces[space].lanes[lane].entries.push((write, entry.checksum));
         }
-        let asked = authored.take();
+        let asked = if entry.silent { None } else { authored.take() };
         if asked.is_some() {
             *own = Some(write);
         }
         let (event, deeds) = asked.map_or((None, Vec::new()), |(event, deeds)| (Some(event), deeds));
         let seen = self.nodes[node].held[space].applied.clone();
         let lsn = entry.lsn as u32;
-        let (hlc, acknowledged, destroyed) = (None, false, false);
-        self.truth.writes.push(WriteTruth { lane, lsn, seen, event, deeds, hlc, acknowledged, destroyed });
+        let (hlc, acknowledged, destroyed, silent) = (None, false, false, entry.silent);
+        let made = WriteTruth { lane, lsn, seen, event, deeds, hlc, acknowledged, destroyed, silent };
+        self.truth.writes.push(made);
         Ok(write)
     }
 
@@ -169,7 +172,9 @@ impl World {
         let writes: Vec<(usize, WriteRef)> =
             batches.iter().map(|(_, space, write)| (*space, *write)).collect();
         for (_, space, write) in batches {
-            self.nodes[node].announcements.push_back((space, write));
+            if !self.truth.write(write).silent {
+                self.nodes[node].announcements.push_back((space, write));
+            }
             shown.extend(self.truth.write(write).deeds.iter().map(|deed| (space, deed.object())));
         }
         shown.sort_unstable();
@@ -225,7 +230,7 @@ impl World {
         let mut objects: Vec<(String, String)> =
             applied.objects.iter().map(|o| (o.collection().to_owned(), o.key().to_owned())).collect();
         let mut expected: Vec<(String, String)> =
-            truth.deeds.iter().map(|deed| (COLLECTION.to_owned(), name(deed.object()))).collect();
+            truth.deeds.iter().map(|deed| (collection(deed.object()), name(deed.object()))).collect();
         objects.sort_unstable();
         expected.sort_unstable();
         expected.dedup();
@@ -237,8 +242,10 @@ impl World {
                 format!("replica {node} announces write {write} as {applied:?}, expected {expected:?}");
             return Err(self.violation(Oracle::Events, detail));
         }
-        let before = truth.lsn.checked_sub(2).and_then(|index| lane.entries.get(index as usize));
-        let before = before.and_then(|(write, _)| self.truth.write(*write).hlc);
+        let earlier = lane.entries.get(..(truth.lsn as usize).saturating_sub(1)).unwrap_or_default();
+        let before =
+            earlier.iter().rev().map(|(write, _)| self.truth.write(*write)).find(|write| !write.silent);
+        let before = before.and_then(|write| write.hlc);
         let is_later = before.is_none_or(|before| before < applied.hlc) || self.truth.spaces[space].forked;
         if !is_later || truth.hlc.is_some_and(|hlc| hlc != applied.hlc) {
             let detail = format!(
@@ -304,7 +311,66 @@ impl World {
                 (is != must).then(|| (Oracle::Siblings, format!("{is:?} instead of {must:?}")))
             }
             Object::Document(document) => self.document_difference(view, node, space, document)?,
+            Object::Flag(flag) => {
+                let at = location(Kind::Flag, &key)?;
+                let (is, must) = (comity_engine::flag_at(view, id, &at)?, shown.is_enabled(flag));
+                (is != must).then(|| (Oracle::Absence, format!("{is} instead of {must}")))
+            }
+            Object::DwFlag(flag) => {
+                let at = location(Kind::DwFlag, &key)?;
+                let (is, must) = (comity_engine::flag_at(view, id, &at)?, shown.is_permitted(flag));
+                (is != must).then(|| (Oracle::Strict, format!("{is} instead of {must}")))
+            }
+            Object::RwElement(set, element) => {
+                let at = location(Kind::RwSet, &key)?;
+                let is = comity_engine::set_contains_at(view, id, &at, &Value::I64(element.into()))?;
+                let length = comity_engine::set_len_at(view, id, &at)?;
+                let (must, elements) = (shown.is_admitted(set, element), shown.admitted(set) as u64);
+                let detail = || format!("{element}: {is} of {length} instead of {must} of {elements}");
+                (is != must || length != elements).then(|| (Oracle::Strict, detail()))
+            }
+            Object::Key(map, field) => self.field_difference(view, node, space, (map, field))?,
+            Object::Bounded(bounded) => {
+                let is = comity_engine::bounded_counter(view, id, COLLECTION, &key)?.value();
+                let must = shown.bounded(bounded);
+                let detail = || format!("{is} instead of {must}, and never below 0");
+                (is != must || is < 0).then(|| (Oracle::Bounded, detail()))
+            }
+            Object::Policy => {
+                let is = comity_engine::policy_of(view, id, COLLECTION)?;
+                let must: Vec<Policy> = shown.policies().into_iter().map(policy).collect();
+                (!must.contains(&is))
+                    .then(|| (Oracle::Convergence, format!("{is} instead of one of {must:?}")))
+            }
         })
+    }
+
+    /// Compares what a map holds under a key: a counter, a map with a register, a set.
+    fn field_difference(
+        &self,
+        view: &dyn StateRead,
+        node: usize,
+        space: usize,
+        (map, field): (u16, u16),
+    ) -> Result<Option<(Oracle, String)>, ReadError> {
+        let id = &self.truth.ids[space];
+        let shown = &self.nodes[node].held[space].shown;
+        let (must, fields) = (shown.nested(map, field), shown.fields(map) as u64);
+        let (top, at) = (map_location(map, &[])?, map_location(map, &[&field.to_string()])?);
+        let inner = map_location(map, &[&field.to_string(), INNER])?;
+        let total = comity_engine::counter_at(view, id, &at)?;
+        let register = comity_engine::register_at(view, id, &inner)?;
+        let mut values: Vec<i64> = register.siblings().map(|(_, sibling)| number(&sibling.value)).collect();
+        let elements = comity_engine::set_elements_at(view, id, &at, None, usize::MAX)?;
+        let elements: Vec<u16> = elements.iter().map(|element| number(element) as u16).collect();
+        let mut expected: Vec<i64> =
+            must.values().iter().map(|(write, index)| self.value(*write, *index)).collect();
+        values.sort_unstable();
+        expected.sort_unstable();
+        let length = comity_engine::map_len(view, id, &top)?;
+        let is = (total, values, elements, length);
+        let must = (must.total(), expected, must.elements(), fields);
+        Ok((is != must).then(|| (Oracle::Maps, format!("{is:?} instead of {must:?}"))))
     }
 
     /// Compares a document with the edits that are visible: each has a key of its own, and the shared key
@@ -353,5 +419,16 @@ pub(crate) fn name(object: Object) -> String {
         Object::Element(set, _) => format!("set-{set}"),
         Object::Register(register) => format!("register-{register}"),
         Object::Document(document) => format!("document-{document}"),
+        Object::Flag(flag) => format!("flag-{flag}"),
+        Object::DwFlag(flag) => format!("permit-{flag}"),
+        Object::RwElement(set, _) => format!("club-{set}"),
+        Object::Key(map, _) => format!("map-{map}"),
+        Object::Bounded(bounded) => format!("stock-{bounded}"),
+        Object::Policy => COLLECTION.to_owned(),
     }
+}
+
+/// The collection it is in.
+fn collection(object: Object) -> String {
+    if object == Object::Policy { "policy".to_owned() } else { COLLECTION.to_owned() }
 }

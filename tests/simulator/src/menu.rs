@@ -32,6 +32,10 @@ struct Names {
     registers: u64,
     /// None in most runs: documents cost more than everything else.
     documents: u64,
+    flags: u64,
+    maps: u64,
+    keys: u64,
+    bounded: u64,
 }
 
 /// The run that a seed stands for.
@@ -145,6 +149,10 @@ fn workload(plan: &mut Plan, scale: Scale) {
         elements: dice.log_between(1, 100),
         registers: dice.log_between(1, 60),
         documents: if dice.percent(20) { dice.between(1, 2) } else { 0 },
+        flags: dice.between(1, 3),
+        maps: dice.between(1, 2),
+        keys: dice.log_between(1, 30),
+        bounded: dice.between(1, 2),
     };
     let sessions = dice.between(2, 20);
     let bursts: Vec<u64> = (0..dice.between(1, 8)).map(|_| dice.below(plan.chaos_us)).collect();
@@ -182,14 +190,42 @@ fn effect(dice: &mut Dice, names: &Names) -> Effect {
     let (set, element) = (dice.below(names.sets) as u16, dice.skewed(names.elements) as u16);
     let register = dice.skewed(names.registers) as u16;
     match dice.below(100) {
-        0..20 => Effect::Add { counter, delta: dice.below(2_000) as i32 - 1_000 },
-        20..36 => Effect::Insert { set, element },
-        36..48 => Effect::Remove { set, element },
-        48..74 => Effect::Assign { register },
-        74..80 => Effect::Resolve { register },
-        80..85 => Effect::Clear { register },
-        85..100 if names.documents > 0 => Effect::Edit { document: dice.below(names.documents) as u16 },
+        0..12 => Effect::Add { counter, delta: dice.below(2_000) as i32 - 1_000 },
+        12..14 => Effect::Reset { counter },
+        14..24 => Effect::Insert { set, element },
+        24..31 => Effect::Remove { set, element },
+        31 => Effect::Empty { set },
+        32..47 => Effect::Assign { register },
+        47..52 => Effect::Resolve { register },
+        52..55 => Effect::Clear { register },
+        55..87 => newer_effect(dice, names),
+        87..99 if names.documents > 0 => Effect::Edit { document: dice.below(names.documents) as u16 },
+        99 if names.documents > 0 => Effect::Discard { document: dice.below(names.documents) as u16 },
         _ => Effect::Add { counter, delta: 1 },
+    }
+}
+
+/// Flags, remove-wins sets, maps, bounded counters and policies.
+fn newer_effect(dice: &mut Dice, names: &Names) -> Effect {
+    let flag = dice.below(names.flags) as u16;
+    let (set, element) = (dice.below(names.sets) as u16, dice.skewed(names.elements) as u16);
+    let (map, key) = (dice.below(names.maps) as u16, dice.skewed(names.keys) as u16);
+    let (bounded, amount) = (dice.below(names.bounded) as u16, dice.between(1, 20) as u16);
+    match dice.below(32) {
+        0..2 => Effect::Enable { flag },
+        2..4 => Effect::Disable { flag },
+        4..6 => Effect::Permit { flag },
+        6 => Effect::Forbid { flag },
+        7..10 => Effect::Admit { set, element },
+        10..13 => Effect::Ban { set, element },
+        13..16 => Effect::AddWithin { map, key, delta: dice.below(200) as i32 - 100 },
+        16..19 => Effect::AssignWithin { map, key },
+        19..21 => Effect::InsertWithin { map, key, element: element % 8 },
+        21 => Effect::RemoveWithin { map, key, element: element % 8 },
+        22..25 => Effect::Drop { map, key },
+        25..28 => Effect::Raise { bounded, amount },
+        28..31 => Effect::Lower { bounded, amount },
+        _ => Effect::Rule { policy: dice.below(5) as u16 },
     }
 }
 

@@ -52,6 +52,17 @@ pub enum Oracle {
     LossReport,
     /// O18: the same plan gives the same run.
     Determinism,
+    /// An element of a remove-wins set, or a disable-wins flag, is there only when whoever put it there had seen every
+    /// removal. Does not look at what a restored replica was refused to do.
+    Strict,
+    /// A map shows what its keys lead to, and no key that leads to nothing; what was seen of a key that is removed
+    /// goes, all else stays. Does not look at maps nested deeper than two.
+    Maps,
+    /// A bounded counter is what was added less what was taken, and never below zero.
+    Bounded,
+    /// What everybody has seen removed leaves nothing behind. Does not look at spaces in which somebody's lane was
+    /// left, forked or lost: there the cut stands still.
+    Forgetting,
     /// Nothing leaves a replica before it is durable there, and frames decode to what they encode
     /// (invariants 3, 4, 11 of the protocol). Looks at observed runs only.
     Wire,
@@ -80,6 +91,10 @@ impl Oracle {
             Self::Acceptance => "O15 acceptance",
             Self::Robustness => "O16 robustness",
             Self::LossReport => "O17 loss report",
+            Self::Strict => "removals win",
+            Self::Maps => "maps",
+            Self::Bounded => "bounded counters",
+            Self::Forgetting => "forgetting",
             Self::Determinism => "O18 determinism",
             Self::Wire => "wire",
             Self::Clock => "clock",

@@ -108,6 +108,40 @@ pub(crate) enum Effect {
     Clear { register: u16 },
     /// Puts a key of its own, and one that all writers share, into a document.
     Edit { document: u16 },
+    /// Removes a document.
+    Discard { document: u16 },
+    /// Resets a counter.
+    Reset { counter: u16 },
+    /// Removes every element of a set.
+    Empty { set: u16 },
+    /// Enables an enable-wins flag.
+    Enable { flag: u16 },
+    /// Disables it.
+    Disable { flag: u16 },
+    /// Enables a disable-wins flag.
+    Permit { flag: u16 },
+    /// Disables it.
+    Forbid { flag: u16 },
+    /// Adds an element to a remove-wins set.
+    Admit { set: u16, element: u16 },
+    /// Removes one.
+    Ban { set: u16, element: u16 },
+    /// Adds to a counter in a map.
+    AddWithin { map: u16, key: u16, delta: i32 },
+    /// Writes a register in a map within a map.
+    AssignWithin { map: u16, key: u16 },
+    /// Adds an element to a set in a map.
+    InsertWithin { map: u16, key: u16, element: u16 },
+    /// Removes one.
+    RemoveWithin { map: u16, key: u16, element: u16 },
+    /// Removes what a map holds under a key, whatever it is.
+    Drop { map: u16, key: u16 },
+    /// Raises a bounded counter.
+    Raise { bounded: u16, amount: u16 },
+    /// Lowers it, as far as the replica may; asks for rights otherwise.
+    Lower { bounded: u16, amount: u16 },
+    /// Sets the policy of the collection that holds everything.
+    Rule { policy: u16 },
 }
 
 /// Something that can be read.
@@ -121,6 +155,18 @@ pub(crate) enum Object {
     Register(u16),
     /// A document.
     Document(u16),
+    /// An enable-wins flag.
+    Flag(u16),
+    /// A disable-wins flag.
+    DwFlag(u16),
+    /// A remove-wins set and one element it may hold.
+    RwElement(u16, u16),
+    /// A key of a map.
+    Key(u16, u16),
+    /// A bounded counter.
+    Bounded(u16),
+    /// The policy.
+    Policy,
 }
 
 impl Effect {
@@ -132,7 +178,20 @@ impl Effect {
             Self::Assign { register } | Self::Resolve { register } | Self::Clear { register } => {
                 Object::Register(register)
             }
-            Self::Edit { document } => Object::Document(document),
+            Self::Edit { document } | Self::Discard { document } => Object::Document(document),
+            Self::Reset { counter } => Object::Counter(counter),
+            // Of a set that is emptied any element may be looked at.
+            Self::Empty { set } => Object::Element(set, 0),
+            Self::Enable { flag } | Self::Disable { flag } => Object::Flag(flag),
+            Self::Permit { flag } | Self::Forbid { flag } => Object::DwFlag(flag),
+            Self::Admit { set, element } | Self::Ban { set, element } => Object::RwElement(set, element),
+            Self::AddWithin { map, key, .. }
+            | Self::AssignWithin { map, key }
+            | Self::InsertWithin { map, key, .. }
+            | Self::RemoveWithin { map, key, .. }
+            | Self::Drop { map, key } => Object::Key(map, key),
+            Self::Raise { bounded, .. } | Self::Lower { bounded, .. } => Object::Bounded(bounded),
+            Self::Rule { .. } => Object::Policy,
         }
     }
 }

@@ -3,64 +3,142 @@
 
 use std::collections::BTreeMap;
 
-use crate::plan::Object;
+use crate::plan::{Effect, Object};
 use crate::truth::WriteRef;
 
 /// One operation of one write.
 pub(crate) type Mark = (WriteRef, u8);
 
-/// What a write did.
+/// What a write did: an effect that took place.
 #[derive(Clone, Debug)]
-pub(crate) enum Deed {
-    Add {
-        counter: u16,
-        delta: i32,
-    },
-    Insert {
-        set: u16,
-        element: u16,
-    },
-    Remove {
-        set: u16,
-        element: u16,
-    },
-    Assign {
-        register: u16,
-    },
-    /// An assignment over the named values only.
-    Resolve {
-        register: u16,
-        over: Vec<Mark>,
-    },
-    Clear {
-        register: u16,
-    },
-    Edit {
-        document: u16,
-    },
+pub(crate) struct Deed {
+    pub(crate) effect: Effect,
+    /// Of a resolution, the values that it replaced.
+    pub(crate) over: Vec<Mark>,
+}
+
+impl From<Effect> for Deed {
+    fn from(effect: Effect) -> Self {
+        Self { effect, over: Vec::new() }
+    }
 }
 
 impl Deed {
     pub(crate) fn object(&self) -> Object {
-        match *self {
-            Self::Add { counter, .. } => Object::Counter(counter),
-            Self::Insert { set, element } | Self::Remove { set, element } => Object::Element(set, element),
-            Self::Assign { register } | Self::Resolve { register, .. } | Self::Clear { register } => {
-                Object::Register(register)
-            }
-            Self::Edit { document } => Object::Document(document),
-        }
+        self.effect.object()
+    }
+}
+
+/// A sum that can be taken back.
+#[derive(Clone, Debug, Default)]
+struct Sum {
+    total: i128,
+    additions: Vec<(Mark, i32)>,
+}
+
+impl Sum {
+    fn add(&mut self, mark: Mark, delta: i32) {
+        self.total += i128::from(delta);
+        self.additions.push((mark, delta));
+    }
+
+    fn reset(&mut self, seen: impl Fn(&Mark) -> bool) {
+        self.additions.retain(|(mark, _)| !seen(mark));
+        self.total = self.additions.iter().map(|(_, delta)| i128::from(*delta)).sum();
+    }
+}
+
+/// Something that is there when it was put there and every removal was seen by somebody who put it there.
+#[derive(Clone, Debug, Default)]
+struct Strict {
+    put: bool,
+    removals: Vec<Mark>,
+}
+
+impl Strict {
+    fn put(&mut self, seen: impl Fn(&Mark) -> bool) {
+        self.put = true;
+        self.removals.retain(|removal| !seen(removal));
+    }
+
+    fn remove(&mut self, mark: Mark) {
+        self.removals.push(mark);
+    }
+
+    fn is_there(&self) -> bool {
+        self.put && self.removals.is_empty()
+    }
+}
+
+/// What a map holds under a key.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Nested {
+    sum: Sum,
+    values: Vec<Mark>,
+    elements: BTreeMap<u16, Vec<Mark>>,
+}
+
+impl Nested {
+    pub(crate) fn total(&self) -> i128 {
+        self.sum.total
+    }
+
+    pub(crate) fn values(&self) -> &[Mark] {
+        &self.values
+    }
+
+    pub(crate) fn elements(&self) -> Vec<u16> {
+        self.elements.keys().copied().collect()
+    }
+
+    /// Which of a counter, a map (with the register) and a set are there.
+    pub(crate) fn kinds(&self) -> [bool; 3] {
+        [!self.sum.additions.is_empty(), !self.values.is_empty(), !self.elements.is_empty()]
     }
 }
 
 /// Everything in one space as readers of one replica see it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Reference {
-    counters: BTreeMap<u16, i128>,
+    counters: BTreeMap<u16, Sum>,
     sets: BTreeMap<u16, BTreeMap<u16, Vec<Mark>>>,
     registers: BTreeMap<u16, Vec<Mark>>,
-    /// Every edit of the document, and those of them that no other has seen.
-    documents: BTreeMap<u16, (Vec<Mark>, Vec<Mark>)>,
+    documents: BTreeMap<u16, Paper>,
+    flags: BTreeMap<u16, Vec<Mark>>,
+    dw_flags: BTreeMap<u16, Strict>,
+    rw_sets: BTreeMap<u16, BTreeMap<u16, Strict>>,
+    maps: BTreeMap<u16, BTreeMap<u16, Nested>>,
+    bounded: BTreeMap<u16, i128>,
+    policies: Vec<(Mark, u16)>,
+}
+
+/// A document: every edit of it, those of them that no other has seen, and its removals.
+#[derive(Clone, Debug, Default)]
+struct Paper {
+    all: Vec<Mark>,
+    last: Vec<Mark>,
+    removals: Vec<Mark>,
+}
+
+fn put(marks: &mut Vec<Mark>, mark: Mark, seen: impl Fn(&Mark) -> bool) {
+    marks.retain(|other| !seen(other));
+    marks.push(mark);
+}
+
+fn take_out(elements: &mut BTreeMap<u16, Vec<Mark>>, seen: impl Fn(&Mark) -> bool) {
+    elements.retain(|_, marks| {
+        marks.retain(|other| !seen(other));
+        !marks.is_empty()
+    });
+}
+
+fn take_one(elements: &mut BTreeMap<u16, Vec<Mark>>, element: u16, seen: impl Fn(&Mark) -> bool) {
+    if let Some(marks) = elements.get_mut(&element) {
+        marks.retain(|other| !seen(other));
+        if marks.is_empty() {
+            elements.remove(&element);
+        }
+    }
 }
 
 impl Reference {
@@ -70,49 +148,94 @@ impl Reference {
             let mark = (write, index as u8);
             // What one transaction did before is seen by what it does after.
             let seen = |other: &Mark| if other.0 == write { other.1 < mark.1 } else { saw(other.0) };
-            match deed {
-                Deed::Add { counter, delta } => {
-                    *self.counters.entry(*counter).or_insert(0) += i128::from(*delta);
+            match deed.effect {
+                Effect::Resolve { register } => {
+                    put(self.registers.entry(register).or_default(), mark, |other| deed.over.contains(other));
                 }
-                Deed::Insert { set, element } => {
-                    let marks = self.sets.entry(*set).or_default().entry(*element).or_default();
-                    marks.retain(|other| !seen(other));
-                    marks.push(mark);
-                }
-                Deed::Remove { set, element } => {
-                    let elements = self.sets.entry(*set).or_default();
-                    if let Some(marks) = elements.get_mut(element) {
-                        marks.retain(|other| !seen(other));
-                        if marks.is_empty() {
-                            elements.remove(element);
-                        }
-                    }
-                }
-                Deed::Assign { register } => {
-                    let values = self.registers.entry(*register).or_default();
-                    values.retain(|other| !seen(other));
-                    values.push(mark);
-                }
-                Deed::Resolve { register, over } => {
-                    let values = self.registers.entry(*register).or_default();
-                    values.retain(|other| !over.contains(other));
-                    values.push(mark);
-                }
-                Deed::Clear { register } => {
-                    self.registers.entry(*register).or_default().retain(|other| !seen(other));
-                }
-                Deed::Edit { document } => {
-                    let (all, last) = self.documents.entry(*document).or_default();
-                    last.retain(|other| !seen(other));
-                    last.push(mark);
-                    all.push(mark);
-                }
+                effect if !self.apply_within(mark, effect, &seen) => self.apply_one(mark, effect, &seen),
+                _ => {}
             }
         }
     }
 
+    fn apply_one(&mut self, mark: Mark, effect: Effect, seen: &impl Fn(&Mark) -> bool) {
+        match effect {
+            Effect::Add { counter, delta } => self.counters.entry(counter).or_default().add(mark, delta),
+            Effect::Reset { counter } => self.counters.entry(counter).or_default().reset(seen),
+            Effect::Insert { set, element } => {
+                put(self.sets.entry(set).or_default().entry(element).or_default(), mark, seen);
+            }
+            Effect::Remove { set, element } => take_one(self.sets.entry(set).or_default(), element, seen),
+            Effect::Empty { set } => take_out(self.sets.entry(set).or_default(), seen),
+            Effect::Assign { register } => put(self.registers.entry(register).or_default(), mark, seen),
+            Effect::Clear { register } => {
+                self.registers.entry(register).or_default().retain(|other| !seen(other));
+            }
+            Effect::Edit { document } => {
+                let paper = self.documents.entry(document).or_default();
+                if paper.removals.iter().all(seen) {
+                    put(&mut paper.last, mark, seen);
+                    paper.all.push(mark);
+                }
+            }
+            Effect::Discard { document } => {
+                let paper = self.documents.entry(document).or_default();
+                (paper.all, paper.last) = (Vec::new(), Vec::new());
+                paper.removals.push(mark);
+            }
+            Effect::Enable { flag } => put(self.flags.entry(flag).or_default(), mark, seen),
+            Effect::Disable { flag } => self.flags.entry(flag).or_default().retain(|other| !seen(other)),
+            Effect::Permit { flag } => self.dw_flags.entry(flag).or_default().put(seen),
+            Effect::Forbid { flag } => self.dw_flags.entry(flag).or_default().remove(mark),
+            Effect::Admit { set, element } => {
+                self.rw_sets.entry(set).or_default().entry(element).or_default().put(seen);
+            }
+            Effect::Ban { set, element } => {
+                self.rw_sets.entry(set).or_default().entry(element).or_default().remove(mark);
+            }
+            Effect::Raise { bounded, amount } => {
+                *self.bounded.entry(bounded).or_default() += i128::from(amount);
+            }
+            Effect::Lower { bounded, amount } => {
+                *self.bounded.entry(bounded).or_default() -= i128::from(amount);
+            }
+            Effect::Rule { policy } => {
+                self.policies.retain(|(other, _)| !seen(other));
+                self.policies.push((mark, policy));
+            }
+            _ => {}
+        }
+    }
+
+    /// What is done within maps. Returns whether it is.
+    fn apply_within(&mut self, mark: Mark, effect: Effect, seen: &impl Fn(&Mark) -> bool) -> bool {
+        let (map, key) = match effect {
+            Effect::AddWithin { map, key, .. }
+            | Effect::AssignWithin { map, key }
+            | Effect::InsertWithin { map, key, .. }
+            | Effect::RemoveWithin { map, key, .. }
+            | Effect::Drop { map, key } => (map, key),
+            _ => return false,
+        };
+        let nested = self.maps.entry(map).or_default().entry(key).or_default();
+        match effect {
+            Effect::AddWithin { delta, .. } => nested.sum.add(mark, delta),
+            Effect::AssignWithin { .. } => put(&mut nested.values, mark, seen),
+            Effect::InsertWithin { element, .. } => {
+                put(nested.elements.entry(element).or_default(), mark, seen);
+            }
+            Effect::RemoveWithin { element, .. } => take_one(&mut nested.elements, element, seen),
+            _ => {
+                nested.sum.reset(seen);
+                nested.values.retain(|other| !seen(other));
+                take_out(&mut nested.elements, seen);
+            }
+        }
+        true
+    }
+
     pub(crate) fn counter(&self, counter: u16) -> i128 {
-        self.counters.get(&counter).copied().unwrap_or(0)
+        self.counters.get(&counter).map_or(0, |sum| sum.total)
     }
 
     pub(crate) fn contains(&self, set: u16, element: u16) -> bool {
@@ -130,16 +253,62 @@ impl Reference {
 
     /// The edits of a document, and those that no other of them had seen.
     pub(crate) fn edits(&self, document: u16) -> (&[Mark], &[Mark]) {
-        self.documents.get(&document).map_or((&[], &[]), |(all, last)| (all, last))
+        self.documents.get(&document).map_or((&[], &[]), |paper| (&paper.all, &paper.last))
+    }
+
+    pub(crate) fn is_enabled(&self, flag: u16) -> bool {
+        self.flags.get(&flag).is_some_and(|marks| !marks.is_empty())
+    }
+
+    pub(crate) fn is_permitted(&self, flag: u16) -> bool {
+        self.dw_flags.get(&flag).is_some_and(Strict::is_there)
+    }
+
+    pub(crate) fn is_admitted(&self, set: u16, element: u16) -> bool {
+        self.rw_sets.get(&set).and_then(|set| set.get(&element)).is_some_and(Strict::is_there)
+    }
+
+    pub(crate) fn admitted(&self, set: u16) -> usize {
+        self.rw_sets.get(&set).map_or(0, |set| set.values().filter(|element| element.is_there()).count())
+    }
+
+    pub(crate) fn nested(&self, map: u16, key: u16) -> Nested {
+        self.maps.get(&map).and_then(|keys| keys.get(&key)).cloned().unwrap_or_default()
+    }
+
+    /// How many kinds the keys of a map lead to, all together.
+    pub(crate) fn fields(&self, map: u16) -> usize {
+        let keys = self.maps.get(&map).into_iter().flat_map(BTreeMap::values);
+        keys.flat_map(Nested::kinds).filter(|is_there| *is_there).count()
+    }
+
+    pub(crate) fn bounded(&self, bounded: u16) -> i128 {
+        self.bounded.get(&bounded).copied().unwrap_or(0)
+    }
+
+    /// The policies that somebody set last.
+    pub(crate) fn policies(&self) -> Vec<u16> {
+        self.policies.iter().map(|(_, policy)| *policy).collect()
     }
 
     /// Everything that was ever touched.
     pub(crate) fn objects(&self) -> Vec<Object> {
+        let mut objects: Vec<Object> = Vec::new();
         let sets = self.sets.iter();
-        let elements = sets.flat_map(|(set, elements)| elements.keys().map(|e| Object::Element(*set, *e)));
-        let counters = self.counters.keys().map(|counter| Object::Counter(*counter));
-        let registers = self.registers.keys().map(|register| Object::Register(*register));
-        let documents = self.documents.keys().map(|document| Object::Document(*document));
-        elements.chain(counters).chain(registers).chain(documents).collect()
+        objects.extend(sets.flat_map(|(set, elements)| elements.keys().map(|e| Object::Element(*set, *e))));
+        let sets = self.rw_sets.iter();
+        objects.extend(sets.flat_map(|(set, elements)| elements.keys().map(|e| Object::RwElement(*set, *e))));
+        let maps = self.maps.iter();
+        objects.extend(maps.flat_map(|(map, keys)| keys.keys().map(|key| Object::Key(*map, *key))));
+        objects.extend(self.counters.keys().map(|counter| Object::Counter(*counter)));
+        objects.extend(self.registers.keys().map(|register| Object::Register(*register)));
+        objects.extend(self.documents.keys().map(|document| Object::Document(*document)));
+        objects.extend(self.flags.keys().map(|flag| Object::Flag(*flag)));
+        objects.extend(self.dw_flags.keys().map(|flag| Object::DwFlag(*flag)));
+        objects.extend(self.bounded.keys().map(|bounded| Object::Bounded(*bounded)));
+        if !self.policies.is_empty() {
+            objects.push(Object::Policy);
+        }
+        objects
     }
 }

@@ -14,6 +14,8 @@ const PREPARE_US: u64 = 600_000_000;
 const CONVERGE_US: u64 = 900_000_000;
 /// How long replicas with a fork among them are given to find it.
 const FORK_US: u64 = 120_000_000;
+/// How long it takes until replicas have announced what they have applied and forgotten what they may.
+const FORGET_US: u64 = 10_000_000;
 /// How long replicas are listened to at the end.
 const SILENCE_US: u64 = 3_600_000_000;
 
@@ -57,6 +59,7 @@ impl World {
         self.audit()?;
         self.restart_all()?;
         self.audit()?;
+        self.forget()?;
         self.listen()
     }
 
@@ -166,6 +169,16 @@ impl World {
         let all: Vec<usize> = (0..self.nodes.len()).collect();
         self.run_until(self.now + 1_000 * (2 + all.len() as u64))?;
         self.converge(&all)
+    }
+
+    /// Everybody announces what it has seen removed, and then nothing is left of it.
+    fn forget(&mut self) -> Result<(), Violation> {
+        let all: Vec<usize> = (0..self.nodes.len()).collect();
+        self.run_until(self.now + FORGET_US)?;
+        self.converge(&all)?;
+        self.run_until(self.now + FORGET_US)?;
+        self.audit_forgotten()?;
+        self.audit()
     }
 
     /// Nothing more is said once everything is said. `O10`.

@@ -44,6 +44,8 @@ pub(crate) struct WriteTruth {
     pub(crate) acknowledged: bool,
     /// Whether the only disks that held it were lost.
     pub(crate) destroyed: bool,
+    /// An announcement of how far its author had come, of which nobody is told.
+    pub(crate) silent: bool,
 }
 
 /// One lane.
@@ -62,6 +64,8 @@ pub(crate) struct LaneTruth {
 pub(crate) struct SpaceTruth {
     pub(crate) lanes: Vec<LaneTruth>,
     pub(crate) numbers: HashMap<LaneId, usize>,
+    /// The lane that the founder was given when it founded the space.
+    pub(crate) first: Option<LaneId>,
     /// Whether a lane got two contents where that was to be expected.
     pub(crate) forked: bool,
 }

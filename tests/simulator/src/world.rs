@@ -318,19 +318,25 @@ impl World {
         Ok(())
     }
 
+    /// The fresh bits of the next call of a core.
+    pub(crate) fn fresh(&self, node: usize) -> Nonce {
+        let mut dice = self.dice(Domain::Fresh, node as u64, self.nodes[node].calls);
+        let mut fresh = [0; 16];
+        fresh[..8].copy_from_slice(&dice.roll().to_be_bytes());
+        fresh[8..].copy_from_slice(&dice.roll().to_be_bytes());
+        Nonce(fresh)
+    }
+
     /// Calls a core, if it runs. Returns the fresh bits of the call as well.
     pub(crate) fn call<R>(
         &mut self,
         node: usize,
         f: impl FnOnce(&mut Engine, &Now, &mut dyn Store) -> R,
     ) -> Result<Option<(R, Nonce)>, Violation> {
-        let mut dice = self.dice(Domain::Fresh, node as u64, self.nodes[node].calls);
-        let mut fresh = [0; 16];
-        fresh[..8].copy_from_slice(&dice.roll().to_be_bytes());
-        fresh[8..].copy_from_slice(&dice.roll().to_be_bytes());
+        let fresh = self.fresh(node);
         let target = &mut self.nodes[node];
         let (monotonic, wall_ms) = (target.monotonic(self.now), target.wall_ms(self.now));
-        let now = Now { monotonic, wall_ms, fresh: Nonce(fresh) };
+        let now = Now { monotonic, wall_ms, fresh };
         let Some(engine) = &mut target.engine else { return Ok(None) };
         target.calls += 1;
         let disk = &mut target.disk;
