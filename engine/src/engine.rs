@@ -128,6 +128,9 @@ impl Engine {
     /// [`StoreError`] when storage fails or what it holds is damaged.
     pub fn open(options: &EngineOptions, store: &mut dyn Store) -> Result<Self, StoreError> {
         let stored = store.get(keys::REPLICA_KEY)?;
+        if stored.is_some() {
+            check_version(store)?;
+        }
         let secret = match &stored {
             Some(bytes) => <[u8; 32]>::try_from(bytes.as_slice()).map_err(|_| StoreError::Corrupt {
                 detail: "the replica's key has not 32 bytes".to_owned(),
@@ -162,6 +165,7 @@ impl Engine {
         if stored.is_none() {
             let mut work = Work::over(store);
             work.put_fact(keys::REPLICA_KEY.to_vec(), secret.to_vec());
+            work.put_fact(keys::ROWS_VERSION.to_vec(), vec![ROWS_VERSION]);
             let batch = work.into_batch();
             engine.committed = store.commit(batch)?;
             engine.request_sync();
@@ -559,6 +563,21 @@ impl Engine {
             self.push(Output::CloseSession { session, reason });
         }
     }
+}
+
+/// The version of the core's rows and of the entries in the log, `docs/storage.md`.
+const ROWS_VERSION: u8 = 2;
+
+fn check_version(read: &dyn StateRead) -> Result<(), StoreError> {
+    let found = match read.get(keys::ROWS_VERSION)?.as_deref() {
+        Some([version]) => *version,
+        Some(_) => {
+            return Err(StoreError::Corrupt { detail: "the rows' version has not one byte".to_owned() });
+        }
+        None => 1,
+    };
+    let supported = ROWS_VERSION;
+    if found == supported { Ok(()) } else { Err(StoreError::Version { found, supported }) }
 }
 
 /// What a write asks for.

@@ -5,6 +5,9 @@ use comity_crdts::{Dot, Hlc, Kind, LaneId, ObjectAddress, ObjectId, OriginId, Re
 /// The secret half of the replica's key.
 pub(crate) const REPLICA_KEY: &[u8] = &[0x00, b'k'];
 
+/// The version of the rows that the core keeps: one byte.
+pub(crate) const ROWS_VERSION: &[u8] = &[0x00, b'v'];
+
 fn join(prefix: u8, parts: &[&[u8]]) -> Vec<u8> {
     let mut key = Vec::with_capacity(1 + parts.iter().map(|part| part.len()).sum::<usize>());
     key.push(prefix);

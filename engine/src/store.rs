@@ -71,6 +71,14 @@ pub enum StoreError {
         /// What was being read.
         detail: String,
     },
+    /// The core's rows were written by another version than this build knows. Nothing was changed.
+    #[error("the stored rows have version {found}; this build reads version {supported}")]
+    Version {
+        /// The version found; 1 where none is written.
+        found: u8,
+        /// The version this build reads and writes.
+        supported: u8,
+    },
     /// A view was kept longer than allowed. Open a new one.
     #[error("the view expired; open a new one")]
     ViewExpired,

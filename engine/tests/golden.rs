@@ -84,7 +84,7 @@ fn messages(example: &Example, run: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
     let name = "home".to_owned();
     let signature = sign(key, &space, &lane, tip.lsn, &tip.hash);
     let all = [
-        ("hello", Message::Hello(Hello { version_min: 1, version_max: 1, wall_ms: 1_700_000_000_000 })),
+        ("hello", Message::Hello(Hello { version_min: 2, version_max: 2, wall_ms: 1_700_000_000_000 })),
         ("join", Message::Join(Join { space, secret: [5; 16] })),
         (
             "open",
