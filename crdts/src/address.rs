@@ -1,6 +1,7 @@
 //! The address of an object: (kind, collection, key). The kind is part of it, so two kinds never clash.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -130,11 +131,12 @@ pub enum AddressError {
 }
 
 /// The address of one object within its space. Names are non-empty UTF-8 without NUL, within the limits.
+/// Copies share them.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectAddress {
     kind: Kind,
-    collection: String,
-    key: String,
+    collection: Arc<str>,
+    key: Arc<str>,
 }
 
 impl ObjectAddress {
@@ -145,12 +147,12 @@ impl ObjectAddress {
     pub fn new(kind: Kind, collection: &str, key: &str) -> Result<Self, AddressError> {
         check_name("collection", collection, COLLECTION_BYTES_MAX)?;
         check_name("key", key, KEY_BYTES_MAX)?;
-        Ok(Self { kind, collection: collection.to_owned(), key: key.to_owned() })
+        Ok(Self { kind, collection: collection.into(), key: key.into() })
     }
 
     /// The address of the member list.
     pub fn members() -> Self {
-        Self { kind: Kind::Members, collection: "comity".to_owned(), key: "members".to_owned() }
+        Self { kind: Kind::Members, collection: "comity".into(), key: "members".into() }
     }
 
     /// What the object is.

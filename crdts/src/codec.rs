@@ -220,6 +220,9 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// What most values take. Growing there from nothing would copy them three times.
+const ROOM_BYTES: usize = 64;
+
 /// Appends to a byte vector; the mirror of [`Reader`].
 #[derive(Clone, Debug, Default)]
 pub struct Writer {
@@ -229,7 +232,12 @@ pub struct Writer {
 impl Writer {
     /// An empty writer.
     pub fn new() -> Self {
-        Self::default()
+        Self::with_room(ROOM_BYTES)
+    }
+
+    /// An empty writer that does not grow before so many bytes are written.
+    pub fn with_room(bytes: usize) -> Self {
+        Self { bytes: Vec::with_capacity(bytes) }
     }
 
     /// Bytes written so far.

@@ -9,8 +9,12 @@ use crate::id::LaneId;
 
 /// A version vector over lanes: for each lane, the contiguous prefix 1..=n that is meant. Lanes at 0 are
 /// not stored, so equal frontiers are equal values. Operations cost O(log lanes) unless said otherwise.
+///
+/// Sorted pairs in one piece of memory: there are at most [`LANES_MAX`](crate::limits::LANES_MAX) of them, and
+/// most of what is done with a frontier is to copy it or to walk two of them side by side.
 #[derive(Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Frontier(BTreeMap<LaneId, u64>);
+#[serde(from = "BTreeMap<LaneId, u64>")]
+pub struct Frontier(Vec<(LaneId, u64)>);
 
 impl Frontier {
     /// The frontier that covers nothing.
@@ -20,42 +24,68 @@ impl Frontier {
 
     /// The prefix covered in `lane`; 0 when none.
     pub fn at(&self, lane: &LaneId) -> u64 {
-        self.0.get(lane).copied().unwrap_or(0)
+        self.place(lane).map_or(0, |place| self.0[place].1)
     }
 
-    /// Raises `lane` to `lsn`; lower values change nothing.
+    /// Raises `lane` to `lsn`; lower values change nothing. O(lanes) for a lane at 0 that is not the last.
     pub fn advance(&mut self, lane: LaneId, lsn: u64) {
-        if lsn > 0 {
-            let entry = self.0.entry(lane).or_insert(0);
-            *entry = (*entry).max(lsn);
+        match self.place(&lane) {
+            Ok(place) => self.0[place].1 = self.0[place].1.max(lsn),
+            Err(place) if lsn > 0 => self.0.insert(place, (lane, lsn)),
+            Err(_) => {}
         }
     }
 
-    /// Raises every lane to `other`'s prefix. O(other).
+    /// Raises every lane to `other`'s prefix. O(lanes of both) while `other` has no lane that is at 0 here.
     pub fn merge(&mut self, other: &Self) {
+        if self.0.is_empty() {
+            self.0.clone_from(&other.0);
+            return;
+        }
+        let mut place = 0;
         for (lane, lsn) in other.iter() {
-            self.advance(lane, lsn);
+            while self.0.get(place).is_some_and(|(here, _)| *here < lane) {
+                place += 1;
+            }
+            match self.0.get_mut(place) {
+                Some((here, prefix)) if *here == lane => *prefix = (*prefix).max(lsn),
+                _ => self.0.insert(place, (lane, lsn)),
+            }
         }
     }
 
-    /// Whether everything in `other` is covered here. O(other).
+    /// Whether everything in `other` is covered here. O(lanes of both).
     pub fn covers(&self, other: &Self) -> bool {
-        other.iter().all(|(lane, lsn)| self.at(&lane) >= lsn)
+        self.first_missing(other).is_none()
     }
 
-    /// The first lane, in lane order, in which `other` is ahead, with the prefix it needs.
+    /// The first lane, in lane order, in which `other` is ahead, with the prefix it needs. O(lanes of both).
     pub fn first_missing(&self, other: &Self) -> Option<(LaneId, u64)> {
-        other.iter().find(|(lane, lsn)| self.at(lane) < *lsn)
+        other.beside(self).find(|(_, lsn, here)| here < lsn).map(|(lane, lsn, _)| (lane, lsn))
     }
 
-    /// Lanes in which this frontier is ahead of `base`, in lane order. O(lanes).
+    /// Lanes in which this frontier is ahead of `base`, in lane order. O(lanes of both).
     pub fn ahead_of<'a>(&'a self, base: &'a Self) -> impl Iterator<Item = (LaneId, u64)> + 'a {
-        self.iter().filter(|(lane, lsn)| base.at(lane) < *lsn)
+        self.beside(base).filter(|(_, lsn, there)| there < lsn).map(|(lane, lsn, _)| (lane, lsn))
     }
 
     /// Every lane with its prefix, in lane order.
     pub fn iter(&self) -> impl Iterator<Item = (LaneId, u64)> + '_ {
-        self.0.iter().map(|(lane, lsn)| (*lane, *lsn))
+        self.0.iter().copied()
+    }
+
+    /// Every lane with its prefix here and in `other`, in lane order. O(lanes of both).
+    fn beside<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = (LaneId, u64, u64)> + 'a {
+        let mut others = other.iter().peekable();
+        self.iter().map(move |(lane, lsn)| {
+            while others.next_if(|(there, _)| *there < lane).is_some() {}
+            (lane, lsn, others.peek().filter(|(there, _)| *there == lane).map_or(0, |(_, lsn)| *lsn))
+        })
+    }
+
+    /// Where a lane is, or where it would have to be put.
+    fn place(&self, lane: &LaneId) -> Result<usize, usize> {
+        self.0.binary_search_by(|(here, _)| here.cmp(lane))
     }
 
     /// The number of lanes with a prefix above 0.
@@ -69,9 +99,15 @@ impl Frontier {
     }
 
     /// The number of entries `self` has beyond `base`, summed over lanes; lanes where `base` is ahead
-    /// count nothing. O(lanes).
+    /// count nothing. O(lanes of both).
     pub fn distance_from(&self, base: &Self) -> u64 {
-        self.iter().map(|(lane, lsn)| lsn.saturating_sub(base.at(&lane))).sum()
+        self.beside(base).map(|(_, lsn, there)| lsn.saturating_sub(there)).sum()
+    }
+}
+
+impl From<BTreeMap<LaneId, u64>> for Frontier {
+    fn from(lanes: BTreeMap<LaneId, u64>) -> Self {
+        Self(lanes.into_iter().filter(|(_, lsn)| *lsn > 0).collect())
     }
 }
 
@@ -114,6 +150,30 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_frontier_is_a_map_from_lanes_to_prefixes(
+            a in prop::collection::vec((0..9_u8, 0..6_u64), 0..20),
+            b in prop::collection::vec((0..9_u8, 0..6_u64), 0..20),
+        ) {
+            let map = |lanes: &[(u8, u64)]| {
+                let mut map = BTreeMap::new();
+                for (name, lsn) in lanes.iter().filter(|(_, lsn)| *lsn > 0) {
+                    let prefix: &mut u64 = map.entry(lane(*name)).or_default();
+                    *prefix = (*prefix).max(*lsn);
+                }
+                map
+            };
+            let frontier = |lanes: &[(u8, u64)]| -> Frontier {
+                lanes.iter().map(|(name, lsn)| (lane(*name), *lsn)).collect()
+            };
+            let both = merged(&frontier(&a), &frontier(&b));
+            prop_assert!(both.iter().eq(map(&[a.clone(), b.clone()].concat())));
+            prop_assert_eq!(Frontier::from(map(&a)), frontier(&a));
+            for name in 0..9 {
+                prop_assert_eq!(frontier(&a).at(&lane(name)), map(&a).get(&lane(name)).copied().unwrap_or(0));
+            }
+        }
+
         #[test]
         fn merging_is_the_least_upper_bound(a in frontiers(), b in frontiers(), c in frontiers()) {
             prop_assert_eq!(merged(&a, &b), merged(&b, &a));

@@ -49,7 +49,7 @@ impl SpaceId {
     /// The id of the space that `creator` founds with `nonce`. It commits to both, so whoever holds the id
     /// can check who the founder, and therefore the first admin, is.
     pub fn derive(creator: &ReplicaId, nonce: &Nonce) -> Self {
-        Self(uuid_v8("comity 2026 space id", &[&creator.0, &nonce.0]))
+        Self(uuid_v8("comity 2026 space id\0", &[&creator.0, &nonce.0]))
     }
 }
 
@@ -77,7 +77,7 @@ impl OriginId {
     /// The origin of `replica` in `space` in the incarnation named by `nonce`. Anyone who knows the three
     /// can check the id, so a lane's owner key cannot be substituted.
     pub fn derive(space: &SpaceId, replica: &ReplicaId, nonce: &Nonce) -> Self {
-        Self(uuid_v8("comity 2026 origin id", &[&space.0, &replica.0, &nonce.0]))
+        Self(uuid_v8("comity 2026 origin id\0", &[&space.0, &replica.0, &nonce.0]))
     }
 }
 
@@ -102,13 +102,13 @@ pub struct ObjectId(pub [u8; 16]);
 impl ObjectId {
     /// BLAKE3 of (space, collection, key, kind), cut to 16 bytes.
     pub fn derive(space: &SpaceId, address: &ObjectAddress) -> Self {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(b"comity 2026 object id\0").update(&space.0);
-        for part in [address.collection(), address.key()] {
-            hasher.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());
-        }
-        hasher.update(&[address.kind() as u8]);
-        Self(first_16(&hasher.finalize()))
+        let (collection, key) = (address.collection().as_bytes(), address.key().as_bytes());
+        let lengths = [collection, key].map(|part| (part.len() as u64).to_le_bytes());
+        let kind = [address.kind() as u8];
+        Self(hash_16(
+            b"comity 2026 object id\0",
+            &[&space.0, &lengths[0], collection, &lengths[1], key, &kind],
+        ))
     }
 
     /// The name of what a map holds under a key: BLAKE3 of (map, key, kind), cut to 16 bytes.
@@ -138,12 +138,32 @@ fn first_16(hash: &blake3::Hash) -> [u8; 16] {
 
 /// A version 8 UUID over fixed-length parts under a context.
 fn uuid_v8(context: &str, parts: &[&[u8]]) -> [u8; 16] {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(context.as_bytes()).update(&[0]);
-    for part in parts {
-        hasher.update(part);
+    let custom = hash_16(context.as_bytes(), parts);
+    uuid::Builder::from_custom_bytes(custom).into_uuid().into_bytes()
+}
+
+/// Up to this many bytes, which nearly all that is named has, are put together before they are hashed.
+const SHORT_BYTES_MAX: usize = 256;
+
+/// The first 16 bytes of BLAKE3 over a context and parts.
+fn hash_16(context: &[u8], parts: &[&[u8]]) -> [u8; 16] {
+    let bytes = context.len() + parts.iter().map(|part| part.len()).sum::<usize>();
+    let mut short = [0; SHORT_BYTES_MAX];
+    if bytes > short.len() {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(context);
+        for part in parts {
+            hasher.update(part);
+        }
+        return first_16(&hasher.finalize());
     }
-    uuid::Builder::from_custom_bytes(first_16(&hasher.finalize())).into_uuid().into_bytes()
+    // In one call over one piece it takes half of the time.
+    let mut end = 0;
+    for part in std::iter::once(&context).chain(parts) {
+        short[end..end + part.len()].copy_from_slice(part);
+        end += part.len();
+    }
+    first_16(&blake3::hash(&short[..end]))
 }
 
 #[cfg(test)]

@@ -13,6 +13,11 @@ pub(crate) const FORMAT_VERSION: u8 = 1;
 /// Until membership epochs exist every change set and head carries this one.
 pub(crate) const EPOCH: u32 = 0;
 
+/// What most entries have in the form that is hashed, with a dozen lanes in their vectors.
+const HASHED_BYTES: usize = 384;
+/// What most entries have in stored form.
+const STORED_BYTES: usize = 128;
+
 /// Who owns a lane: enough to check the lane's id and the signatures over it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LaneOwner {
@@ -49,7 +54,7 @@ pub struct ChangeSet {
 impl ChangeSet {
     /// The hash that identifies the change set within `space`. Receivers compute it; it is never sent.
     pub fn hash(&self, space: &SpaceId) -> Hash {
-        let mut out = Writer::new();
+        let mut out = Writer::with_room(HASHED_BYTES);
         out.u8(FORMAT_VERSION);
         out.bytes(&space.0);
         out.bytes(&self.origin.0);
@@ -142,7 +147,7 @@ impl LaneTip {
                 (1, hash("comity 2026 checkpoint\0", &[out.as_slice()]))
             }
         };
-        let mut out = Writer::new();
+        let mut out = Writer::with_room(HASHED_BYTES);
         out.bytes(&self.hash.0);
         out.bytes(&lsn.to_be_bytes());
         write_frontier(&entry.admitted, &mut out);
@@ -351,7 +356,7 @@ fn decode_at(before: &LaneTip, reader: &mut Reader<'_>) -> Result<Hlc, DecodeErr
 
 /// The stored form of an entry: the chain hash after it, then the entry encoded to stand alone.
 pub(crate) fn encode_stored(space: &SpaceId, lane: &LaneId, hash: &Hash, entry: &LaneEntry) -> Vec<u8> {
-    let mut out = Writer::new();
+    let mut out = Writer::with_room(STORED_BYTES);
     out.bytes(&hash.0);
     encode_entry(lane, &LaneTip::start(space, lane), entry, &mut Dictionary::default(), &mut out);
     out.finish()

@@ -13,10 +13,8 @@ pub(crate) const DICTIONARY_REFERENCES_FRESH: usize = 2_048;
 /// A table of origins and one of objects. Reference 0 introduces a new name; n is the n-th introduced.
 #[derive(Clone, Debug, Default)]
 pub struct Dictionary {
-    origins: Vec<OriginId>,
-    origin_refs: BTreeMap<OriginId, u64>,
-    objects: Vec<ObjectAddress>,
-    object_refs: BTreeMap<ObjectAddress, u64>,
+    origins: Table<OriginId>,
+    objects: Table<ObjectAddress>,
     spent: bool,
 }
 
@@ -32,32 +30,31 @@ impl Dictionary {
     }
 
     pub(crate) fn write_origin(&mut self, origin: &OriginId, out: &mut Writer) {
-        if let Some(reference) = self.origin_refs.get(origin) {
-            return out.varint(*reference);
+        if let Some(reference) = self.origins.reference(origin) {
+            return out.varint(reference);
         }
         out.varint(0);
         out.bytes(&origin.0);
         self.origins.push(*origin);
-        self.origin_refs.insert(*origin, self.origins.len() as u64);
     }
 
     pub(crate) fn read_origin(&mut self, reader: &mut Reader<'_>) -> Result<OriginId, DecodeError> {
         let reference = reader.varint_max(self.origins.len() as u64, "origin reference")?;
         if let Some(index) = reference.checked_sub(1) {
-            return Ok(self.origins[index as usize]);
+            return Ok(self.origins.names[index as usize]);
         }
         let origin = OriginId(reader.array("origin")?);
         self.check_room()?;
-        self.origins.push(origin);
-        if self.origin_refs.insert(origin, self.origins.len() as u64).is_some() {
+        if self.origins.reference(&origin).is_some() {
             return Err(DecodeError::NotCanonical { what: "origin reference" });
         }
+        self.origins.push(origin);
         Ok(origin)
     }
 
     pub(crate) fn write_object(&mut self, address: &ObjectAddress, out: &mut Writer) {
-        if let Some(reference) = self.object_refs.get(address) {
-            return out.varint(*reference);
+        if let Some(reference) = self.objects.reference(address) {
+            return out.varint(reference);
         }
         out.varint(0);
         out.u8(address.kind() as u8);
@@ -66,7 +63,6 @@ impl Dictionary {
             out.blob(address.key().as_bytes());
         }
         self.objects.push(address.clone());
-        self.object_refs.insert(address.clone(), self.objects.len() as u64);
     }
 
     pub(crate) fn read_object(
@@ -77,7 +73,7 @@ impl Dictionary {
     ) -> Result<ObjectAddress, DecodeError> {
         let reference = reader.varint_max(self.objects.len() as u64, "object reference")?;
         if let Some(index) = reference.checked_sub(1) {
-            return Ok(self.objects[index as usize].clone());
+            return Ok(self.objects.names[index as usize].clone());
         }
         let tag = reader.u8("kind")?;
         let address = match Kind::from_tag(tag) {
@@ -93,10 +89,10 @@ impl Dictionary {
             }
         };
         self.check_room()?;
-        self.objects.push(address.clone());
-        if self.object_refs.insert(address.clone(), self.objects.len() as u64).is_some() {
+        if self.objects.reference(&address).is_some() {
             return Err(DecodeError::NotCanonical { what: "object reference" });
         }
+        self.objects.push(address.clone());
         Ok(address)
     }
 
@@ -110,5 +106,43 @@ impl Dictionary {
             });
         }
         Ok(())
+    }
+}
+
+/// Names, and which of them is where. Most dictionaries serve one entry: they have a handful of names, which
+/// are looked through, and no index.
+#[derive(Clone, Debug)]
+struct Table<T> {
+    names: Vec<T>,
+    /// The names after the first [`UNINDEXED_MAX`].
+    refs: BTreeMap<T, u64>,
+}
+
+/// Looking through this many names takes no longer than an index does.
+const UNINDEXED_MAX: usize = 8;
+
+impl<T> Default for Table<T> {
+    fn default() -> Self {
+        Self { names: Vec::new(), refs: BTreeMap::new() }
+    }
+}
+
+impl<T: Clone + Ord> Table<T> {
+    fn len(&self) -> usize {
+        self.names.len()
+    }
+
+    /// The reference of a name that is there. O(log names).
+    fn reference(&self, name: &T) -> Option<u64> {
+        let first = self.names.iter().take(UNINDEXED_MAX).position(|known| known == name);
+        first.map(|index| index as u64 + 1).or_else(|| self.refs.get(name).copied())
+    }
+
+    /// Adds a name that is not there.
+    fn push(&mut self, name: T) {
+        if self.names.len() >= UNINDEXED_MAX {
+            self.refs.insert(name.clone(), self.names.len() as u64 + 1);
+        }
+        self.names.push(name);
     }
 }

@@ -26,10 +26,24 @@ impl std::fmt::Debug for Hash {
 
 /// BLAKE3 over a domain and parts. Parts are of fixed length or carry their own.
 pub(crate) fn hash(domain: &str, parts: &[&[u8]]) -> Hash {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(domain.as_bytes());
-    for part in parts {
-        hasher.update(part);
+    let bytes = domain.len() + parts.iter().map(|part| part.len()).sum::<usize>();
+    let mut short = [0; SHORT_BYTES_MAX];
+    if bytes > short.len() {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(domain.as_bytes());
+        for part in parts {
+            hasher.update(part);
+        }
+        return Hash(*hasher.finalize().as_bytes());
     }
-    Hash(*hasher.finalize().as_bytes())
+    // In one call over one piece it takes half of the time.
+    let mut end = 0;
+    for part in std::iter::once(&domain.as_bytes()).chain(parts) {
+        short[end..end + part.len()].copy_from_slice(part);
+        end += part.len();
+    }
+    Hash(*blake3::hash(&short[..end]).as_bytes())
 }
+
+/// Up to this many bytes, which nearly all that is hashed has, are put together first.
+const SHORT_BYTES_MAX: usize = 512;

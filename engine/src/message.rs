@@ -233,7 +233,7 @@ impl<'a> Message<'a> {
             Self::Have(body) => encode(HAVE, body),
             Self::RightsRequest(body) => encode(RIGHTS_REQUEST, body),
             Self::Data(data) => {
-                let mut out = Writer::new();
+                let mut out = Writer::with_room(DATA_HEADER_BYTES_MAX + data.bytes.len());
                 out.u8(DATA);
                 out.varint(u64::from(data.subscription));
                 out.u8(if data.more { DATA_MORE } else { 0 } | if data.awaited { DATA_AWAITED } else { 0 });

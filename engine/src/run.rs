@@ -12,6 +12,9 @@ use crate::limits::RUN_BYTES_MAX;
 /// Entries in one run.
 pub(crate) const RUN_ENTRIES_MAX: usize = 4_096;
 
+/// What a run of one entry has.
+const RUN_BYTES: usize = 256;
+
 const OWNER: u8 = 1;
 const FRESH_DICTIONARY: u8 = 1 << 1;
 
@@ -49,7 +52,7 @@ pub fn encode_run(
     signature: &HeadSignature,
     dictionary: &mut Dictionary,
 ) -> Vec<u8> {
-    let mut out = Writer::new();
+    let mut out = Writer::with_room(RUN_BYTES);
     let fresh = dictionary.is_full();
     if fresh {
         *dictionary = Dictionary::default();

@@ -367,9 +367,9 @@ impl Engine {
         if !session.is_open(&id) {
             return;
         }
-        let told = &session.space_mut(&id).told.clone();
+        let Some(part) = session.spaces.get(&id) else { return };
         let known = if canary!(HaveBeforeSync) { &space.frontier } else { &space.durable };
-        let news = known.ahead_of(told).filter(|(lane, _)| !session.serves(&id, lane));
+        let news = known.ahead_of(&part.told).filter(|(lane, _)| !session.serves(&id, lane));
         let news: Vec<(LaneId, u64)> = news.collect();
         let part = session.space_mut(&id);
         let mut lanes = Vec::new();
@@ -505,16 +505,12 @@ fn decode_row(
     (lsn, bytes): (u64, &[u8]),
 ) -> Result<(LaneEntry, LaneTip), StoreError> {
     let (hash, entry) = decode_stored(space, lane, bytes).map_err(|error| damaged("lane entry", &error))?;
-    let mut tip = before.clone();
-    tip.lsn = lsn;
-    tip.hash = hash;
-    tip.admitted = entry.admitted.clone();
-    tip.at = entry.at;
-    if let Body::Change(change) = &entry.body {
-        tip.seq = change.seq;
-        tip.hlc = change.hlc;
-    }
-    Ok((entry, tip))
+    let (seq, hlc) = match &entry.body {
+        Body::Change(change) => (change.seq, change.hlc),
+        Body::Checkpoint(_) => (before.seq, before.hlc),
+    };
+    let (admitted, at, change_hash) = (entry.admitted.clone(), entry.at, before.change_hash);
+    Ok((entry, LaneTip { lsn, hash, admitted, at, seq, change_hash, hlc }))
 }
 
 fn stored_hash(

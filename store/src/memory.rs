@@ -10,17 +10,17 @@ use comity_engine::{Batch, LogRead, Position, Row, StateRead, Store, StoreError}
 use crate::format::{LogKey, log_key, lsn_of};
 use crate::merge;
 
-/// Everything in a store. Values are shared between the live and the durable rows.
+/// Everything in a store. Keys and values are shared between the live and the durable rows.
 #[derive(Clone, Debug, Default)]
 struct Rows {
-    state: BTreeMap<Vec<u8>, Arc<[u8]>>,
+    state: BTreeMap<Arc<[u8]>, Arc<[u8]>>,
     log: BTreeMap<LogKey, Arc<[u8]>>,
 }
 
-/// A put whose value can be shared.
-type SharedPut = (Vec<u8>, Option<Arc<[u8]>>);
+/// A put that can be shared.
+type SharedPut = (Arc<[u8]>, Option<Arc<[u8]>>);
 
-/// A batch with its values ready to be shared.
+/// A batch with its keys and values ready to be shared.
 #[derive(Clone, Debug)]
 struct Change {
     log: Vec<(LogKey, Arc<[u8]>)>,
@@ -35,7 +35,7 @@ impl From<Batch> for Change {
         let puts = batch.facts.into_iter().chain(batch.state);
         Self {
             log: batch.entries.into_iter().map(entry).collect(),
-            state: puts.map(|(key, value)| (key, value.map(Arc::from))).collect(),
+            state: puts.map(|(key, value)| (Arc::from(key), value.map(Arc::from))).collect(),
         }
     }
 }
@@ -46,6 +46,22 @@ impl Rows {
         for (key, value) in change.state {
             match value {
                 Some(value) => drop(self.state.insert(key, value)),
+                None => drop(self.state.remove(&key)),
+            }
+        }
+    }
+
+    /// Makes what a change touched as it is in `before`.
+    fn revert(&mut self, change: Change, before: &Self) {
+        for (key, _) in change.log {
+            match before.log.get(&key) {
+                Some(entry) => drop(self.log.insert(key, Arc::clone(entry))),
+                None => drop(self.log.remove(&key)),
+            }
+        }
+        for (key, _) in change.state {
+            match before.state.get(&key) {
+                Some(value) => drop(self.state.insert(key, Arc::clone(value))),
                 None => drop(self.state.remove(&key)),
             }
         }
@@ -64,7 +80,7 @@ impl Rows {
             return Vec::new();
         }
         let range = self.state.range::<[u8], _>((Bound::Included(from), Bound::Excluded(until)));
-        range.take(limit).map(|(key, value)| (key.clone(), value.to_vec())).collect()
+        range.take(limit).map(|(key, value)| (key.to_vec(), value.to_vec())).collect()
     }
 }
 
@@ -117,10 +133,13 @@ impl MemoryStore {
     }
 
     /// Drops everything not synced, as a power cut would, and opens the store again: positions start anew
-    /// and injected failures are gone. Readers stay usable. O(rows).
+    /// and injected failures are gone. Readers stay usable. O(rows not synced).
     pub fn crash(&mut self) {
-        self.live = Rows::clone(&self.durable.read().unwrap_or_else(PoisonError::into_inner));
-        self.unsynced.clear();
+        let durable = self.durable.read().unwrap_or_else(PoisonError::into_inner);
+        for change in self.unsynced.drain(..) {
+            self.live.revert(change, &durable);
+        }
+        drop(durable);
         self.committed = Position(0);
         self.next_failure = None;
         self.poisoned = false;
