@@ -274,6 +274,13 @@ fn perform(
     for effect in &write.effects {
         let own = value_of(id, performed.deeds.len() as u8);
         let mut deed = Deed::from(*effect);
+        let is_edited = match *effect {
+            Effect::Discard { .. } => {
+                let key = crate::judge::name(effect.object());
+                !comity_engine::document_heads(tx.state(), &tx.space(), COLLECTION, &key)?.is_empty()
+            }
+            _ => false,
+        };
         let done = match *effect {
             Effect::Resolve { register } => {
                 let (dots, marks) = views.get(&register).cloned().unwrap_or_default();
@@ -292,6 +299,8 @@ fn perform(
             effect => perform_one(tx, own, effect),
         };
         match done {
+            // Nothing is removed where nothing is.
+            Ok(()) if matches!(effect, Effect::Discard { .. }) && !is_edited => {}
             Ok(()) => performed.deeds.push(deed),
             // What is refused for good reason changes nothing, and the transaction goes on.
             Err(TxError::Unconfirmed { .. }) => {}
