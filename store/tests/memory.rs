@@ -1,7 +1,8 @@
 //! What the store in memory offers beyond the contract: partial syncs and injected failures.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-use comity_engine::{Batch, Position, StateRead, Store, StoreError};
+use comity_crdts::{OriginId, SpaceId};
+use comity_engine::{Batch, LaneRecord, Position, StateRead, Store, StoreError};
 use comity_store::MemoryStore;
 
 fn put(key: &str, value: &str) -> Batch {
@@ -19,6 +20,24 @@ fn a_sync_that_started_earlier_covers_only_what_was_committed_then() {
     store.crash();
     assert_eq!(store.get(b"a"), Ok(Some(b"1".to_vec())));
     assert_eq!(store.commit(put("a", "3")), Ok(Position(1)));
+}
+
+#[test]
+fn a_crash_brings_back_what_was_replaced_and_deleted_and_takes_what_was_added() {
+    let (space, lane) = (SpaceId([1; 16]), OriginId([2; 16]));
+    let record = |lsn: u64, byte: u8| LaneRecord { space, lane, lsn, bytes: vec![byte] };
+    let mut store = MemoryStore::new();
+    store.commit(Batch { entries: vec![record(1, 1)], ..put("kept", "1") }).unwrap();
+    store.commit(put("deleted", "1")).unwrap();
+    store.sync();
+    store.commit(Batch { entries: vec![record(1, 9), record(2, 2)], ..put("kept", "2") }).unwrap();
+    store.commit(put("kept", "3")).unwrap();
+    store.commit(put("added", "1")).unwrap();
+    store.commit(Batch { state: vec![(b"deleted".to_vec(), None)], ..Batch::default() }).unwrap();
+    store.crash();
+    let rows = [("deleted", "1"), ("kept", "1")].map(|(key, value)| (key.into(), value.into()));
+    assert_eq!(store.scan(b"", b"z", usize::MAX), Ok(rows.to_vec()));
+    assert_eq!(store.lane_entries(&space, &lane, 1, usize::MAX), Ok(vec![(1, vec![1])]));
 }
 
 #[test]
