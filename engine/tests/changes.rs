@@ -297,19 +297,23 @@ fn looking_far_back_is_done_in_short_calls() {
         .map(|(lane, lsn)| (lane, if lane == other { before } else { lsn }))
         .collect();
     let mut cursor = ChangeCursor::after(space, seen);
-    let mut events = Vec::new();
-    let mut calls = 0;
-    loop {
+    let page = cursor.read(&state, PageLimit::default()).unwrap();
+    assert_eq!((page.events, page.ahead), (vec![], 2));
+    world.add(0, space, 1);
+    let state = view(&world, 0);
+    let page = cursor.read(&state, PageLimit::default()).unwrap();
+    assert_eq!((page.events, page.ahead), (vec![], 3), "4,096 places each, and what comes meanwhile");
+    let page = cursor.read(&state, PageLimit::default()).unwrap();
+    assert_eq!((places(&page.events), page.ahead), (vec![(other, before + 1), (other, before + 2)], 1));
+    let mut calls = 1;
+    let last = loop {
         let page = cursor.read(&state, PageLimit::default()).unwrap();
         calls += 1;
-        events.extend(page.events);
-        assert_eq!(page.ahead, 2 - events.len() as u64);
-        if page.ahead == 0 {
-            break;
+        if let [event] = &page.events[..] {
+            break event.clone();
         }
-    }
-    assert_eq!(places(&events), [(other, before + 1), (other, before + 2)]);
-    assert_eq!(calls, 3, "4,096 rows each");
+    };
+    assert_eq!((last.frontier, calls), (durable(&world, 0, space), 3), "and as many on the way back");
 }
 
 #[test]
@@ -318,7 +322,7 @@ fn the_place_of_a_token_is_found_at_once_where_an_entry_near_it_says_what_was_ap
     (0..200).for_each(|_| world.add_unsent(0, space, 1));
     world.run();
     // What node 1 writes without that says little about what is applied at node 0.
-    part(&mut world, space, [0, 10]);
+    part(&mut world, space, [3, 10]);
     meet(&mut world);
     (0..2_000).for_each(|_| world.add_unsent(0, space, 1));
     world.run();
@@ -340,17 +344,18 @@ fn the_place_of_a_token_is_found_at_once_where_an_entry_near_it_says_what_was_ap
 #[test]
 fn a_token_of_as_many_entries_as_a_place_has_before_it_is_not_taken_for_that_place() {
     let (mut world, space) = World::mesh(3);
+    world.disconnect_all(Some(1));
     world.add(2, space, 1);
-    (0..150).for_each(|_| world.add_unsent(0, space, 1));
-    world.run();
+    (0..150).for_each(|_| world.add_unsent(1, space, 1));
+    meet(&mut world);
     let place = durable(&world, 0, space);
     (0..150).for_each(|_| world.add_unsent(0, space, 1));
-    world.add(1, space, 1);
-    // One entry of long ago is not seen, and one of later is.
-    let (early, late) = (world.own_lane(2, space), world.own_lane(1, space));
+    world.run();
+    // One entry of long ago is not seen, of which those before the place do not know, and one of later is.
+    let (early, late) = (world.own_lane(2, space), world.own_lane(0, space));
     let lanes = place.iter().map(|(lane, lsn)| (lane, lsn - u64::from(lane == early)));
     let mut seen: Frontier = lanes.collect();
-    seen.advance(late, durable(&world, 0, space).at(&late));
+    seen.advance(late, place.at(&late) + 1);
     assert_eq!(seen.distance_from(&Frontier::new()), place.distance_from(&Frontier::new()));
     check(&world, 0, space, &seen);
 
