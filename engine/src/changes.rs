@@ -193,7 +193,7 @@ impl ChangeCursor {
     /// The first calls look for the place, from the end back to the first entry that was not seen: one short row
     /// for each place passed, without reading the entry. That is left out when nothing was seen, or when an entry
     /// says by itself that exactly what was seen had been applied before: so it is for the token of a write that was
-    /// made here, or of something a few places later.
+    /// made here, or of what came a few places later.
     ///
     /// # Errors
     /// [`ChangesError`].
@@ -268,34 +268,24 @@ impl ChangeCursor {
 
     /// The place up to which exactly what was seen was applied, where that shows at once.
     ///
-    /// An entry comes after everything its author had applied. When that and the entry are together as many as
-    /// the places up to it, they are what was applied up to it.
-    fn prefix(&self, read: &dyn LogRead, (end, unseen): (u64, u64)) -> Result<Option<u64>, ChangesError> {
-        if unseen == end {
-            return Ok(Some(0));
+    /// Of what was seen, `end - unseen` entries are here, so it must be the place of that number. An entry comes
+    /// after everything its author had applied. When that, the entry and those from there to the place are what was
+    /// seen, they are as many as the places, so nothing else was applied up to there.
+    fn prefix(&self, read: &dyn LogRead, (end, unseen): (u64, u64)) -> Result<Option<u64>, StoreError> {
+        let place = end.saturating_sub(unseen);
+        // A short way is as quickly gone.
+        if place == 0 || unseen <= ROWS_AT_ONCE as u64 {
+            return Ok((place == 0).then_some(0));
         }
-        let count = self.seen.distance_from(&Frontier::new());
-        // What was seen and is not here makes it no prefix; and a short way is as quickly gone.
-        if unseen <= ROWS_AT_ONCE as u64 || count.checked_add(unseen) != Some(end) {
-            return Ok(None);
-        }
-        let first = count.saturating_sub(PREFIX_ENTRIES_MAX - 1).max(1);
-        let rows = places(read, &self.space, first, count)?;
-        let is_whole =
-            rows.len() as u64 == count - first + 1 && rows.iter().all(|(_, row)| self.has_seen(row));
-        if !is_whole {
-            return Ok(None);
-        }
-        for (place, (lane, lsn)) in rows.iter().rev() {
-            let Some((_, entry)) = entry(read, &self.space, (*lane, *lsn))? else { return Ok(None) };
+        let mut later = Frontier::new();
+        let first = place.saturating_sub(PREFIX_ENTRIES_MAX - 1).max(1);
+        for (_, (lane, lsn)) in places(read, &self.space, first, place)?.into_iter().rev() {
+            let Some((_, entry)) = entry(read, &self.space, (lane, lsn))? else { break };
+            later.advance(lane, lsn);
             let mut applied = entry.admitted;
-            applied.advance(*lane, *lsn);
-            if applied.distance_from(&Frontier::new()) == *place {
-                // The rest of the way to `count`.
-                rows.iter()
-                    .filter(|(later, _)| later > place)
-                    .for_each(|(_, row)| applied.advance(row.0, row.1));
-                return Ok((applied == self.seen).then_some(count));
+            applied.merge(&later);
+            if applied == self.seen {
+                return Ok(Some(place));
             }
         }
         Ok(None)

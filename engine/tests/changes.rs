@@ -297,26 +297,71 @@ fn looking_far_back_is_done_in_short_calls() {
         .map(|(lane, lsn)| (lane, if lane == other { before } else { lsn }))
         .collect();
     let mut cursor = ChangeCursor::after(space, seen);
-    let mut events = Vec::new();
-    let mut calls = 0;
-    loop {
+    let page = cursor.read(&state, PageLimit::default()).unwrap();
+    assert_eq!((page.events, page.ahead), (vec![], 2));
+    world.add(0, space, 1);
+    let state = view(&world, 0);
+    let page = cursor.read(&state, PageLimit::default()).unwrap();
+    assert_eq!((page.events, page.ahead), (vec![], 3), "4,096 places each, and what comes meanwhile");
+    let page = cursor.read(&state, PageLimit::default()).unwrap();
+    assert_eq!((places(&page.events), page.ahead), (vec![(other, before + 1), (other, before + 2)], 1));
+    let mut calls = 1;
+    let last = loop {
         let page = cursor.read(&state, PageLimit::default()).unwrap();
         calls += 1;
-        events.extend(page.events);
-        assert_eq!(page.ahead, 2 - events.len() as u64);
-        if page.ahead == 0 {
-            break;
+        if let [event] = &page.events[..] {
+            break event.clone();
         }
-    }
-    assert_eq!(places(&events), [(other, before + 1), (other, before + 2)]);
-    assert_eq!(calls, 3, "4,096 rows each");
+    };
+    assert_eq!((last.frontier, calls), (durable(&world, 0, space), 3), "and as many on the way back");
+}
 
-    // An author's own token is found at once, however far back.
+#[test]
+fn the_place_of_a_token_is_found_at_once_where_an_entry_near_it_says_what_was_applied() {
+    let (mut world, space) = pair();
+    (0..200).for_each(|_| world.add_unsent(0, space, 1));
+    world.run();
+    // What node 1 writes without that says little about what is applied at node 0.
+    part(&mut world, space, [3, 10]);
+    meet(&mut world);
+    (0..2_000).for_each(|_| world.add_unsent(0, space, 1));
+    world.run();
+    let state = view(&world, 0);
     let all = after(&state, space, &Frontier::new());
-    let mut cursor = ChangeCursor::after(space, all[100].frontier.clone());
-    let page = cursor.read(&Rows::of(&state, 400), PageLimit::default()).unwrap();
-    assert_eq!(page.events, all[101..229]);
-    assert_eq!(page.ahead as usize, all.len() - 229);
+    let apart = all.iter().rposition(|event| event.author == world.replica(1)).unwrap();
+    assert!((200..230).contains(&apart));
+    for index in [100, apart - 9, apart - 3, apart, apart + 1, apart + 5] {
+        let mut cursor = ChangeCursor::after(space, all[index].frontier.clone());
+        let page = cursor.read(&Rows::of(&state, 400), PageLimit::default()).unwrap();
+        assert_eq!(page.events, all[index + 1..index + 129]);
+        assert_eq!(page.ahead as usize, all.len() - index - 129);
+    }
+    // Nothing was seen, so there is nothing to look for.
+    let mut cursor = ChangeCursor::after(space, Frontier::new());
+    assert_eq!(cursor.read(&Rows::of(&state, 400), PageLimit::default()).unwrap().events, all[..128]);
+}
+
+#[test]
+fn a_token_of_as_many_entries_as_a_place_has_before_it_is_not_taken_for_that_place() {
+    let (mut world, space) = World::mesh(3);
+    world.disconnect_all(Some(1));
+    world.add(2, space, 1);
+    (0..150).for_each(|_| world.add_unsent(1, space, 1));
+    meet(&mut world);
+    let place = durable(&world, 0, space);
+    (0..150).for_each(|_| world.add_unsent(0, space, 1));
+    world.run();
+    // One entry of long ago is not seen, of which those before the place do not know, and one of later is.
+    let (early, late) = (world.own_lane(2, space), world.own_lane(0, space));
+    let lanes = place.iter().map(|(lane, lsn)| (lane, lsn - u64::from(lane == early)));
+    let mut seen: Frontier = lanes.collect();
+    seen.advance(late, place.at(&late) + 1);
+    assert_eq!(seen.distance_from(&Frontier::new()), place.distance_from(&Frontier::new()));
+    check(&world, 0, space, &seen);
+
+    // Clients may name anything.
+    let most: Frontier = [(early, u64::MAX), (late, u64::MAX)].into_iter().collect();
+    check(&world, 0, space, &most);
 }
 
 /// A state that may be read only so far.
