@@ -90,7 +90,8 @@ impl Column {
     }
 
     /// Forgets the points up to the last one that is stable. Whoever makes a reset from here on has seen it,
-    /// so none of the points before can be the last that its author saw.
+    /// so none of the points before can be the last that its author saw. A point that ends at the same step
+    /// stays if it stands after it.
     fn compact(&mut self, cut: &Frontier) {
         let stable = self.points.iter().rev().find(|((_, by), _)| by.is_within(cut));
         let Some((&(at, by), &base)) = stable else {
@@ -127,7 +128,7 @@ impl Column {
         let mut points = BTreeMap::new();
         for _ in 0..reader.count(usize::MAX, "points")? {
             let point = (decode_step(reader)?, Place::decode(reader)?);
-            if point.0 <= start || points.last_key_value().is_some_and(|(last, _)| *last >= point) {
+            if point.0 < start || points.last_key_value().is_some_and(|(last, _)| *last >= point) {
                 return Err(DecodeError::NotCanonical { what: "points" });
             }
             points.insert(point, reader.varint_wide_signed("point sum")?);
