@@ -191,6 +191,8 @@ struct Replica<L: Law> {
     seq: u64,
     clock: Clock,
     skew_ms: u64,
+    /// Whether it compacts after whatever it does.
+    is_eager: bool,
 }
 
 struct Execution<L: Law> {
@@ -219,6 +221,7 @@ fn run<L: Law>(skews_ms: &[u64], steps: Vec<Step<L::Intent>>) -> usize {
         seq: 0,
         clock: Clock::default(),
         skew_ms: *skew_ms,
+        is_eager: skew_ms % 2 == 1,
     });
     let replicas = replicas.collect();
     let mut execution =
@@ -319,6 +322,7 @@ impl<L: Law> Execution<L> {
         entry.content = Content::ChangeSet(events);
         self.append(entry);
         self.assert_specification(replica);
+        self.compact_if_eager(replica);
     }
 
     fn announce(&mut self, replica: usize) {
@@ -328,6 +332,7 @@ impl<L: Law> Execution<L> {
         entry.context = Frontier::new();
         self.append(entry);
         self.replicas[replica].announced.insert(replica, frontier);
+        self.compact_if_eager(replica);
     }
 
     fn next_entry(&self, replica: usize, content: Content) -> Entry {
@@ -374,6 +379,7 @@ impl<L: Law> Execution<L> {
             receiver.announced.insert(entry.lane, frontier.clone());
         }
         self.assert_specification(replica);
+        self.compact_if_eager(replica);
     }
 
     fn catch_up(&mut self, replica: usize) {
@@ -430,8 +436,16 @@ impl<L: Law> Execution<L> {
         let cut = self.cut(replica);
         let before = self.replicas[replica].state.clone();
         L::compact(&mut self.replicas[replica].state, &cut);
-        self.compactions += usize::from(self.replicas[replica].state != before);
-        self.assert_specification(replica);
+        if self.replicas[replica].state != before {
+            self.compactions += 1;
+            self.assert_specification(replica);
+        }
+    }
+
+    fn compact_if_eager(&mut self, replica: usize) {
+        if self.replicas[replica].is_eager {
+            self.compact(replica);
+        }
     }
 
     /// Delivers what is left, and tells everybody that everybody has it.
