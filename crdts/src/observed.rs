@@ -89,3 +89,70 @@ impl Observed {
         Ok(Self(intervals))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn dot(origin: u8, seq: u64, index: u16) -> Dot {
+        Dot { origin: OriginId([origin; 16]), seq, index }
+    }
+
+    fn encoded(intervals: &[(u8, u64)]) -> Vec<u8> {
+        let mut out = Writer::new();
+        out.varint(intervals.len() as u64);
+        for (origin, seq) in intervals {
+            out.bytes(&[*origin; 16]);
+            out.varint(*seq);
+        }
+        out.finish()
+    }
+
+    proptest! {
+        #[test]
+        fn intervals_cover_up_to_the_latest_dot_of_each_origin_and_round_trip(
+            dots in prop::collection::vec((0..4_u8, 0..9_u64, 0..3_u16), 0..9),
+            other in (0..4_u8, 1..9_u64, 0..3_u16),
+        ) {
+            let dots: Vec<Dot> = dots.into_iter().map(|(origin, seq, index)| dot(origin, seq, index)).collect();
+            let other = dot(other.0, other.1, other.2);
+            let observed = Observed::from_dots(dots.iter().copied());
+            let covered = dots.iter().any(|dot| dot.origin == other.origin && dot.seq >= other.seq);
+            prop_assert_eq!(observed.covers(&other), covered);
+            prop_assert_eq!(observed.is_empty(), dots.iter().all(|dot| dot.seq == 0));
+            prop_assert_eq!(observed.len(), observed.iter().count());
+            let mut out = Writer::new();
+            observed.encode(&mut out);
+            let bytes = out.finish();
+            let mut reader = Reader::new(&bytes);
+            prop_assert_eq!(Observed::decode(&mut reader), Ok(observed));
+            prop_assert_eq!(reader.finish("observed"), Ok(()));
+        }
+
+        #[test]
+        fn whatever_decodes_re_encodes_to_the_same_bytes(bytes in prop::collection::vec(0..3_u8, 0..60)) {
+            let mut reader = Reader::new(&bytes);
+            if let Ok(observed) = Observed::decode(&mut reader) {
+                let mut out = Writer::new();
+                observed.encode(&mut out);
+                prop_assert_eq!(out.as_slice(), &bytes[..bytes.len() - reader.remaining()]);
+            }
+        }
+    }
+
+    #[test]
+    fn intervals_out_of_order_or_empty_or_too_many_do_not_decode() {
+        let decode = |intervals: &[(u8, u64)]| Observed::decode(&mut Reader::new(&encoded(intervals)));
+        let disorder = Err(DecodeError::NotCanonical { what: "observed intervals" });
+        assert_eq!(decode(&[(1, 9), (2, 1)]).map(|observed| observed.len()), Ok(2));
+        assert_eq!(decode(&[(2, 1), (1, 9)]), disorder);
+        assert_eq!(decode(&[(1, 1), (1, 9)]), disorder);
+        assert_eq!(decode(&[(1, 0)]), disorder);
+        let mut out = Writer::new();
+        out.varint(CONTEXT_DOTS_MAX as u64 + 1);
+        let refused = Observed::decode(&mut Reader::new(out.as_slice()));
+        assert!(matches!(refused, Err(DecodeError::OverLimit { .. })));
+    }
+}

@@ -90,7 +90,8 @@ impl Column {
     }
 
     /// Forgets the points up to the last one that is stable. Whoever makes a reset from here on has seen it,
-    /// so none of the points before can be the last that its author saw.
+    /// so none of the points before can be the last that its author saw. A point that ends at the same step
+    /// stays if it stands after it.
     fn compact(&mut self, cut: &Frontier) {
         let stable = self.points.iter().rev().find(|((_, by), _)| by.is_within(cut));
         let Some((&(at, by), &base)) = stable else {

@@ -10,12 +10,12 @@ impl Law for Counter {
     type Intent = i64;
     type Op = i64;
 
-    fn write(state: &PnCounter, intent: &i64, _now: Hlc) -> i64 {
+    fn write(state: &PnCounter, intent: &i64, _x: &Context<'_>, _now: Hlc) -> i64 {
         assert_eq!(state.check_add(*intent), Ok(()));
         *intent
     }
 
-    fn apply(state: &mut PnCounter, _dot: Dot, delta: &i64) {
+    fn apply(state: &mut PnCounter, _x: &Context<'_>, delta: &i64) {
         state.apply(*delta);
     }
 

@@ -1,7 +1,7 @@
 //! The register holds the visible writes that no other visible write or reset has observed.
 
 use super::*;
-use crate::{MvRegister, Policy, RegisterView, Sibling, Value};
+use crate::{MvRegister, Observed, Policy, RegisterView, Sibling, Value};
 
 struct Register;
 
@@ -11,12 +11,15 @@ enum Intent {
     /// A write by someone who has not read the register: it overwrites nothing.
     SetBlind(Value),
     Reset,
+    /// A reset that names intervals.
+    Clear,
 }
 
 #[derive(Clone, Debug)]
 enum Op {
     Set(Sibling, Vec<Dot>),
     Reset(Vec<Dot>),
+    Clear(Observed),
 }
 
 impl Law for Register {
@@ -24,7 +27,7 @@ impl Law for Register {
     type Intent = Intent;
     type Op = Op;
 
-    fn write(state: &MvRegister, intent: &Intent, now: Hlc) -> Op {
+    fn write(state: &MvRegister, intent: &Intent, _x: &Context<'_>, now: Hlc) -> Op {
         match intent {
             Intent::Set(value) => {
                 let hlc = state.stamp(now);
@@ -33,16 +36,22 @@ impl Law for Register {
             }
             Intent::SetBlind(value) => Op::Set(Sibling { hlc: now, value: value.clone() }, Vec::new()),
             Intent::Reset => Op::Reset(state.dots()),
+            Intent::Clear => Op::Clear(Observed::from_dots(state.dots().into_iter())),
         }
     }
 
-    fn apply(state: &mut MvRegister, dot: Dot, op: &Op) {
+    fn apply(state: &mut MvRegister, x: &Context<'_>, op: &Op) {
         let before = state.clone();
-        let (removed, observed) = match op {
-            Op::Set(sibling, observed) => (state.set(dot, sibling.clone(), observed), observed),
-            Op::Reset(observed) => (state.reset(observed), observed),
+        let removed = match op {
+            Op::Set(sibling, observed) => state.set(x.dot, sibling.clone(), observed),
+            Op::Reset(observed) => state.reset(observed),
+            Op::Clear(observed) => state.clear(observed),
         };
-        let named = before.siblings().filter(|(dot, _)| observed.contains(dot));
+        let is_named = |dot: &Dot| match op {
+            Op::Set(_, observed) | Op::Reset(observed) => observed.contains(dot),
+            Op::Clear(observed) => observed.covers(dot),
+        };
+        let named = before.siblings().filter(|(dot, _)| is_named(dot));
         assert!(removed.iter().map(|(dot, sibling)| (dot, sibling)).eq(named));
     }
 
@@ -82,7 +91,15 @@ impl Law for Register {
 /// The policies, from the sorted siblings alone.
 fn assert_views(state: &MvRegister, siblings: &[(Dot, Sibling)]) {
     let [(_, first), rest @ ..] = siblings else {
-        for policy in [Policy::Lww, Policy::Siblings, Policy::Union] {
+        for policy in [
+            Policy::Lww,
+            Policy::Siblings,
+            Policy::Union,
+            Policy::Min,
+            Policy::Max,
+            Policy::First,
+            Policy::parse("custom:unknown:1").unwrap(),
+        ] {
             assert_eq!(policy.view(state), RegisterView::Absent);
         }
         return;
@@ -91,12 +108,19 @@ fn assert_views(state: &MvRegister, siblings: &[(Dot, Sibling)]) {
     by_stamp.sort_by_key(|(dot, sibling)| (sibling.hlc, *dot));
     let winner = &by_stamp[siblings.len() - 1].1.value;
     assert_eq!(Policy::Lww.view(state), RegisterView::Value(winner.clone()));
+    let earliest = &by_stamp[0].1.value;
+    assert_eq!(Policy::First.view(state), RegisterView::Value(earliest.clone()));
+    let mut values: Vec<_> = siblings.iter().map(|(_, sibling)| &sibling.value).collect();
+    values.sort();
+    assert_eq!(Policy::Min.view(state), RegisterView::Value(values[0].clone()));
+    assert_eq!(Policy::Max.view(state), RegisterView::Value(values[values.len() - 1].clone()));
     let all = if rest.is_empty() {
         RegisterView::Value(first.value.clone())
     } else {
         RegisterView::Siblings(siblings.to_vec())
     };
     assert_eq!(Policy::Siblings.view(state), all);
+    assert_eq!(Policy::parse("custom:unknown:1").unwrap().view(state), all);
     let lists: Result<Vec<_>, _> =
         siblings.iter().map(|(_, sibling)| sibling.value.clone().into_list()).collect();
     let united = lists.map_or(all, |lists| {
@@ -119,7 +143,8 @@ fn intent() -> impl Strategy<Value = Intent> {
     prop_oneof![
         6 => value().prop_map(Intent::Set),
         1 => value().prop_map(Intent::SetBlind),
-        2 => Just(Intent::Reset),
+        1 => Just(Intent::Reset),
+        1 => Just(Intent::Clear),
     ]
 }
 

@@ -1,7 +1,7 @@
 //! An element is in the set if some visible add of it is not followed by a visible remove of it.
 
 use super::*;
-use crate::{AwSet, Value};
+use crate::{AwSet, Observed, Value};
 
 struct Set;
 
@@ -10,6 +10,8 @@ enum Intent {
     Add(u8),
     Remove(u8),
     Clear,
+    /// A clear that names intervals.
+    Reset,
 }
 
 #[derive(Clone, Debug)]
@@ -17,6 +19,7 @@ enum Op {
     Add(Value, Vec<Dot>),
     Remove(Value, Vec<Dot>),
     Clear(Vec<Dot>),
+    Reset(Observed),
 }
 
 const ELEMENTS: u8 = 4;
@@ -30,19 +33,21 @@ impl Law for Set {
     type Intent = Intent;
     type Op = Op;
 
-    fn write(state: &AwSet, intent: &Intent, _now: Hlc) -> Op {
+    fn write(state: &AwSet, intent: &Intent, _x: &Context<'_>, _now: Hlc) -> Op {
         match intent {
             Intent::Add(name) => Op::Add(element(*name), state.observed(&element(*name))),
             Intent::Remove(name) => Op::Remove(element(*name), state.observed(&element(*name))),
             Intent::Clear => Op::Clear(state.dots()),
+            Intent::Reset => Op::Reset(Observed::from_dots(state.dots().into_iter())),
         }
     }
 
-    fn apply(state: &mut AwSet, dot: Dot, op: &Op) {
+    fn apply(state: &mut AwSet, x: &Context<'_>, op: &Op) {
         match op {
-            Op::Add(element, observed) => state.add(element.clone(), dot, observed),
+            Op::Add(element, observed) => state.add(element.clone(), x.dot, observed),
             Op::Remove(element, observed) => state.remove(element, observed),
             Op::Clear(observed) => state.clear(observed),
+            Op::Reset(observed) => state.clear_observed(observed),
         }
     }
 
@@ -59,7 +64,7 @@ impl Law for Set {
         let removed = |add: &Event<Self>, name: u8| {
             let removes = |event: &Event<Self>| match event.intent {
                 Intent::Remove(removed) => removed == name,
-                Intent::Clear => true,
+                Intent::Clear | Intent::Reset => true,
                 Intent::Add(_) => false,
             };
             visible.iter().any(|event| removes(event) && add.happened_before(event))
@@ -86,6 +91,7 @@ fn intent() -> impl Strategy<Value = Intent> {
         6 => (0..ELEMENTS).prop_map(Intent::Add),
         4 => (0..ELEMENTS).prop_map(Intent::Remove),
         1 => Just(Intent::Clear),
+        1 => Just(Intent::Reset),
     ]
 }
 
