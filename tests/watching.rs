@@ -12,8 +12,8 @@ use regions::{Draws, PATIENCE, Region, converge, pair, within};
 /// The number that a write of [`write`] is.
 fn number(event: &ChangeEvent) -> i64 {
     let did = event.changes.iter().flat_map(|change| &change.did);
-    let added = did.filter_map(|did| if let Did::Added(number) = did { Some(*number) } else { None });
-    added.last().unwrap_or_else(|| panic!("it adds nothing: {event:?}"))
+    let mut added = did.filter_map(|did| if let Did::Added(number) = did { Some(*number) } else { None });
+    added.next_back().unwrap_or_else(|| panic!("it adds nothing: {event:?}"))
 }
 
 /// Makes writes that are numbers, all under way at once.
