@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use comity_crdts::{Dot, Kind, Policy, RegistryError, ReplicaId, SpaceId};
+use comity_crdts::{Dot, Kind, Policy, RegistryError, ReplicaId, SpaceId, ValueSerdeError};
 use comity_engine::{
     ChangesError, CommandError, Location, ReadError, StoreError, Token, TransactError, TxError,
 };
@@ -123,6 +123,14 @@ pub enum ContentError {
         siblings: usize,
         /// The policy.
         policy: Policy,
+    },
+    /// A value is not the data that was asked for, or data to write is no value.
+    #[error("{location}: {source}")]
+    Typed {
+        /// The object.
+        location: Location,
+        /// What is wrong, and where in it.
+        source: ValueSerdeError,
     },
 }
 

@@ -6,7 +6,7 @@ mod document;
 mod flag;
 mod map;
 mod register;
-mod set;
+pub(crate) mod set;
 
 use std::sync::Arc;
 

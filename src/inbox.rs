@@ -1,5 +1,7 @@
 //! The conflict inbox and the journal: what people may have to decide, and what was set aside.
 
+mod events;
+
 use comity_crdts::{Dot, Kind, Policy, Value};
 use comity_engine::{
     Conflict, JournalEntry, JournalTotals, Location, Matter, Replayed, StoreError, Tx, TxError,
@@ -8,6 +10,8 @@ use comity_engine::{
 use crate::error::ResolveError;
 use crate::space::Space;
 use crate::write::Transact;
+
+pub use events::{ConflictEvent, ConflictEvents};
 
 /// How a conflict is resolved.
 #[derive(Clone, Debug, PartialEq)]

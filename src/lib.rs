@@ -47,6 +47,7 @@ mod replica;
 mod space;
 mod ticket;
 mod transaction;
+mod typed;
 mod view;
 mod watch;
 mod write;
@@ -75,11 +76,12 @@ pub use handles::{
     BoundedCounterHandle, Counter, Decrease, DocumentHandle, Flag, Map, MapReader, Register, RegisterReader,
     Set, SetReader, TxBoundedCounter, TxCounter, TxDocument, TxFlag, TxMap, TxRegister, TxSet,
 };
-pub use inbox::Choice;
+pub use inbox::{Choice, ConflictEvent, ConflictEvents};
 pub use replica::{OpenOptions, Replica};
 pub use space::{INVITATION_VALID, Space};
 pub use ticket::{Ticket, TicketError};
 pub use transaction::Transaction;
+pub use typed::Typed;
 pub use view::View;
 pub use watch::{LAG_MAX, Watch};
 pub use write::{Pending, Receipt, Transact, WAIT_DEFAULT};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use comity_crdts::{BoundedCounter, Document, Kind, Policy, PolicyRegistry, SpaceId, check_collection};
 use comity_engine::{
     Conflict, JournalEntry, JournalTotals, Listing, Location, ReadError, Replayed, StateRead, StoreError,
-    Token, counter_at, flag_at, policy_of,
+    Token, counter_at, flag_at, policy_of, register_at,
 };
 use comity_store::Snapshot;
 
@@ -137,6 +137,21 @@ impl View {
     pub fn policy(&self, collection: &str) -> Result<Policy, ReadError> {
         check_collection(collection)?;
         Ok(policy_of(&self.snapshot, &self.space, collection)?)
+    }
+
+    /// As [`View::policy`], of a collection that is one.
+    pub(crate) fn policy_of(&self, collection: &str) -> Result<Policy, StoreError> {
+        policy_of(&self.snapshot, &self.space, collection)
+    }
+
+    /// Whether there is no value in a register that is one.
+    pub(crate) fn is_register_empty(&self, location: &Location) -> Result<bool, StoreError> {
+        match register_at(&self.snapshot, &self.space, location) {
+            Ok(register) => Ok(register.is_empty()),
+            Err(ReadError::Store(error)) => Err(error),
+            // Its place was read from a change set that was applied.
+            Err(error) => Err(StoreError::Corrupt { detail: error.to_string() }),
+        }
     }
 
     /// At most `limit` conflicts after the place `after`, in the order of their places: registers whose
