@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use comity_crdts::SpaceId;
-use comity_engine::{ChangesError, CommandError, StoreError, Token, TransactError, TxError};
+use comity_crdts::{Dot, Kind, Policy, RegistryError, ReplicaId, SpaceId, ValueSerdeError};
+use comity_engine::{
+    ChangesError, CommandError, Location, ReadError, StoreError, Token, TransactError, TxError,
+};
 
 /// Why a replica could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -15,6 +17,19 @@ pub enum OpenError {
     /// Storage failed, or what it holds is damaged.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The region's name is empty or too long. Nothing was touched.
+    #[error("the region name {name:?} has {bytes} bytes; 1 to {bytes_max} are allowed")]
+    Region {
+        /// Its first characters.
+        name: String,
+        /// Its length.
+        bytes: usize,
+        /// The limit, [`REGION_BYTES_MAX`](crate::REGION_BYTES_MAX).
+        bytes_max: usize,
+    },
+    /// A policy of the application's own cannot be registered. Nothing was touched.
+    #[error(transparent)]
+    Policy(#[from] RegistryError),
     /// The operating system refused a thread.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
@@ -47,6 +62,123 @@ pub enum WriteError {
     /// already under way.
     #[error("the replica is shut down")]
     Stopped,
+}
+
+/// Why a bounded counter was not decreased.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DecreaseError {
+    /// Too few rights are held here, and peers handed over too few within the time. Nothing was decreased; rights
+    /// that were handed over stay here.
+    #[error(
+        "{object}: {needed} rights are needed, and within {within:?} no more than {held} came to be held here; \
+         the counter is at {value}"
+    )]
+    Insufficient {
+        /// The counter.
+        object: Location,
+        /// By how much it was to be decreased.
+        needed: u64,
+        /// The rights held here.
+        held: u64,
+        /// Its value: the rights of everybody together.
+        value: i128,
+        /// The time that was given.
+        within: Duration,
+    },
+    /// The write failed for another reason.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// Asking for rights failed for another reason.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+}
+
+/// Rights cannot be handed to a replica of which nothing that it wrote has arrived. Nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{object}: rights cannot be handed to {to}, which has not written in this space as far as is known here"
+)]
+pub struct TransferError {
+    /// The counter.
+    pub object: Location,
+    /// The replica.
+    pub to: ReplicaId,
+}
+
+/// Why what an object holds could not be read as asked. Nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ContentError {
+    /// It could not be read at all.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The register holds concurrent values, and its collection's policy shows them all. Read the siblings, and
+    /// resolve them.
+    #[error("{location} holds {siblings} concurrent values, and the policy {policy} shows them all")]
+    Undecided {
+        /// The register.
+        location: Location,
+        /// How many values there are.
+        siblings: usize,
+        /// The policy.
+        policy: Policy,
+    },
+    /// A value is not the data that was asked for, or data to write is no value.
+    #[error("{location}: {source}")]
+    Typed {
+        /// The object.
+        location: Location,
+        /// What is wrong, and where in it.
+        source: ValueSerdeError,
+    },
+}
+
+impl From<StoreError> for ContentError {
+    fn from(error: StoreError) -> Self {
+        Self::Read(error.into())
+    }
+}
+
+impl From<ContentError> for TxError {
+    fn from(error: ContentError) -> Self {
+        match error {
+            ContentError::Read(error) => error.into(),
+            other => Self::refuse(other),
+        }
+    }
+}
+
+/// Why a choice does not resolve a conflict. The caller's fault; nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ResolveError {
+    /// The value chosen is none of those in conflict.
+    #[error("{location}: none of the values in conflict has the dot {dot:?}")]
+    NoSibling {
+        /// Where the conflict is.
+        location: Location,
+        /// What was chosen.
+        dot: Dot,
+    },
+    /// The key of the map leads to nothing of the kind chosen.
+    #[error("{location}: the kinds in conflict are {kinds:?}, and {chosen} is none of them")]
+    NoKind {
+        /// Where the conflict is.
+        location: Location,
+        /// What was chosen.
+        chosen: Kind,
+        /// What there is.
+        kinds: Vec<Kind>,
+    },
+    /// Values are in conflict and a kind was chosen, or the other way round.
+    #[error("{location}: {rule}")]
+    OtherMatter {
+        /// Where the conflict is.
+        location: Location,
+        /// What can be chosen.
+        rule: &'static str,
+    },
 }
 
 /// Why a ticket could not be made.

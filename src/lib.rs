@@ -39,33 +39,49 @@
 
 mod core;
 mod error;
+mod handles;
+mod inbox;
 mod network;
+mod place;
 mod replica;
 mod space;
 mod ticket;
 mod transaction;
+mod typed;
 mod view;
 mod watch;
+mod write;
 
 pub use comity_crdts::automerge::transaction::Transactable;
 pub use comity_crdts::automerge::{self, ObjType, ROOT, ReadDoc};
 pub use comity_crdts::{
-    AddressError, Document, Dot, Frontier, Hlc, Kind, LaneId, MvRegister, ObjectAddress, OriginId, Policy,
-    RegisterView, ReplicaId, Sibling, SpaceId, Value,
+    AddressError, BoundedCounter, BoundedError, ConflictPolicy, CustomPolicy, Document, Dot, Frontier, Hlc,
+    Kind, LaneId, MvRegister, ObjectAddress, OriginId, Policy, PolicyFault, PolicyLaw, PolicyNameError,
+    PolicyRegistry, RegisterView, RegistryError, ReplicaId, Sibling, SpaceId, Value, ValueError,
+    ValueSerdeError, check_policy, limits,
 };
 pub use comity_engine::{
-    ChangeEvent, CommandError, Did, Durability, Freeze, JournalEntry, JournalReason, LaneStatus, Listing,
-    ObjectChange, ReadError, Role, SpaceStatus, StateDigest, Status, StoreError, Token, TransactError,
+    ChangeEvent, CommandError, Conflict, Did, Durability, Freeze, JournalEntry, JournalLimits, JournalReason,
+    JournalTotals, LaneStatus, Listing, Location, Matter, ObjectChange, REGION_BYTES_MAX, ReadError,
+    Replayed, Role, SiblingReport, SpaceStatus, StateDigest, Status, StoreError, Token, TransactError,
     TxError,
 };
 pub use comity_store::{Damage, OpenError as DirectoryError, StoreOptions};
 pub use comity_transport::{BindError, ClassStats, Congestion, ConnectionStats, TransportConfig};
-pub use error::{ConnectedError, InviteError, OpenError, RequestError, WatchError, WriteError};
-pub use replica::{OpenOptions, Replica};
-pub use space::{
-    Counter, DocumentHandle, INVITATION_VALID, Pending, Receipt, Register, Set, Space, Transact, WAIT_DEFAULT,
+pub use error::{
+    ConnectedError, ContentError, DecreaseError, InviteError, OpenError, RequestError, ResolveError,
+    TransferError, WatchError, WriteError,
 };
+pub use handles::{
+    BoundedCounterHandle, Counter, Decrease, DocumentHandle, Flag, Map, MapReader, Register, RegisterReader,
+    Set, SetReader, TxBoundedCounter, TxCounter, TxDocument, TxFlag, TxMap, TxRegister, TxSet,
+};
+pub use inbox::{Choice, ConflictEvent, ConflictEvents};
+pub use replica::{OpenOptions, Replica};
+pub use space::{INVITATION_VALID, Space};
 pub use ticket::{Ticket, TicketError};
-pub use transaction::{Transaction, TxCounter, TxDocument, TxRegister, TxSet};
-pub use view::{RegisterReader, View};
+pub use transaction::Transaction;
+pub use typed::Typed;
+pub use view::View;
 pub use watch::{LAG_MAX, Watch};
+pub use write::{Pending, Receipt, Transact, WAIT_DEFAULT};

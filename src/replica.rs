@@ -1,14 +1,15 @@
 //! The replica: opening, connecting, shutting down.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, mpsc as std_mpsc};
 use std::thread;
 use std::time::Duration;
 
-use comity_crdts::{ReplicaId, SpaceId};
-use comity_engine::{Command, Engine, EngineOptions, Reply, Status};
+use comity_crdts::{ConflictPolicy, PolicyRegistry, ReplicaId, SpaceId};
+use comity_engine::{Command, Engine, EngineOptions, JournalLimits, REGION_BYTES_MAX, Reply, Status};
 use comity_store::{Damage, EmbeddedStore, Reader, StoreOptions};
 use comity_transport::{BindError, CloseCode, ConnectionStats, Identity, TransportConfig};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -21,6 +22,17 @@ use crate::ticket::Ticket;
 use crate::watch::Visible;
 
 /// How a replica is opened.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), comity::OpenError> {
+/// use comity::{OpenOptions, Replica};
+///
+/// let mut options = OpenOptions::default().region("eu");
+/// options.stay_offline = true;
+/// let replica = Replica::open_with("app.comity", options).await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct OpenOptions {
@@ -30,6 +42,57 @@ pub struct OpenOptions {
     pub transport: TransportConfig,
     /// Do not dial remembered peers by itself.
     pub stay_offline: bool,
+    pub(crate) region: Option<String>,
+    pub(crate) journal: JournalLimits,
+    pub(crate) policies: Policies,
+}
+
+/// Not known yet to be such as can be registered.
+#[derive(Clone, Default)]
+pub(crate) struct Policies(Vec<Arc<dyn ConflictPolicy>>);
+
+impl fmt::Debug for Policies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|policy| (policy.name(), policy.version()))).finish()
+    }
+}
+
+impl OpenOptions {
+    /// Where this replica is, 1 to [`REGION_BYTES_MAX`] bytes. Others learn it with the replica's next write in each
+    /// space, and see it in conflicts and change events.
+    #[must_use]
+    pub fn region(mut self, name: impl Into<String>) -> Self {
+        self.region = Some(name.into());
+        self
+    }
+
+    /// How much the journal of each space may hold; ninety days and 64 MiB otherwise.
+    #[must_use]
+    pub fn journal(mut self, limits: JournalLimits) -> Self {
+        self.journal = limits;
+        self
+    }
+
+    /// Makes a policy of the application's own known here, as [`Policy::Custom`](crate::Policy::Custom) of its name
+    /// and version. Register it at every replica that reads the registers; [`check_policy`](crate::check_policy) helps
+    /// to test it.
+    #[must_use]
+    pub fn policy(mut self, policy: Arc<dyn ConflictPolicy>) -> Self {
+        self.policies.0.push(policy);
+        self
+    }
+
+    /// Checks what can be checked before anything is touched.
+    fn check(&self) -> Result<PolicyRegistry, OpenError> {
+        let allowed = 1..=REGION_BYTES_MAX;
+        if let Some(region) = self.region.as_ref().filter(|region| !allowed.contains(&region.len())) {
+            let (name, bytes) = (region.chars().take(24).collect(), region.len());
+            return Err(OpenError::Region { name, bytes, bytes_max: REGION_BYTES_MAX });
+        }
+        let mut registry = PolicyRegistry::new();
+        self.policies.0.iter().try_for_each(|policy| registry.register(Arc::clone(policy)))?;
+        Ok(registry)
+    }
 }
 
 /// One installation that accepts writes, with its own durable store. Cheap to clone; all clones are the same
@@ -46,6 +109,7 @@ pub(crate) struct Shared {
     pub(crate) id: ReplicaId,
     pub(crate) events: mpsc::Sender<Event>,
     pub(crate) reader: Reader,
+    pub(crate) registry: Arc<PolicyRegistry>,
     damage: Option<Damage>,
     pub(crate) visible: watch::Receiver<Visible>,
     pub(crate) network: Arc<Network>,
@@ -80,8 +144,10 @@ impl Replica {
     /// Outside a tokio runtime.
     pub async fn open_with(dir: impl AsRef<Path>, options: OpenOptions) -> Result<Self, OpenError> {
         let dir = dir.as_ref().to_owned();
-        let store_options = options.store.clone();
-        let opened = tokio::task::spawn_blocking(move || open_core(&dir, store_options))
+        let registry = Arc::new(options.check()?);
+        let (store_options, region, journal) =
+            (options.store.clone(), options.region.clone(), options.journal);
+        let opened = tokio::task::spawn_blocking(move || open_core(&dir, store_options, region, journal))
             .await
             .expect("opening a store does not panic and is not cancelled")?;
         let OpenedCore { engine, store, syncer, reader, damage, remembered } = opened;
@@ -111,7 +177,8 @@ impl Replica {
         let switches = (online_sender, stopped);
         let network = Network::new(identity, trust, options.transport, weak, connected.clone(), switches);
         let threads = std::sync::Mutex::new(vec![running, syncing]);
-        let shared = Shared { id, events, reader, damage, visible, network, connected, stop, threads };
+        let shared =
+            Shared { id, events, reader, registry, damage, visible, network, connected, stop, threads };
         let replica = Self { shared: Arc::new(shared) };
         if !options.stay_offline {
             for (peer, addresses) in remembered {
@@ -304,13 +371,18 @@ struct OpenedCore {
     remembered: Vec<(ReplicaId, Vec<SocketAddr>)>,
 }
 
-fn open_core(dir: &Path, options: StoreOptions) -> Result<OpenedCore, OpenError> {
+fn open_core(
+    dir: &Path,
+    options: StoreOptions,
+    region: Option<String>,
+    journal: JournalLimits,
+) -> Result<OpenedCore, OpenError> {
     let opened = EmbeddedStore::open(dir, options)?;
     let (mut store, syncer, reader, damage) = (opened.store, opened.syncer, opened.reader, opened.damage);
     if let Some(damage) = &damage {
         tracing::error!(?damage, "stored data is damaged; peers are asked for what is missing");
     }
-    let options = EngineOptions::new(fresh(), opened.instance.0);
+    let options = EngineOptions { region, journal, ..EngineOptions::new(fresh(), opened.instance.0) };
     let engine = Engine::open(&options, &mut store)?;
     let parse = |text: &str| text.split(',').filter_map(|addr| addr.parse().ok()).collect();
     let remembered = engine.remembered_peers(&store)?;

@@ -1,37 +1,73 @@
 //! Typed access to objects inside a transaction.
 
-use comity_crdts::automerge::transaction::Transaction as DocumentEdit;
-use comity_crdts::{Document, Dot, MvRegister, Value};
-use comity_engine::{Listing, Tx, TxError};
+use std::sync::Arc;
+
+use comity_crdts::{Kind, Policy, PolicyRegistry, check_collection};
+use comity_engine::{Conflict, JournalEntry, Listing, Tx, TxError, policy_of};
+
+use crate::handles::{TxBoundedCounter, TxCounter, TxDocument, TxFlag, TxMap, TxObject, TxRegister, TxSet};
+use crate::inbox::{Choice, resolve};
+use crate::place::Place;
 
 /// An open transaction. Reads see the newest state applied here and the transaction's own writes.
 pub struct Transaction<'t, 'a> {
-    tx: &'t mut Tx<'a>,
+    pub(crate) tx: &'t mut Tx<'a>,
+    registry: &'t Arc<PolicyRegistry>,
 }
 
 impl<'t, 'a> Transaction<'t, 'a> {
-    pub(crate) fn new(tx: &'t mut Tx<'a>) -> Self {
-        Self { tx }
+    pub(crate) fn new(tx: &'t mut Tx<'a>, registry: &'t Arc<PolicyRegistry>) -> Self {
+        Self { tx, registry }
+    }
+
+    fn object(&mut self, kind: Kind, collection: &str, key: &str) -> TxObject<'_, 'a> {
+        let place = Place::new(kind, collection, key);
+        TxObject { tx: &mut *self.tx, registry: self.registry, place }
     }
 
     /// A counter.
-    pub fn counter<'o>(&'o mut self, collection: &'o str, key: &'o str) -> TxCounter<'o, 'a> {
-        TxCounter { tx: self.tx, collection, key }
+    pub fn counter(&mut self, collection: &str, key: &str) -> TxCounter<'_, 'a> {
+        TxCounter(self.object(Kind::Counter, collection, key))
+    }
+
+    /// A bounded counter.
+    pub fn bounded_counter(&mut self, collection: &str, key: &str) -> TxBoundedCounter<'_, 'a> {
+        TxBoundedCounter(self.object(Kind::BoundedCounter, collection, key))
     }
 
     /// An add-wins set.
-    pub fn set<'o>(&'o mut self, collection: &'o str, key: &'o str) -> TxSet<'o, 'a> {
-        TxSet { tx: self.tx, collection, key }
+    pub fn set(&mut self, collection: &str, key: &str) -> TxSet<'_, 'a> {
+        TxSet(self.object(Kind::Set, collection, key))
+    }
+
+    /// A remove-wins set.
+    pub fn remove_wins_set(&mut self, collection: &str, key: &str) -> TxSet<'_, 'a> {
+        TxSet(self.object(Kind::RwSet, collection, key))
+    }
+
+    /// An enable-wins flag.
+    pub fn flag(&mut self, collection: &str, key: &str) -> TxFlag<'_, 'a> {
+        TxFlag(self.object(Kind::Flag, collection, key))
+    }
+
+    /// A disable-wins flag.
+    pub fn disable_wins_flag(&mut self, collection: &str, key: &str) -> TxFlag<'_, 'a> {
+        TxFlag(self.object(Kind::DwFlag, collection, key))
     }
 
     /// A register.
-    pub fn register<'o>(&'o mut self, collection: &'o str, key: &'o str) -> TxRegister<'o, 'a> {
-        TxRegister { tx: self.tx, collection, key }
+    pub fn register(&mut self, collection: &str, key: &str) -> TxRegister<'_, 'a> {
+        TxRegister(self.object(Kind::Register, collection, key))
+    }
+
+    /// A map.
+    pub fn map(&mut self, collection: &str, key: &str) -> TxMap<'_, 'a> {
+        TxMap(self.object(Kind::Map, collection, key))
     }
 
     /// A document.
-    pub fn document<'o>(&'o mut self, collection: &'o str, key: &'o str) -> TxDocument<'o, 'a> {
-        TxDocument { tx: self.tx, collection, key }
+    pub fn document(&mut self, collection: &str, key: &str) -> TxDocument<'_, 'a> {
+        TxDocument(self.object(Kind::Document, collection, key))
     }
 
     /// The keys of objects that hold something.
@@ -41,144 +77,38 @@ impl<'t, 'a> Transaction<'t, 'a> {
     pub fn list(&self, listing: Listing<'_>) -> Result<Vec<String>, TxError> {
         self.tx.list(listing)
     }
-}
 
-/// A counter inside a transaction.
-pub struct TxCounter<'o, 'a> {
-    tx: &'o mut Tx<'a>,
-    collection: &'o str,
-    key: &'o str,
-}
-
-impl TxCounter<'_, '_> {
-    /// Adds.
+    /// Sets the policy under which the registers of a collection are read, at every replica.
     ///
     /// # Errors
-    /// [`TxError`] when a name or the resulting value is out of range.
-    pub fn add(&mut self, delta: i64) -> Result<(), TxError> {
-        self.tx.counter_add(self.collection, self.key, delta)
+    /// [`TxError`] when the collection's name is out of limits.
+    pub fn set_policy(&mut self, collection: &str, policy: &Policy) -> Result<(), TxError> {
+        self.tx.set_policy(collection, policy)
     }
 
-    /// The value.
+    /// The policy of a collection.
     ///
     /// # Errors
-    /// [`TxError`] when a name is out of limits or storage fails.
-    pub fn value(&self) -> Result<i128, TxError> {
-        Ok(comity_engine::counter(self.tx.state(), &self.tx.space(), self.collection, self.key)?)
-    }
-}
-
-/// An add-wins set inside a transaction.
-pub struct TxSet<'o, 'a> {
-    tx: &'o mut Tx<'a>,
-    collection: &'o str,
-    key: &'o str,
-}
-
-impl TxSet<'_, '_> {
-    /// Adds an element.
-    ///
-    /// # Errors
-    /// [`TxError`] when a name or the element is out of limits.
-    pub fn insert(&mut self, element: impl Into<Value>) -> Result<(), TxError> {
-        self.tx.set_add(self.collection, self.key, element.into())
+    /// [`TxError`] when the collection's name is out of limits or storage fails.
+    pub fn policy(&self, collection: &str) -> Result<Policy, TxError> {
+        check_collection(collection)?;
+        Ok(policy_of(self.tx.state(), &self.tx.space(), collection)?)
     }
 
-    /// Removes an element as it is known here.
+    /// As [`Space::resolve`](crate::Space::resolve).
     ///
     /// # Errors
-    /// [`TxError`] when a name or the element is out of limits.
-    pub fn remove(&mut self, element: impl Into<Value>) -> Result<(), TxError> {
-        self.tx.set_remove(self.collection, self.key, element.into())
+    /// [`TxError`] when the value is out of limits; a [`ResolveError`](crate::ResolveError) when the choice is none
+    /// in this conflict.
+    pub fn resolve(&mut self, conflict: &Conflict, choice: impl Into<Choice>) -> Result<(), TxError> {
+        resolve(self.tx, conflict, choice.into())
     }
 
-    /// Whether the element is in the set.
+    /// As [`Space::restore`](crate::Space::restore).
     ///
     /// # Errors
-    /// [`TxError`] when a name is out of limits or storage fails.
-    pub fn contains(&self, element: impl Into<Value>) -> Result<bool, TxError> {
-        let (space, address) = (self.tx.space(), (self.collection, self.key));
-        Ok(comity_engine::set_contains(self.tx.state(), &space, address, &element.into())?)
-    }
-}
-
-/// A register inside a transaction.
-pub struct TxRegister<'o, 'a> {
-    tx: &'o mut Tx<'a>,
-    collection: &'o str,
-    key: &'o str,
-}
-
-impl TxRegister<'_, '_> {
-    /// Writes, replacing every value visible here.
-    ///
-    /// # Errors
-    /// [`TxError`] when a name or the value is out of limits.
-    pub fn write(&mut self, value: impl Into<Value>) -> Result<(), TxError> {
-        self.tx.register_write(self.collection, self.key, value.into())
-    }
-
-    /// Writes, replacing only the siblings named.
-    ///
-    /// # Errors
-    /// [`TxError`] when a name or the value is out of limits.
-    pub fn resolve(&mut self, value: impl Into<Value>, seen: &[Dot]) -> Result<(), TxError> {
-        self.tx.register_resolve(self.collection, self.key, value.into(), seen)
-    }
-
-    /// Empties the register of every value visible here.
-    ///
-    /// # Errors
-    /// [`TxError`] when a name is out of limits.
-    pub fn clear(&mut self) -> Result<(), TxError> {
-        self.tx.register_clear(self.collection, self.key)
-    }
-
-    /// The register with all its siblings.
-    ///
-    /// # Errors
-    /// [`TxError`] when a name is out of limits or storage fails.
-    pub fn read(&self) -> Result<MvRegister, TxError> {
-        Ok(comity_engine::register(self.tx.state(), &self.tx.space(), self.collection, self.key)?)
-    }
-}
-
-/// A document inside a transaction.
-pub struct TxDocument<'o, 'a> {
-    tx: &'o mut Tx<'a>,
-    collection: &'o str,
-    key: &'o str,
-}
-
-impl TxDocument<'_, '_> {
-    /// Edits the document; what the closure does is one Automerge change.
-    ///
-    /// # Errors
-    /// What the closure returns, and [`TxError`] when the edit is out of limits or refused.
-    pub fn edit<R>(
-        &mut self,
-        edit: impl FnOnce(&mut DocumentEdit<'_>) -> Result<R, TxError>,
-    ) -> Result<R, TxError> {
-        self.tx.document_edit(self.collection, self.key, edit)
-    }
-
-    /// Edits the version that `heads` name; what was done since is merged with the edit.
-    ///
-    /// # Errors
-    /// As [`TxDocument::edit`], and when the document does not hold the version.
-    pub fn edit_at<R>(
-        &mut self,
-        heads: &[[u8; 32]],
-        edit: impl FnOnce(&mut DocumentEdit<'_>) -> Result<R, TxError>,
-    ) -> Result<R, TxError> {
-        self.tx.document_edit_at(self.collection, self.key, heads, edit)
-    }
-
-    /// The document as the transaction sees it.
-    ///
-    /// # Errors
-    /// [`TxError`] when a name is out of limits or storage fails.
-    pub fn read(&mut self) -> Result<&Document, TxError> {
-        self.tx.document(self.collection, self.key)
+    /// [`TxError::NotRestorable`] for a change to a document.
+    pub fn restore(&mut self, entry: &JournalEntry) -> Result<(), TxError> {
+        self.tx.restore(entry)
     }
 }

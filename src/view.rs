@@ -1,19 +1,44 @@
 //! Views: consistent reads of durable state.
 
-use comity_crdts::{Document, Dot, MvRegister, Policy, RegisterView, SpaceId, Value};
-use comity_engine::{JournalEntry, Listing, ReadError, StoreError, Token};
+use std::sync::Arc;
+
+use comity_crdts::{BoundedCounter, Document, Kind, Policy, PolicyRegistry, SpaceId, check_collection};
+use comity_engine::{
+    Conflict, JournalEntry, JournalTotals, Listing, Location, ReadError, Replayed, StateRead, StoreError,
+    Token, counter_at, flag_at, policy_of, register_at,
+};
 use comity_store::Snapshot;
+
+use crate::handles::{MapReader, RegisterReader, SetReader, ViewObject, load_bounded};
+use crate::place::Place;
 
 /// The durable state of a space at one moment. It never changes, never shows part of a change set, and
 /// expires after 30 s so that storage can be reclaimed; open another then.
 pub struct View {
     snapshot: Snapshot,
     space: SpaceId,
+    registry: Arc<PolicyRegistry>,
 }
 
 impl View {
-    pub(crate) fn new(snapshot: Snapshot, space: SpaceId) -> Self {
-        Self { snapshot, space }
+    pub(crate) fn new(snapshot: Snapshot, space: SpaceId, registry: Arc<PolicyRegistry>) -> Self {
+        Self { snapshot, space, registry }
+    }
+
+    pub(crate) fn registry(&self) -> &Arc<PolicyRegistry> {
+        &self.registry
+    }
+
+    pub(crate) fn read<R>(
+        &self,
+        place: &Place,
+        read: impl FnOnce(&dyn StateRead, &SpaceId, &Location) -> Result<R, ReadError>,
+    ) -> Result<R, ReadError> {
+        read(&self.snapshot, &self.space, &place.at()?)
+    }
+
+    fn object(&self, kind: Kind, collection: &str, key: &str) -> ViewObject<'_> {
+        ViewObject { view: self, place: Place::new(kind, collection, key) }
     }
 
     /// Exactly what this view shows, as a token: whoever presents it elsewhere sees at least as much. O(lanes).
@@ -30,7 +55,15 @@ impl View {
     /// # Errors
     /// [`ReadError`].
     pub fn counter(&self, collection: &str, key: &str) -> Result<i128, ReadError> {
-        comity_engine::counter(&self.snapshot, &self.space, collection, key)
+        self.object(Kind::Counter, collection, key).read(counter_at)
+    }
+
+    /// A bounded counter: its value, and who holds how many rights to it.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn bounded_counter(&self, collection: &str, key: &str) -> Result<BoundedCounter, ReadError> {
+        self.object(Kind::BoundedCounter, collection, key).read(load_bounded)
     }
 
     /// A register, to be read under a policy.
@@ -38,37 +71,39 @@ impl View {
     /// # Errors
     /// [`ReadError`].
     pub fn register(&self, collection: &str, key: &str) -> Result<RegisterReader, ReadError> {
-        Ok(RegisterReader(comity_engine::register(&self.snapshot, &self.space, collection, key)?))
+        let register = self.object(Kind::Register, collection, key);
+        register.read(|read, space, at| RegisterReader::load(read, space, at, &self.registry))
     }
 
-    /// Whether a set holds an element. O(log n).
+    /// An add-wins set.
+    pub fn set(&self, collection: &str, key: &str) -> SetReader<'_> {
+        SetReader(self.object(Kind::Set, collection, key))
+    }
+
+    /// A remove-wins set.
+    pub fn remove_wins_set(&self, collection: &str, key: &str) -> SetReader<'_> {
+        SetReader(self.object(Kind::RwSet, collection, key))
+    }
+
+    /// Whether an enable-wins flag is enabled.
     ///
     /// # Errors
     /// [`ReadError`].
-    pub fn set_contains(&self, collection: &str, key: &str, element: &Value) -> Result<bool, ReadError> {
-        comity_engine::set_contains(&self.snapshot, &self.space, (collection, key), element)
+    pub fn flag(&self, collection: &str, key: &str) -> Result<bool, ReadError> {
+        self.object(Kind::Flag, collection, key).read(flag_at)
     }
 
-    /// The number of elements in a set. O(log n).
+    /// Whether a disable-wins flag is enabled.
     ///
     /// # Errors
     /// [`ReadError`].
-    pub fn set_len(&self, collection: &str, key: &str) -> Result<u64, ReadError> {
-        comity_engine::set_len(&self.snapshot, &self.space, collection, key)
+    pub fn disable_wins_flag(&self, collection: &str, key: &str) -> Result<bool, ReadError> {
+        self.object(Kind::DwFlag, collection, key).read(flag_at)
     }
 
-    /// At most `limit` elements of a set after `after`, in canonical order.
-    ///
-    /// # Errors
-    /// [`ReadError`].
-    pub fn set_elements(
-        &self,
-        collection: &str,
-        key: &str,
-        after: Option<&Value>,
-        limit: usize,
-    ) -> Result<Vec<Value>, ReadError> {
-        comity_engine::set_elements(&self.snapshot, &self.space, (collection, key), after, limit)
+    /// A map.
+    pub fn map(&self, collection: &str, key: &str) -> MapReader<'_> {
+        MapReader(self.object(Kind::Map, collection, key))
     }
 
     /// A document, loaded for reading. O(history).
@@ -95,40 +130,86 @@ impl View {
         comity_engine::list(&self.snapshot, &self.space, listing)
     }
 
-    /// The oldest `limit` journal entries.
+    /// The policy under which the registers of a collection are read; last-writer-wins where none was set. O(log n).
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn policy(&self, collection: &str) -> Result<Policy, ReadError> {
+        check_collection(collection)?;
+        Ok(policy_of(&self.snapshot, &self.space, collection)?)
+    }
+
+    /// As [`View::policy`], of a collection that is one.
+    pub(crate) fn policy_of(&self, collection: &str) -> Result<Policy, StoreError> {
+        policy_of(&self.snapshot, &self.space, collection)
+    }
+
+    /// Whether there is no value in a register that is one.
+    pub(crate) fn is_register_empty(&self, location: &Location) -> Result<bool, StoreError> {
+        match register_at(&self.snapshot, &self.space, location) {
+            Ok(register) => Ok(register.is_empty()),
+            Err(ReadError::Store(error)) => Err(error),
+            // Its place was read from a change set that was applied.
+            Err(error) => Err(StoreError::Corrupt { detail: error.to_string() }),
+        }
+    }
+
+    /// At most `limit` conflicts after the place `after`, in the order of their places: registers whose
+    /// collection's policy shows several values, and keys of maps that lead to several kinds. O(registers with
+    /// several values that are passed).
+    ///
+    /// # Errors
+    /// [`StoreError`] when storage fails.
+    pub fn conflicts(&self, after: Option<&Location>, limit: usize) -> Result<Vec<Conflict>, StoreError> {
+        comity_engine::conflicts(&self.snapshot, &self.space, &self.registry, after, limit)
+    }
+
+    /// The conflict in one place, if there is one. O(siblings).
+    ///
+    /// # Errors
+    /// [`StoreError`] when storage fails.
+    pub fn conflict_at(&self, location: &Location) -> Result<Option<Conflict>, StoreError> {
+        comity_engine::conflict_at(&self.snapshot, &self.space, &self.registry, location)
+    }
+
+    /// The oldest `limit` journal entries: what was set aside, with why.
     ///
     /// # Errors
     /// [`StoreError`] when storage fails.
     pub fn journal(&self, limit: usize) -> Result<Vec<JournalEntry>, StoreError> {
         comity_engine::journal(&self.snapshot, &self.space, limit)
     }
-}
 
-/// A register that was read: the siblings, under whichever policy is wanted. Reading changes nothing.
-#[derive(Clone, Debug)]
-pub struct RegisterReader(MvRegister);
-
-impl RegisterReader {
-    /// What the policy shows.
-    pub fn under(&self, policy: &Policy) -> RegisterView {
-        policy.view(&self.0)
-    }
-
-    /// The one value that last-writer-wins shows, or `None` when the register is empty.
-    pub fn latest(&self) -> Option<Value> {
-        match Policy::Lww.view(&self.0) {
-            RegisterView::Value(value) => Some(value),
-            RegisterView::Absent | RegisterView::Siblings(_) => None,
+    /// The oldest `limit` journal entries of one place and everything nested in it. O(entries) for an object;
+    /// O(entries of the whole map) for a place in one.
+    ///
+    /// # Errors
+    /// [`StoreError`] when storage fails.
+    pub fn journal_of(&self, location: &Location, limit: usize) -> Result<Vec<JournalEntry>, StoreError> {
+        let (object, path) = (&location.object, &location.path);
+        if path.is_empty() {
+            return comity_engine::journal_of(&self.snapshot, &self.space, object, limit);
         }
+        let mut entries = comity_engine::journal_of(&self.snapshot, &self.space, object, usize::MAX)?;
+        entries.retain(|entry| entry.location.path.starts_with(path));
+        entries.truncate(limit);
+        Ok(entries)
     }
 
-    /// Every concurrent value, with the dot by which a resolution names it.
-    pub fn siblings(&self) -> Vec<(Dot, Value)> {
-        self.0.siblings().map(|(dot, sibling)| (*dot, sibling.value.clone())).collect()
+    /// How much the journal holds, and how much of it was forgotten.
+    ///
+    /// # Errors
+    /// [`StoreError`] when storage fails.
+    pub fn journal_totals(&self) -> Result<JournalTotals, StoreError> {
+        comity_engine::journal_totals(&self.snapshot, &self.space)
     }
 
-    /// The register itself.
-    pub fn register(&self) -> &MvRegister {
-        &self.0
+    /// What a policy would have shown of each conflict in the oldest `limit` journal entries, before it was decided.
+    /// Changes nothing.
+    ///
+    /// # Errors
+    /// [`StoreError`] when storage fails.
+    pub fn replay(&self, policy: &Policy, limit: usize) -> Result<Vec<Replayed>, StoreError> {
+        comity_engine::replay(&self.snapshot, &self.space, (policy, &self.registry), limit)
     }
 }

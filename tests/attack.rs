@@ -24,7 +24,7 @@ fn numbered(space: &Space, number: u64) -> comity::Transact {
 /// Every write that is there is there as a whole and once.
 fn whole(region: &Region) -> u64 {
     let view = region.space.view().unwrap();
-    let elements = view.set_len("test", "numbers").unwrap();
+    let elements = view.set("test", "numbers").len().unwrap();
     assert_eq!(view.counter("test", "counter").unwrap(), i128::from(elements));
     elements
 }

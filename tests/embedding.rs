@@ -32,7 +32,7 @@ async fn assert_unchanged(region: &Region, before: &comity::SpaceStatus) {
     assert_eq!((&now.frontier, now.digest), (&before.frontier, before.digest));
     let view = region.space.view().unwrap();
     assert_eq!(view.counter("stats", "likes").unwrap(), 0);
-    assert_eq!(view.set_len("tags", "post").unwrap(), 0);
+    assert_eq!(view.set("tags", "post").len().unwrap(), 0);
     assert_eq!(view.register("profile", "name").unwrap().latest(), None);
     assert!(view.document_heads("notes", "today").unwrap().is_empty());
 }
@@ -69,7 +69,7 @@ async fn a_transaction_is_one_change_set_and_what_goes_wrong_in_it_leaves_nothin
     assert_eq!(after.frontier.distance_from(&before.frontier), 1, "one change set");
     let view = region.space.view().unwrap();
     assert_eq!(view.counter("stats", "likes").unwrap(), 5);
-    assert!(view.set_contains("tags", "post", &"rust".into()).unwrap());
+    assert!(view.set("tags", "post").contains("rust").unwrap());
     assert_eq!(view.register("profile", "name").unwrap().latest(), Some("Carol".into()));
     assert_eq!(view.document_heads("notes", "today").unwrap().len(), 1);
 }

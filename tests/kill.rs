@@ -83,7 +83,7 @@ struct Sums {
 impl Sums {
     fn of(view: &View, name: &str) -> Self {
         let counter = |key: &str| u64::try_from(view.counter("sums", key).unwrap()).unwrap();
-        Self { all: counter("all"), own: counter(name), elements: view.set_len("writes", "all").unwrap() }
+        Self { all: counter("all"), own: counter(name), elements: view.set("writes", "all").len().unwrap() }
     }
 }
 
@@ -168,8 +168,7 @@ impl Writer {
     fn check_elements(&self, view: &View) {
         let mut present = 0;
         for tried in &self.tried {
-            let is_there =
-                |element: &String| view.set_contains("writes", "all", &element.as_str().into()).unwrap();
+            let is_there = |element: &String| view.set("writes", "all").contains(element.as_str()).unwrap();
             let there = tried.iter().take_while(|element| is_there(element)).count();
             let (kept, lost) = tried.split_at(there);
             assert!(!lost.iter().any(is_there), "{}: a write is there without its predecessor", self.name);

@@ -1,5 +1,6 @@
 //! Application values: what registers hold and sets contain.
 
+mod field;
 mod typed;
 mod walk;
 

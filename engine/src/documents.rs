@@ -136,12 +136,12 @@ pub(crate) fn flush(
                     }
                 }
                 PendingWork::Remove(heads) => {
-                    editor.apply(&address, std::mem::take(&mut changes))?;
+                    editor.apply(&address, &std::mem::take(&mut changes))?;
                     editor.remove(&address, step, heads)?;
                 }
             }
         }
-        editor.apply(&address, changes)?;
+        editor.apply(&address, &changes)?;
     }
     Ok(())
 }
@@ -184,7 +184,7 @@ impl Editor<'_, '_> {
     fn apply(
         &mut self,
         address: &ObjectAddress,
-        steps: Vec<(&PendingStep, RawChange)>,
+        steps: &[(&PendingStep, RawChange)],
     ) -> Result<(), StoreError> {
         if steps.is_empty() {
             return Ok(());

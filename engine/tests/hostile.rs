@@ -76,7 +76,7 @@ fn one_of_each(space: SpaceId) -> Vec<Message<'static>> {
     let lane = OriginId([7; 16]);
     let open_lane = OpenLane { lane, lsn: 3, hash: [1; 8], subscription: Some(4) };
     vec![
-        Message::Hello(Hello { version_min: 1, version_max: 1, wall_ms: 1_700_000_000_000 }),
+        Message::Hello(Hello { version_min: 2, version_max: 2, wall_ms: 1_700_000_000_000 }),
         Message::Join(Join { space, secret: [3; 16] }),
         Message::Open(Open { space_ref: 2, space, needs_genesis: true, lanes: vec![open_lane] }),
         Message::Genesis(Genesis {
@@ -230,7 +230,7 @@ fn one_number_cannot_stand_for_two_spaces() {
 #[test]
 fn a_session_without_a_common_version_ends() {
     let (mut world, space, ghost) = victim();
-    for (version_min, version_max) in [(2, 9), (0, 0), (1, 0), (u16::MAX, 0)] {
+    for (version_min, version_max) in [(3, 9), (0, 1), (0, 0), (1, 0), (u16::MAX, 0)] {
         let session = world.connect_ghost(0, ghost.replica());
         let hello = Message::Hello(Hello { version_min, version_max, wall_ms: 0 }).encode();
         assert_refused(&mut world, space, session, &[hello], CloseReason::Version);
@@ -238,7 +238,7 @@ fn a_session_without_a_common_version_ends() {
     let session = world.connect_ghost(0, ghost.replica());
     let newer = Message::Hello(Hello { version_min: 0, version_max: 900, wall_ms: u64::MAX }).encode();
     world.inject(0, session, newer);
-    assert!(world.is_connected(session), "a wider range has version 1 in it");
+    assert!(world.is_connected(session), "a wider range has version 2 in it");
 }
 
 #[test]

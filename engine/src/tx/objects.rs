@@ -4,8 +4,8 @@ use comity_crdts::limits::{
     CONTEXT_DOTS_MAX, ELEMENT_BYTES_MAX, KEY_BYTES_MAX, MAP_DEPTH_MAX, VALUE_BYTES_MAX,
 };
 use comity_crdts::{
-    AddressError, BoundedCounter, Dot, ElementDots, Kind, MvRegister, OriginId, Policy, ResettableCounter,
-    Value, canary,
+    AddressError, BoundedCounter, Dot, ElementDots, Kind, MvRegister, OriginId, Policy, ReplicaId,
+    ResettableCounter, Value, canary, check_collection,
 };
 
 use crate::apply::load_element;
@@ -231,6 +231,17 @@ impl Tx<'_> {
         self.incarnation.origin
     }
 
+    /// The origin under which a replica wrote last, as far as is known here, which is where rights that are handed
+    /// to it belong; `None` when nothing it wrote has arrived. O(lanes).
+    pub fn origin_of(&self, replica: &ReplicaId) -> Option<OriginId> {
+        if *replica == self.replica {
+            return Some(self.origin());
+        }
+        let lanes = self.space.lanes.iter().filter(|(_, lane)| lane.row.owner.replica == *replica);
+        let written = lanes.filter(|(_, lane)| lane.row.tip.lsn > 0);
+        written.max_by_key(|(origin, lane)| (lane.row.tip.at, **origin)).map(|(origin, _)| *origin)
+    }
+
     /// Raises a bounded counter. This replica gets the rights to lower it again.
     ///
     /// # Errors
@@ -271,6 +282,7 @@ impl Tx<'_> {
     /// # Errors
     /// [`TxError`] when the collection's name is out of limits.
     pub fn set_policy(&mut self, collection: &str, policy: &Policy) -> Result<(), TxError> {
+        check_collection(collection)?;
         let at = Location::from(policy_address(collection)?);
         self.register_write_at(&at, Value::Text(policy.name()))
     }

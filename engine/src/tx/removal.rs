@@ -20,17 +20,21 @@ impl Tx<'_> {
     /// [`TxError::NotRemovable`] for bounded counters.
     pub fn remove_at(&mut self, at: &Location) -> Result<(), TxError> {
         let Some((key, maps)) = at.path.split_last() else {
-            return self.remove_kind(at, at.object.kind());
+            return self.remove_kind_at(at, at.object.kind());
         };
         super::objects::check_path(at, Kind::Map)?;
         let map = Site::top(&self.space.id, &at.object).at_path(maps, Kind::Map);
         for kind in crate::conflicts::kinds_under(&self.work, &map, key)? {
-            self.remove_kind(at, kind)?;
+            self.remove_kind_at(at, kind)?;
         }
         Ok(())
     }
 
-    fn remove_kind(&mut self, at: &Location, kind: Kind) -> Result<(), TxError> {
+    /// As [`Tx::remove_at`], and what a map holds under the key that is of another kind stays.
+    ///
+    /// # Errors
+    /// As [`Tx::remove_at`].
+    pub fn remove_kind_at(&mut self, at: &Location, kind: Kind) -> Result<(), TxError> {
         match self.load(at, kind)? {
             Object::Counter(counter) => {
                 let columns = counter.observed();
@@ -96,7 +100,7 @@ impl Tx<'_> {
                 keys::field_parts(&row).ok_or_else(|| damaged("map row", &"its key is none"))?;
             let mut within = at.clone();
             within.path.push(key.to_owned());
-            self.remove_kind(&within, kind)?;
+            self.remove_kind_at(&within, kind)?;
         }
         Ok(())
     }

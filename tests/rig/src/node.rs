@@ -260,7 +260,7 @@ impl Node {
             Question::Elements(after) => {
                 let after = after.map(Value::from);
                 let view = self.space().await?.view()?;
-                let elements = view.set_elements("writes", "all", after.as_ref(), ELEMENTS_MAX)?;
+                let elements = view.set("writes", "all").elements(after.as_ref(), ELEMENTS_MAX)?;
                 let text =
                     |value: &Value| if let Value::Text(text) = value { Some(text.clone()) } else { None };
                 Ok(Answer::Elements(elements.iter().filter_map(text).collect()))
@@ -297,8 +297,7 @@ impl Node {
         let written = space.transact(move |tx| {
             let key = key.to_string();
             let mut register = tx.register("registers", &key);
-            let dots = register.read()?;
-            let replaced = dots.siblings().map(|(dot, sibling)| (*dot, sibling.value.clone())).collect();
+            let replaced = register.read()?.siblings();
             // Said before anything is kept, so that whoever kills this process knows what it may have replaced.
             say(&format!("{number} {}", Answer::Replaces(siblings(replaced))));
             register.write(value as i64)
@@ -321,7 +320,7 @@ impl Node {
         // No counter is negative here; one that is must not go unnoticed.
         let count = |key: &str| Ok(u64::try_from(view.counter("sums", key)?).unwrap_or(u64::MAX));
         let own = (0..self.nodes).map(|node| count(&node.to_string())).collect::<Result<_, ReadError>>()?;
-        Ok(Sums { all: count("all")?, elements: view.set_len("writes", "all")?, own })
+        Ok(Sums { all: count("all")?, elements: view.set("writes", "all").len()?, own })
     }
 
     async fn state(&self) -> Result<Answer, Refusal> {
