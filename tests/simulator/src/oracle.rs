@@ -32,7 +32,8 @@ pub enum Oracle {
     /// Does not look at bytes of memory, nor at staged entries whose author was restored to before it made them.
     Bounds,
     /// O10: once the network works, replicas come to hold the same in bounded time, and then fall silent.
-    /// While some replicas are still apart, does not look at lanes whose entries wait for what those have.
+    /// While some replicas are still apart, does not look at lanes whose entries wait for what those have; nor at
+    /// spaces in which part of a run, whose author was lost with what the rest waits for, cannot be proved to others.
     Liveness,
     /// O11: what is applied of a lane is a prefix of it, and the core says the same of it as its log.
     Prefix,
