@@ -7,12 +7,21 @@
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! use comity::{ObjType, Policy, ROOT, Replica, Transactable};
 //!
+//! #[derive(serde::Serialize, serde::Deserialize)]
+//! struct Profile {
+//!     name: String,
+//!     languages: Vec<String>,
+//! }
+//!
 //! let replica = Replica::open("app.comity").await?;
 //! let notes = replica.create_space("notes").await?; // or replica.connect(&ticket).await?
 //!
 //! notes.counter("stats", "likes").add(5).await?;
 //! notes.set("tags", "post-1").insert("rust").await?;
-//! notes.register("profile", "name").write("Carol").await?;
+//! notes.map("settings", "ada").flag("dark").enable().await?;
+//! notes.bounded_counter("stock", "apple").increase(10).await?; // never below zero, anywhere
+//! let ada = Profile { name: "Ada".to_owned(), languages: vec!["en".to_owned()] };
+//! notes.register("profiles", "ada").typed().write(&ada).await?;
 //! notes.document("todos", "today").edit(|doc| {
 //!     let title = doc.put_object(ROOT, "title", ObjType::Text)?;
 //!     doc.splice_text(&title, 0, 0, "Milk")?;
@@ -20,14 +29,19 @@
 //! }).await?;
 //!
 //! let receipt = notes.transact(|tx| { // one atomic change set
-//!     tx.counter("stock", "apple").add(-1)?;
-//!     tx.register("order", "17").write("paid")?;
+//!     tx.bounded_counter("stock", "apple").decrease(1)?;
+//!     tx.register("orders", "17").write("paid")?;
 //!     Ok(())
 //! }).await?;
 //!
 //! let view = notes.at(&receipt.token()).await?; // a consistent snapshot, at least this fresh
-//! let name = view.register("profile", "name")?;
-//! println!("{:?} of {:?}", name.latest(), name.under(&Policy::Siblings));
+//! println!("{:?}", view.register("orders", "17")?.value()?);
+//! let ada = view.register("profiles", "ada")?.typed::<Profile>().value()?;
+//!
+//! notes.set_policy("orders", Policy::Siblings).await?; // or union, min, …, or one of your own
+//! for conflict in notes.conflicts(None, 100)? { // what was written at the same time
+//!     notes.resolve(&conflict, "paid").await?; // replaces what the conflict shows, and nothing newer
+//! }
 //!
 //! replica.listen("127.0.0.1:4433".parse()?).await?;
 //! println!("{}", notes.invite().await?); // a ticket for another replica
@@ -35,6 +49,20 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! | kind | by | when two write at the same time |
+//! |---|---|---|
+//! | counter | [`Space::counter`] | both additions count |
+//! | bounded counter | [`Space::bounded_counter`] | both count, and the value never falls below zero |
+//! | set | [`Space::set`], [`Space::remove_wins_set`] | adding an element wins over removing it; or removing does |
+//! | flag | [`Space::flag`], [`Space::disable_wins_flag`] | enabling wins; or disabling does |
+//! | register | [`Space::register`] | both values are kept, and a [`Policy`] says what is shown |
+//! | map | [`Space::map`] | by the rule of what is nested under the key; what was not seen is not removed |
+//! | document | [`Space::document`] | Automerge merges them |
+//!
+//! Each can be written by itself, or with others by [`Space::transact`]; read by itself, or with others at one moment
+//! in a [`View`]; and watched by [`Space::watch`]. Registers and sets hold [`Value`]s, or any type of your own by
+//! [`Typed`]. [`Space::conflicts`] lists what people have to decide, and [`Space::journal`] what was set aside.
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test"))]
 
 mod core;

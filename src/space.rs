@@ -132,8 +132,8 @@ impl Space {
     }
 
     /// Waits until another writer of the space is known to have heard of this incarnation. A replica that has just
-    /// joined, or was restored from a copy, cannot remove from remove-wins sets, disable disable-wins flags or remove
-    /// counters before that, because others may have forgotten what it has not seen. The founder is at once.
+    /// joined, or was restored from a copy, cannot write to remove-wins sets and disable-wins flags nor remove counters
+    /// before that, because others may have forgotten what it has not seen. The founder can from the start.
     ///
     /// # Errors
     /// [`RequestError`]; `Unconfirmed` when the time is over. It may be asked again.

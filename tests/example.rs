@@ -1,19 +1,22 @@
-//! The two regions of the example keep what they claim, in one process and in two.
+//! The examples keep what they claim; the two regions in one process and in two.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
-/// The example, which Cargo builds beside the tests of its package.
-fn two_regions() -> Command {
+/// An example, which Cargo builds beside the tests of its package.
+fn example(name: &str) -> Command {
     let mut directory: PathBuf = std::env::current_exe().unwrap();
     directory.pop();
     directory.pop();
-    let example =
-        directory.join("examples").join("two_regions").with_extension(std::env::consts::EXE_EXTENSION);
+    let example = directory.join("examples").join(name).with_extension(std::env::consts::EXE_EXTENSION);
     assert!(example.exists(), "cargo test builds it unless targets are chosen: {}", example.display());
     Command::new(example)
+}
+
+fn two_regions() -> Command {
+    example("two_regions")
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -83,5 +86,17 @@ fn what_cannot_be_done_is_said_and_ends_with_an_error() {
         let output = two_regions().args(arguments).output().unwrap();
         assert_eq!(output.status.code(), Some(1), "{arguments:?}");
         assert!(text(&output.stderr).starts_with("two_regions: "), "{}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn the_smaller_examples_end_well() {
+    for (name, said) in [
+        ("conflict_policies", r#"union     ["apples", "bread", "milk"]"#),
+        ("bounded_stock", "us sells the last 1; 0 are left"),
+        ("custom_policy", "us does not: register bids/lot 7 holds 2 concurrent values"),
+    ] {
+        let output = succeeded(&example(name).output().unwrap());
+        assert!(output.contains(said), "{said:?} is not in\n{output}");
     }
 }

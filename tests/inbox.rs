@@ -5,6 +5,7 @@ mod regions;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use comity::{
     Conflict, ConflictEvent, ConflictEvents, ConflictPolicy, CustomPolicy, Dot, JournalLimits, JournalReason,
@@ -36,6 +37,9 @@ async fn pair_with(directory: &Path, eu: OpenOptions, us: OpenOptions) -> (Regio
 async fn collide(eu: &Region, us: &Region, collection: &str, values: [&str; 2]) {
     us.replica.go_offline().await.unwrap();
     eu.space.register(collection, "title").write(values[0]).await.unwrap();
+    // Stamps count milliseconds, and who comes second is to have the later one.
+    let later = SystemTime::now() + Duration::from_millis(2);
+    eventually("the clock moves on", async || SystemTime::now() > later).await;
     us.space.register(collection, "title").write(values[1]).await.unwrap();
     us.replica.go_online();
     converge(&[eu, us]).await;
