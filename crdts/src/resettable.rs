@@ -127,7 +127,8 @@ impl Column {
         let mut points = BTreeMap::new();
         for _ in 0..reader.count(usize::MAX, "points")? {
             let point = (decode_step(reader)?, Place::decode(reader)?);
-            if point.0 <= start || points.last_key_value().is_some_and(|(last, _)| *last >= point) {
+            // A point at the start is one of a reset made at the same time as the one that was forgotten.
+            if point.0 < start || points.last_key_value().is_some_and(|(last, _)| *last >= point) {
                 return Err(DecodeError::NotCanonical { what: "points" });
             }
             points.insert(point, reader.varint_wide_signed("point sum")?);
