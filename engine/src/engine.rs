@@ -184,8 +184,10 @@ impl Engine {
                 .try_into()
                 .map_err(|_| StoreError::Corrupt { detail: "a space row's key is not one".to_owned() })?;
             let row: SpaceRow = decode("space row", &bytes)?;
-            let space = Space::load(store, SpaceId(id), row, &self.replica, &self.instance)?;
+            let mut space = Space::load(store, SpaceId(id), row, &self.replica, &self.instance)?;
+            space.compacting = true;
             self.timers.insert((Duration::ZERO, Timer::Compact(SpaceId(id))));
+            // What was to be announced still is.
             self.dirty.insert(SpaceId(id));
             self.spaces.insert(SpaceId(id), space);
         }
@@ -271,24 +273,27 @@ impl Engine {
             return Err(TransactError::Tx(error.clone().into()));
         }
         let held = self.spaces.get_mut(&space).ok_or(TransactError::UnknownSpace(space))?;
-        let wanted = held.wants_confirmation;
         let mut tx = Tx::begin(held, &*store, (self.replica, self.region.as_deref()), now);
         let result = match catch_unwind(AssertUnwindSafe(|| body(&mut tx))) {
             Ok(Ok(result)) => result,
             Ok(Err(error)) => {
                 tx.roll_back();
-                if !wanted && self.spaces.get(&space).is_some_and(|space| space.wants_confirmation) {
-                    self.dirty.insert(space);
-                    self.settle(now, store);
-                }
+                self.greet(now, space, store);
                 return Err(TransactError::Refused(error));
             }
             Err(_) => {
                 tx.roll_back();
+                self.greet(now, space, store);
                 return Err(TransactError::Panicked);
             }
         };
-        let finished = tx.finish(&self.instance).map_err(TransactError::Tx)?;
+        let finished = match tx.finish(&self.instance) {
+            Ok(finished) => finished,
+            Err(error) => {
+                self.greet(now, space, store);
+                return Err(TransactError::Tx(error));
+            }
+        };
         let written = match finished {
             Some(finished) => match self.commit_local(space, finished, store) {
                 Ok(place) => Some(place),
@@ -300,8 +305,17 @@ impl Engine {
             None => None,
         };
         self.await_write(now, space, write, written);
+        self.greet(now, space, store);
         self.settle(now, store);
         Ok(result)
+    }
+
+    /// Lets a space be tended in which something was refused for want of a confirmation.
+    fn greet(&mut self, now: &Now, id: SpaceId, store: &mut dyn Store) {
+        if self.spaces.get(&id).is_some_and(|space| space.wants_confirmation) {
+            self.dirty.insert(id);
+            self.settle(now, store);
+        }
     }
 
     /// Commits a finished transaction; returns its place in the own lane.
@@ -311,7 +325,8 @@ impl Engine {
         finished: Finished,
         store: &mut dyn Store,
     ) -> Result<(LaneId, u64), StoreError> {
-        let Finished { batch, incarnation, minted, tip, progress, space_row, objects, effects } = finished;
+        let Finished { batch, incarnation, minted, tip, progress, space_row, objects, effects, region_said } =
+            finished;
         let space = self.spaces.get_mut(&id).expect("the transaction ran on this space");
         let position = match store.commit(batch) {
             Ok(position) => position,
@@ -338,7 +353,7 @@ impl Engine {
         space.progress = progress;
         let frontier = space.frontier.clone();
         let event = Applied { space: id, author: self.replica, hlc, objects, frontier: frontier.clone() };
-        space.region_said = true;
+        space.region_said |= region_said;
         space.hear(BTreeMap::new(), &effects);
         if effects.members_changed {
             self.reload_members(id, store)?;

@@ -3,7 +3,7 @@
 use comity_crdts::limits::LANES_MAX;
 use comity_crdts::{Frontier, Hlc, LaneId, SpaceId, canary};
 
-use crate::change::{Body, LaneEntry, LaneTip};
+use crate::change::{Body, ChangeSet, LaneEntry, LaneTip};
 use crate::engine::Engine;
 use crate::io::{Class, CloseReason, Notice, Now, Output, SessionId};
 use crate::keys;
@@ -12,6 +12,7 @@ use crate::message::{
     Data, Denied, Genesis, Have, Hello, Join, LaneRef, Message, Open, PROTOCOL_VERSION, Subscribe,
     Unsubscribe,
 };
+use crate::op::Op;
 use crate::run::{CheckedRun, RunError, check_run};
 use crate::space::{Founder, Lane, LaneRow, RunHead, Staged, encode};
 use crate::status::Freeze;
@@ -413,6 +414,9 @@ impl Engine {
             }
             let head = (after.lsn == last).then_some(head);
             lane.staged_bytes += stored.len();
+            if let Some(announced) = entry.announced() {
+                lane.announced_staged = announced.clone();
+            }
             lane.staged.push_back(Staged { entry, after, stored, head });
         }
         if canary!(FrontierBeforeEntries) {
@@ -445,10 +449,29 @@ fn check_entry(lane_id: &LaneId, lane: &Lane, entry: &LaneEntry) -> Result<(), &
     if !entry.admitted.covers(&change.context) {
         return Err("a change set is admitted after everything its author had seen");
     }
+    if lane.announced_staged.iter().any(|(of, lsn)| of != *lane_id && change.context.at(&of) < lsn) {
+        return Err("an author has seen what it has announced");
+    }
     if change.groups.is_empty() {
         return Err("a change set does something");
     }
+    if !change.groups.iter().flat_map(|group| &group.ops).all(|op| names_what_was_seen(change, op)) {
+        return Err("a reset names additions that its author had seen");
+    }
     Ok(())
+}
+
+/// Whether a reset of a counter names no addition that its author cannot have seen; what others have forgotten
+/// of the counter could be told apart by one that does. A lane is at least as long as its owner's last number.
+fn names_what_was_seen(change: &ChangeSet, op: &Op) -> bool {
+    match op {
+        Op::CounterReset { columns } => columns.iter().all(|column| {
+            let is_own = column.origin == change.origin;
+            column.through.0 <= if is_own { change.seq } else { change.context.at(&column.origin) }
+        }),
+        Op::Nested { op, .. } => names_what_was_seen(change, op),
+        _ => true,
+    }
 }
 
 fn check_announcement(
@@ -456,8 +479,7 @@ fn check_announcement(
     lane: &Lane,
     (frontier, admitted): (&Frontier, &Frontier),
 ) -> Result<(), &'static str> {
-    let staged = lane.staged.iter().rev().find_map(|staged| staged.entry.announced());
-    if !frontier.covers(staged.unwrap_or(&lane.announced)) {
+    if !frontier.covers(&lane.announced_staged) {
         return Err("announcements never take back");
     }
     let others: Frontier = frontier.iter().filter(|(of, _)| of != lane_id).collect();
