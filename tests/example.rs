@@ -92,7 +92,7 @@ fn what_cannot_be_done_is_said_and_ends_with_an_error() {
 #[test]
 fn the_smaller_examples_end_well() {
     for (name, said) in [
-        ("conflict_policies", r#"union     ["apples", "bread", "milk"]"#),
+        ("conflict_policies", r#"union     ["apples","bread","milk"]"#),
         ("bounded_stock", "us sells the last 1; 0 are left"),
         ("custom_policy", "us does not: register bids/lot 7 holds 2 concurrent values"),
     ] {

@@ -387,18 +387,24 @@ async fn several_kinds_under_one_key_are_a_conflict_until_one_is_chosen() {
     us.space.confirmed(PATIENCE).await.unwrap();
     let mut events = eu.space.conflict_events();
     us.replica.go_offline().await.unwrap();
-    eu.space.map("c", "m").map("deep").register("key").write("text").await.unwrap();
+    let both = eu.space.transact(|tx| {
+        tx.map("c", "m").map("deep").register("key").write("text")?;
+        tx.map("c", "m").register("deep").write("text")
+    });
+    both.await.unwrap();
     us.space.map("c", "m").register("deep").write("other").await.unwrap();
     us.space.map("c", "m").counter("plain").add(1).await.unwrap();
     us.replica.go_online();
     converge(&[&eu, &us]).await;
+    // The register among the kinds holds two values besides, which is no second conflict in one place.
+    assert_eq!(eu.space.map("c", "m").register("deep").read().unwrap().siblings().len(), 2);
     let conflict = only(eu.space.conflicts(None, 10).unwrap());
     assert_eq!(conflict.location.to_string(), "map c/m › deep");
     assert_eq!(conflict.matter, Matter::Kinds(vec![Kind::Register, Kind::Map]));
     assert_eq!(
         next(&mut events).await,
         ConflictEvent::Open(conflict.clone()),
-        "by what was written below it"
+        "by what eu wrote there and below"
     );
     assert_eq!(next(&mut events).await, ConflictEvent::Open(conflict.clone()));
     let error = refused(us.space.resolve(&conflict, Kind::Set).await);
