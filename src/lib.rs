@@ -58,9 +58,11 @@ pub use comity_engine::{
     ObjectChange, ReadError, Role, SpaceStatus, StateDigest, Status, StoreError, Token, TransactError,
     TxError,
 };
-pub use comity_store::{Damage, OpenError as DirectoryError, StoreOptions};
+pub use comity_store::{
+    CompactError as StorageCompactError, CompactReport, Damage, OpenError as DirectoryError, StoreOptions,
+};
 pub use comity_transport::{BindError, ClassStats, Congestion, ConnectionStats, TransportConfig};
-pub use error::{ConnectedError, InviteError, OpenError, RequestError, WatchError, WriteError};
+pub use error::{CompactError, ConnectedError, InviteError, OpenError, RequestError, WatchError, WriteError};
 pub use replica::{OpenOptions, Replica};
 pub use space::{
     Counter, DocumentHandle, INVITATION_VALID, Pending, Receipt, Register, Set, Space, Transact, WAIT_DEFAULT,

@@ -4,6 +4,9 @@
 mod bytes;
 mod machine;
 mod options;
+mod removal;
+mod replicas;
+mod set;
 mod table;
 
 use std::process::ExitCode;
@@ -27,11 +30,15 @@ struct Benchmark {
     run: fn(&Options) -> Result<Verdict, Failure>,
 }
 
-const BENCHMARKS: [Benchmark; 1] = [Benchmark {
-    name: "bytes",
-    about: "bytes per change on the wire, against their budgets",
-    run: bytes::run,
-}];
+const BENCHMARKS: [Benchmark; 3] = [
+    Benchmark {
+        name: "bytes",
+        about: "bytes per change on the wire, against their budgets",
+        run: bytes::run,
+    },
+    Benchmark { name: "removal", about: "what stays of elements that were removed", run: removal::run },
+    Benchmark { name: "set", about: "operations on small and large sets", run: set::run },
+];
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);

@@ -9,3 +9,8 @@ pub(crate) fn print(heads: &[&str], rows: &[Vec<String>]) {
     rows.iter().for_each(|row| line(row));
     println!();
 }
+
+/// Bytes as MiB.
+pub(crate) fn mib(bytes: u64) -> String {
+    format!("{:.3}", bytes as f64 / (1 << 20) as f64)
+}

@@ -170,9 +170,9 @@ impl Syncer {
             self.checkpoint()?;
         }
         if self.log.wants_spare() {
-            if !self.is_free(self.log.file_bytes())
-                && !(self.give_way() && self.is_free(self.log.file_bytes()))
-            {
+            let bytes = self.log.file_bytes();
+            let fits = self.is_free(bytes) || (self.give_way() && self.is_free(bytes));
+            if !fits {
                 return Err(StoreError::NoSpace);
             }
             self.log.make_spare().map_err(|error| self.refused(&error))?;
