@@ -30,7 +30,6 @@ async fn region_with_waste() -> Region {
 #[tokio::test(flavor = "multi_thread")]
 async fn compacting_gives_space_back_while_views_and_writes_go_on() {
     let region = region_with_waste().await;
-    let data_file = region.directory.join("comity.redb");
     let view = region.space.view().unwrap();
     let (first, second) = (region.replica.clone(), region.replica.clone());
     let (first, second) = (
@@ -44,20 +43,22 @@ async fn compacting_gives_space_back_while_views_and_writes_go_on() {
     }
     let (first, second) = (first.await.unwrap().unwrap(), second.await.unwrap().unwrap());
     for report in [&first, &second] {
-        assert!(report.bytes_after <= report.bytes_before, "{report:?}");
         assert!(
             report.live_bytes < report.bytes_after && report.live_rows > ELEMENTS as u64 / 2,
             "{report:?}"
         );
     }
-    assert!(first.bytes_after < first.bytes_before, "{first:?}");
+    // Whichever ran first, if they were not one.
+    assert!(
+        [&first, &second].iter().any(|report| report.bytes_after < report.bytes_before),
+        "{first:?} {second:?}"
+    );
     assert!(writes > 0);
     // The view is from before, and reads the file that has no name any more.
     assert_eq!(view.counter("test", "counter").unwrap(), 0);
     assert_eq!(view.set_len("test", "set").unwrap(), ELEMENTS as u64 / 2);
     assert_eq!(region.space.counter("test", "counter").value().unwrap(), writes);
     assert!(!region.directory.join("comity.redb.new").exists());
-    assert!(data_file.metadata().unwrap().len() < first.bytes_before);
     let region = region.reopen().await;
     assert_eq!(region.space.counter("test", "counter").value().unwrap(), writes);
     assert_eq!(region.space.set("test", "set").elements().unwrap().len() as i64, ELEMENTS / 2);
