@@ -9,7 +9,7 @@ use comity_crdts::{Nonce, ReplicaId};
 use comity_engine::{
     Class, CommandError, Engine, Input, Notice, Now, Output, Reply, RequestId, SessionId, Trust,
 };
-use comity_store::{EmbeddedStore, Syncer};
+use comity_store::{CompactError as StoreCompactError, CompactReport, EmbeddedStore, Syncer};
 use comity_transport::{
     CloseCode, ConnectionHandle, ConnectionStats, FrameSender, Keep, PeerKey, SendError, survivor,
 };
@@ -29,7 +29,21 @@ pub(crate) enum Event {
     Connected(Box<Connected>),
     /// Close every connection.
     DropSessions(CloseCode),
+    /// The storage thread has compacted, or not.
+    Compacted(Compacted),
 }
+
+/// What compacting came to.
+pub(crate) type Compacted = Result<CompactReport, StoreCompactError>;
+
+/// Something for the storage thread to do.
+pub(crate) enum StorageRequest {
+    Sync,
+    Compact,
+}
+
+/// Requests that wait for the storage thread: one of each kind.
+pub(crate) const STORAGE_REQUESTS_MAX: usize = 2;
 
 /// A connection that asks to become a session.
 pub(crate) struct Connected {
@@ -80,7 +94,9 @@ pub(crate) struct Core {
     replies: BTreeMap<RequestId, oneshot::Sender<Result<Reply, CommandError>>>,
     sinks: BTreeMap<SessionId, Sink>,
     signals: Signals,
-    sync_requests: std_mpsc::SyncSender<()>,
+    storage: std_mpsc::SyncSender<StorageRequest>,
+    /// Who waits for the compaction under way.
+    compactions: Vec<oneshot::Sender<Compacted>>,
     started: Instant,
     next_request: u64,
     next_session: u64,
@@ -91,7 +107,7 @@ impl Core {
         engine: Engine,
         store: EmbeddedStore,
         signals: Signals,
-        sync_requests: std_mpsc::SyncSender<()>,
+        storage: std_mpsc::SyncSender<StorageRequest>,
     ) -> Self {
         signals.trust.set(engine.trust());
         Self {
@@ -100,7 +116,8 @@ impl Core {
             replies: BTreeMap::new(),
             sinks: BTreeMap::new(),
             signals,
-            sync_requests,
+            storage,
+            compactions: Vec::new(),
             started: Instant::now(),
             next_request: 0,
             next_session: 0,
@@ -137,6 +154,12 @@ impl Core {
             Event::Input(input) => self.input(input),
             Event::Job(job) => job(self),
             Event::Connected(connected) => self.on_connected(*connected),
+            Event::Compacted(result) => {
+                for waiting in self.compactions.drain(..) {
+                    // Who stopped waiting does not want to know.
+                    let _ = waiting.send(result.clone());
+                }
+            }
             Event::DropSessions(code) => {
                 for session in self.sinks.keys().copied().collect::<Vec<_>>() {
                     self.end_session(session, code, code.name().unwrap_or_default());
@@ -174,6 +197,15 @@ impl Core {
     /// Takes back a question that will not be answered.
     pub(crate) fn withdraw(&mut self, request: RequestId) {
         self.replies.remove(&request);
+    }
+
+    /// Has the storage compacted, once for all who ask while it is under way.
+    pub(crate) fn compact(&mut self, answer: oneshot::Sender<Compacted>) {
+        if self.compactions.is_empty() {
+            // One is outstanding at most, so there is room; without a storage thread nobody is answered.
+            drop(self.storage.try_send(StorageRequest::Compact));
+        }
+        self.compactions.push(answer);
     }
 
     /// Traffic of every session, by peer.
@@ -252,7 +284,7 @@ impl Core {
                     self.end_session(session, CloseCode(reason.code()), reason.sentence());
                 }
                 // At most one is outstanding, so there is room; a storage thread that is gone has said why.
-                Output::RequestSync => drop(self.sync_requests.try_send(())),
+                Output::RequestSync => drop(self.storage.try_send(StorageRequest::Sync)),
                 Output::Notify(Notice::Applied(applied)) => drop(moved.insert(applied.space)),
                 Output::Notify(notice) => self.notify(&notice),
             }
@@ -309,27 +341,66 @@ pub(crate) fn fresh<const N: usize>() -> [u8; N] {
     bytes
 }
 
-/// Runs the storage barrier whenever asked, until the core is gone.
+/// How often files from before a compaction are looked after while nothing else happens.
+const RECLAIM_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Runs the storage barrier whenever asked, and compacts in between, until the core is gone.
 pub(crate) fn run_syncer(
     mut syncer: Syncer,
-    requests: &std_mpsc::Receiver<()>,
+    requests: &std_mpsc::Receiver<StorageRequest>,
     events: &mpsc::WeakSender<Event>,
 ) {
-    while requests.recv().is_ok() {
-        let result = syncer.sync();
-        if let Err(error) = &result {
-            tracing::error!(%error, "sync failed");
+    let (mut compacts, mut reclaims) = (false, false);
+    loop {
+        let request = match (compacts, reclaims) {
+            (true, _) => requests.try_recv().map_err(|error| error == std_mpsc::TryRecvError::Disconnected),
+            (false, true) => requests
+                .recv_timeout(RECLAIM_INTERVAL)
+                .map_err(|error| error == std_mpsc::RecvTimeoutError::Disconnected),
+            (false, false) => requests.recv().map_err(|_| true),
+        };
+        match request {
+            Ok(StorageRequest::Sync) => {
+                if !sync(&mut syncer, events) {
+                    return;
+                }
+            }
+            Ok(StorageRequest::Compact) => compacts = true,
+            Err(false) => {}
+            // Nobody is left to ask.
+            Err(true) => return,
         }
-        let Some(events) = events.upgrade() else { return };
-        if events.blocking_send(Event::Input(Input::Synced { result })).is_err() {
-            return;
-        }
-        drop(events);
-        // Checkpoints and the log's next file, while nobody waits. What fails here, the next sync reports.
-        if let Err(error) = syncer.maintain() {
-            tracing::error!(%error, "storage maintenance failed");
+        if compacts {
+            let Some(result) = syncer.compact_step().transpose() else { continue };
+            (compacts, reclaims) = (false, true);
+            if !tell(events, Event::Compacted(result)) {
+                return;
+            }
+        } else if reclaims {
+            reclaims = syncer.reclaim();
         }
     }
+}
+
+/// One barrier and what is to be done after it. Whether the core is still there.
+fn sync(syncer: &mut Syncer, events: &mpsc::WeakSender<Event>) -> bool {
+    let result = syncer.sync();
+    if let Err(error) = &result {
+        tracing::error!(%error, "sync failed");
+    }
+    if !tell(events, Event::Input(Input::Synced { result })) {
+        return false;
+    }
+    // Checkpoints and the log's next file, while nobody waits. What fails here, the next sync reports.
+    if let Err(error) = syncer.maintain() {
+        tracing::error!(%error, "storage maintenance failed");
+    }
+    true
+}
+
+/// Whether the core was still there to be told.
+fn tell(events: &mpsc::WeakSender<Event>, event: Event) -> bool {
+    events.upgrade().is_some_and(|events| events.blocking_send(event).is_ok())
 }
 
 /// How long a transaction may hold up its space.

@@ -242,6 +242,19 @@ impl From<ChangesError> for WatchError {
     }
 }
 
+/// Why the data was not compacted. It is as it was.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CompactError {
+    /// Storage refused. After all but [`comity_store::CompactError::Store`] the replica goes on, and it may be
+    /// tried again.
+    #[error(transparent)]
+    Storage(#[from] comity_store::CompactError),
+    /// The replica was shut down.
+    #[error("the replica is shut down")]
+    Stopped,
+}
+
 /// A peer did not connect in time.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

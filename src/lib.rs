@@ -94,10 +94,12 @@ pub use comity_engine::{
     Replayed, Role, SiblingReport, SpaceStatus, StateDigest, Status, StoreError, Token, TransactError,
     TxError,
 };
-pub use comity_store::{Damage, OpenError as DirectoryError, StoreOptions};
+pub use comity_store::{
+    CompactError as StorageCompactError, CompactReport, Damage, OpenError as DirectoryError, StoreOptions,
+};
 pub use comity_transport::{BindError, ClassStats, Congestion, ConnectionStats, TransportConfig};
 pub use error::{
-    ConnectedError, ContentError, DecreaseError, InviteError, OpenError, RequestError, ResolveError,
+    CompactError, ConnectedError, ContentError, DecreaseError, InviteError, OpenError, RequestError, ResolveError,
     TransferError, WatchError, WriteError,
 };
 pub use handles::{

@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use comity_crdts::{ConflictPolicy, PolicyRegistry, ReplicaId, SpaceId};
 use comity_engine::{Command, Engine, EngineOptions, JournalLimits, REGION_BYTES_MAX, Reply, Status};
-use comity_store::{Damage, EmbeddedStore, Reader, StoreOptions};
+use comity_store::{CompactReport, Damage, EmbeddedStore, Reader, StoreOptions};
 use comity_transport::{BindError, CloseCode, ConnectionStats, Identity, TransportConfig};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::core::{Core, EVENTS_MAX, Event, Signals, TrustSet, fresh, run_syncer};
-use crate::error::{ConnectedError, OpenError, RequestError};
+use crate::core::{Core, EVENTS_MAX, Event, STORAGE_REQUESTS_MAX, Signals, TrustSet, fresh, run_syncer};
+use crate::error::{CompactError, ConnectedError, OpenError, RequestError};
 use crate::network::Network;
 use crate::space::Space;
 use crate::ticket::Ticket;
@@ -165,10 +165,10 @@ impl Replica {
             online,
             trust: Arc::clone(&trust),
         };
-        let (sync_requests, sync_inputs) = std_mpsc::sync_channel(1);
-        let core = Core::new(engine, store, signals, sync_requests);
+        let (storage, storage_requests) = std_mpsc::sync_channel(STORAGE_REQUESTS_MAX);
+        let core = Core::new(engine, store, signals, storage);
         let weak = events.downgrade();
-        let syncing = spawn("comity-storage", move || run_syncer(syncer, &sync_inputs, &weak))?;
+        let syncing = spawn("comity-storage", move || run_syncer(syncer, &storage_requests, &weak))?;
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(OpenError::Thread)?;
         let core_stop = stopped.clone();
@@ -316,6 +316,24 @@ impl Replica {
         let job = move |core: &mut Core| drop(answer.send(core.traffic()));
         self.send(Event::Job(Box::new(job))).await?;
         traffic.await.map_err(|_| RequestError::Stopped)
+    }
+
+    /// Gives the space that the data file does not use any more back to the file system, by copying what it
+    /// holds into a new file that takes its place. Writes and reads go on; a write waits for one portion of the
+    /// copy at most, some milliseconds, or once for its end, some tenths of a second. Views from before read on;
+    /// the space is free once they are dropped or have expired. A crash at any moment loses nothing. Who asks
+    /// while it is under way gets the same answer.
+    ///
+    /// Takes O(rows) time, a second or two for a million small ones, and until the end as much free space as the
+    /// rows take. Cancelling it loses the answer only; shutting down ends it.
+    ///
+    /// # Errors
+    /// [`CompactError`]; the data is as it was.
+    pub async fn compact(&self) -> Result<CompactReport, CompactError> {
+        let (answer, report) = oneshot::channel();
+        let job = move |core: &mut Core| core.compact(answer);
+        self.send(Event::Job(Box::new(job))).await.map_err(|_| CompactError::Stopped)?;
+        Ok(report.await.map_err(|_| CompactError::Stopped)??)
     }
 
     pub(crate) async fn send(&self, event: Event) -> Result<(), RequestError> {

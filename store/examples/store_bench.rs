@@ -1,5 +1,6 @@
-//! Measures the embedded store: sync latency and changes per second by group size, and reopening after a
-//! kill. `store_bench sync DIR`, `store_bench load DIR CHANGES BYTES` (ends by a kill), `store_bench open DIR`.
+//! Measures the embedded store: sync latency and changes per second by group size, reopening after a kill, and
+//! compacting while changes are synced. `store_bench sync DIR`, `store_bench load DIR CHANGES BYTES` (ends by a
+//! kill), `store_bench open DIR`, `store_bench compact DIR CHANGES BYTES`.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed measurement")]
 
 use std::path::Path;
@@ -78,11 +79,49 @@ fn load(dir: &Path, changes: u64, value_bytes: usize) {
     std::process::abort();
 }
 
+/// Writes changes, and then compacts with a sync of one change after each step.
+fn compact(dir: &Path, changes: u64, value_bytes: usize) {
+    let _ = std::fs::remove_dir_all(dir);
+    let mut opened = EmbeddedStore::open(dir, StoreOptions::default()).unwrap();
+    for number in 1..=changes {
+        opened.store.commit(change(number, value_bytes, u64::MAX)).unwrap();
+        if number % 1024 == 0 {
+            opened.syncer.sync().unwrap();
+            opened.syncer.maintain().unwrap();
+        }
+    }
+    let (mut steps, mut syncs, mut number) = (Vec::new(), Vec::new(), changes);
+    let start = Instant::now();
+    let report = loop {
+        let begun = Instant::now();
+        let report = opened.syncer.compact_step().unwrap();
+        steps.push(begun.elapsed());
+        number += 1;
+        opened.store.commit(change(number, value_bytes, u64::MAX)).unwrap();
+        let begun = Instant::now();
+        opened.syncer.sync().unwrap();
+        syncs.push(begun.elapsed());
+        opened.syncer.maintain().unwrap();
+        if let Some(report) = report {
+            break report;
+        }
+    };
+    println!("compacted in {:?} with {} syncs: {report:?}", start.elapsed(), syncs.len());
+    for (name, mut times) in [("step", steps), ("sync", syncs)] {
+        times.sort_unstable();
+        let at = |part: usize| times[(times.len() * part / 100).min(times.len() - 1)];
+        println!("{name}: p50 {:?}, p99 {:?}, longest {:?}", at(50), at(99), at(100));
+    }
+    drop(opened);
+    let _ = std::fs::remove_dir_all(dir);
+}
+
 fn main() {
     let arguments: Vec<_> = std::env::args().collect();
     let dir = Path::new(&arguments[2]);
     match arguments[1].as_str() {
         "sync" => [1, 16, 256, 4096].into_iter().for_each(|group| sync(dir, group)),
+        "compact" => compact(dir, arguments[3].parse().unwrap(), arguments[4].parse().unwrap()),
         "load" => load(dir, arguments[3].parse().unwrap(), arguments[4].parse().unwrap()),
         _ => {
             let begun = Instant::now();

@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io;
 use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use redb::backends::FileBackend;
 use redb::{BackendError, DatabaseError, StorageBackend};
@@ -29,6 +29,10 @@ struct Inner {
     backlog: RwLock<Backlog>,
     /// How much may wait, in bytes.
     backlog_bytes_max: AtomicUsize,
+    /// The database was told of a failure.
+    failed: OnceLock<io::ErrorKind>,
+    /// Nothing needs to be durable any more.
+    forgoes_syncs: AtomicBool,
 }
 
 /// Why something still waits.
@@ -53,12 +57,24 @@ impl DataFile {
             waits: AtomicBool::new(false),
             backlog: RwLock::default(),
             backlog_bytes_max: AtomicUsize::new(0),
+            failed: OnceLock::new(),
+            forgoes_syncs: AtomicBool::new(false),
         }))
     }
 
     /// Lets so many bytes wait from here on. Beyond them the database is told that the disk is full.
     pub(crate) fn allow_backlog(&self, bytes_max: usize) {
         self.0.backlog_bytes_max.store(bytes_max, Ordering::Release);
+    }
+
+    /// The first failure that the database was told of, also while it was closed.
+    pub(crate) fn failure(&self) -> Option<io::ErrorKind> {
+        self.0.failed.get().copied()
+    }
+
+    /// Leaves out all syncs from here on: the file has no name any more, so nobody will open it again.
+    pub(crate) fn forgo_syncs(&self) {
+        self.0.forgoes_syncs.store(true, Ordering::Release);
     }
 
     /// Makes the changes that wait, in their order and with their syncs. Cheap when nothing waits. One caller at
@@ -122,6 +138,13 @@ impl Inner {
         self.backlog.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Keeps a failure in mind that the database is told of.
+    fn told(&self, result: io::Result<()>) -> io::Result<()> {
+        result.inspect_err(|error| {
+            self.failed.get_or_init(|| error.kind());
+        })
+    }
+
     /// Makes a change, or lets it wait where another one does already or the disk is full.
     fn change(
         &self,
@@ -178,13 +201,16 @@ impl StorageBackend for DataFile {
     }
 
     fn set_len(&self, length: u64) -> io::Result<()> {
-        self.0.change(0, |file| file.set_len(length), |backlog| backlog.set_len(length))
+        self.0.told(self.0.change(0, |file| file.set_len(length), |backlog| backlog.set_len(length)))
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        if self.0.forgoes_syncs.load(Ordering::Acquire) {
+            return Ok(());
+        }
         if !self.0.waits() {
             // Its failure is one, whatever the reason.
-            return self.0.file.sync_data();
+            return self.0.told(self.0.file.sync_data());
         }
         self.0.write_backlog().sync();
         self.0.waits.store(true, Ordering::Release);
@@ -192,7 +218,8 @@ impl StorageBackend for DataFile {
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.0.change(data.len(), |file| file.write(offset, data), |backlog| backlog.write(offset, data))
+        let wait = |backlog: &mut Backlog| backlog.write(offset, data);
+        self.0.told(self.0.change(data.len(), |file| file.write(offset, data), wait))
     }
 
     fn close(&self) -> io::Result<()> {
@@ -234,7 +261,7 @@ mod tests {
     /// A file of four pages, of which the first is written, on a disk that is full.
     fn full() -> (Disk, DataFile) {
         let disk = Disk::new(Image::default());
-        let file = DataFile::over(disk.clone());
+        let file = DataFile::over(disk.database());
         file.set_len(4 * PAGE as u64).unwrap();
         file.write(0, &[1; PAGE]).unwrap();
         disk.fill_up();
@@ -275,7 +302,7 @@ mod tests {
         assert_eq!((seen(&file), file.len().unwrap()), (vec![4, 0, 3, 0, 0, 5], 6 * PAGE as u64));
         assert!(file.read(6 * PAGE as u64, &mut [0]).is_err());
         assert!(matches!(file.settle(), Err(Unsettled::NoSpace)));
-        let stored = DataFile::over(disk.clone());
+        let stored = DataFile::over(disk.database());
         assert_eq!((read(&stored, 0), stored.len().unwrap()), (1, 4 * PAGE as u64));
         disk.heal();
         assert!(file.settle().is_ok());
@@ -316,7 +343,7 @@ mod tests {
     #[test]
     fn readers_see_every_page_while_it_settles() {
         let disk = Disk::new(Image::default());
-        let file = DataFile::over(disk.clone());
+        let file = DataFile::over(disk.database());
         file.set_len(200 * PAGE as u64).unwrap();
         file.allow_backlog(1 << 20);
         disk.fill_up();

@@ -2,15 +2,16 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use crate::data_file::DataFile;
 use crate::error::OpenError;
 use crate::format;
 use crate::instance::MARKER_FILE;
 
 /// The database.
 pub(crate) const DATA_FILE: &str = "comity.redb";
-/// The database while it is being created.
+/// The database while it is being created, and a copy of it that is to take its place.
 const NEW_DATA_FILE: &str = "comity.redb.new";
 /// The directory of the log.
 pub(crate) const LOG_DIR: &str = "log";
@@ -102,15 +103,66 @@ fn create_data_file(dir: &Path) -> Result<(), OpenError> {
     sync(dir)
 }
 
+/// The directory of the data file, as far as copying that file needs it. Crash tests put a simulated disk in its
+/// place.
+pub(crate) trait DataDir: Send {
+    /// Creates an empty copy, or empties the one that is there.
+    fn create_copy(&self) -> io::Result<DataFile>;
+    /// Opens the copy again after it was closed.
+    fn open_copy(&self) -> io::Result<DataFile>;
+    /// Gives the copy the name of the data file, which loses it.
+    fn install_copy(&self) -> io::Result<()>;
+    /// Removes the copy, if there is one.
+    fn remove_copy(&self) -> io::Result<()>;
+    /// Makes the names durable.
+    fn sync(&self) -> io::Result<()>;
+}
+
+/// A real directory.
+pub(crate) struct RealDir(pub(crate) PathBuf);
+
+impl RealDir {
+    fn copy(&self) -> PathBuf {
+        self.0.join(NEW_DATA_FILE)
+    }
+}
+
+impl DataDir for RealDir {
+    fn create_copy(&self) -> io::Result<DataFile> {
+        // Emptied by a new file: who still has the one before open may read it.
+        self.remove_copy()?;
+        DataFile::new(private_file().truncate(true).open(self.copy())?).map_err(io::Error::other)
+    }
+
+    fn open_copy(&self) -> io::Result<DataFile> {
+        let file = OpenOptions::new().read(true).write(true).open(self.copy())?;
+        DataFile::new(file).map_err(io::Error::other)
+    }
+
+    fn install_copy(&self) -> io::Result<()> {
+        fs::rename(self.copy(), self.0.join(DATA_FILE))
+    }
+
+    fn remove_copy(&self) -> io::Result<()> {
+        match fs::remove_file(self.copy()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        sync_names(&self.0)
+    }
+}
+
 /// Makes the names in a directory durable.
 pub(crate) fn sync(dir: &Path) -> Result<(), OpenError> {
+    sync_names(dir).map_err(|error| OpenError::io("syncing the directory", dir, error))
+}
+
+fn sync_names(dir: &Path) -> io::Result<()> {
     // Elsewhere a directory cannot be opened as a file, and its entries are journalled.
-    if cfg!(unix) {
-        File::open(dir)
-            .and_then(|dir| dir.sync_all())
-            .map_err(|error| OpenError::io("syncing the directory", dir, error))?;
-    }
-    Ok(())
+    if cfg!(unix) { File::open(dir)?.sync_all() } else { Ok(()) }
 }
 
 /// Options that open a file to read and write, and create it for the owner only.

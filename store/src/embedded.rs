@@ -1,17 +1,17 @@
 //! The store on disk: the core's handle, and opening it.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use comity_crdts::{LaneId, SpaceId};
 use comity_engine::{Batch, LogRead, Position, Row, StateRead, Store, StoreError};
-use redb::Database;
 
 use crate::data_file::DataFile;
-use crate::directory::{self, DATA_FILE, DirectoryLock, LOG_DIR};
+use crate::directory::{self, DATA_FILE, DataDir, DirectoryLock, LOG_DIR, RealDir};
 use crate::error::OpenError;
 use crate::format;
+use crate::generation::{Generation, Generations};
 use crate::health::Health;
 use crate::instance::{self, InstanceToken};
 use crate::log::{Directory, LogDir};
@@ -19,7 +19,7 @@ use crate::merge::{Merged, Sourced, rows, run};
 use crate::overlay::{Overlay, View};
 use crate::recovery::{Damage, recover};
 use crate::snapshot::{Base, Published, Reader};
-use crate::syncer::{Limits, Room, RoomProbe, Syncer};
+use crate::syncer::{Copying, Limits, Room, RoomProbe, Syncer};
 
 /// How a store behaves. None of it is written to disk.
 #[derive(Clone, Debug)]
@@ -41,6 +41,8 @@ pub struct StoreOptions {
     pub replay_time_max: Duration,
     /// Bytes of rows between two checkpoints, at most.
     pub checkpoint_bytes_max: u64,
+    /// Rows that one step of compacting copies; it also ends after half a MiB.
+    pub compact_step_rows: usize,
 }
 
 /// How much larger a group may become in the database: pages half full, copies of unchanged rows.
@@ -63,6 +65,7 @@ impl Default for StoreOptions {
             log_file_bytes: 16 * 1024 * 1024,
             replay_time_max: Duration::from_millis(300),
             checkpoint_bytes_max: 64 * 1024 * 1024,
+            compact_step_rows: 4_096,
         }
     }
 }
@@ -92,9 +95,8 @@ pub(crate) struct Shared {
     pub(crate) overlay: Overlay,
     published: Arc<Published>,
     health: Arc<Health>,
-    // Closed before the directory is unlocked: fields drop in this order.
-    pub(crate) database: Database,
-    pub(crate) data_file: DataFile,
+    // Closed before the directory is unlocked: fields drop in this order. Locked by the storage thread only.
+    generations: Mutex<Generations>,
     _lock: Option<DirectoryLock>,
 }
 
@@ -105,6 +107,10 @@ impl Shared {
 
     pub(crate) fn health(&self) -> &Arc<Health> {
         &self.health
+    }
+
+    pub(crate) fn generations(&self) -> MutexGuard<'_, Generations> {
+        self.generations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -144,7 +150,9 @@ impl EmbeddedStore {
             Some(Room { free, used: room_path.metadata().ok()?.len() })
         });
         let log = Box::new(Directory::new(log_dir));
-        let parts = Parts { database, data_file, log, lock: Some(lock), room };
+        let data_dir = Box::new(RealDir(dir.to_owned()));
+        let generation = Generation::new(database, data_file);
+        let parts = Parts { generation, dir: data_dir, log, lock: Some(lock), room };
         let (store, syncer, reader, damage) = parts.assemble(&options, || instance::renew(dir))?;
         Ok(Opened { store, syncer, reader, instance: instance::token(dir)?, created, damage })
     }
@@ -157,8 +165,8 @@ impl EmbeddedStore {
 
 /// What a store is made of.
 pub(crate) struct Parts {
-    pub(crate) database: Database,
-    pub(crate) data_file: DataFile,
+    pub(crate) generation: Generation,
+    pub(crate) dir: Box<dyn DataDir>,
     pub(crate) log: Box<dyn LogDir>,
     pub(crate) lock: Option<DirectoryLock>,
     pub(crate) room: RoomProbe,
@@ -171,13 +179,14 @@ impl Parts {
         options: &StoreOptions,
         renew: impl FnOnce() -> Result<(), OpenError>,
     ) -> Result<(EmbeddedStore, Syncer, Reader, Option<Damage>), OpenError> {
-        let Self { database, data_file, log, lock, room } = self;
+        let Self { generation, dir, log, lock, room } = self;
         let path = log.path().to_owned();
-        let recovered = recover(&database, log, options.log_file_bytes, renew)?;
+        dir.remove_copy().map_err(|error| OpenError::io("removing an unfinished copy in", &path, error))?;
+        let recovered = recover(&generation.database, log, options.log_file_bytes, renew)?;
         // From here on a full disk is waited out.
-        data_file.allow_backlog(options.backlog_bytes_max());
+        generation.file.allow_backlog(options.backlog_bytes_max());
         let health = Arc::new(Health::default());
-        let base = Base::open(&database, &health).map_err(|error| OpenError::database(&path, error))?;
+        let base = Base::open(&generation, &health).map_err(|error| OpenError::database(&path, error))?;
         let base = Arc::new(base);
         let published = Published::new(Arc::clone(&base), options.view_age_max, Arc::clone(&health));
         let published = Arc::new(published);
@@ -185,8 +194,7 @@ impl Parts {
             overlay: Overlay::new(base, options.overlay_bytes_max),
             published: Arc::clone(&published),
             health,
-            database,
-            data_file,
+            generations: Mutex::new(Generations::new(generation)),
             _lock: lock,
         });
         let limits = Limits {
@@ -194,7 +202,13 @@ impl Parts {
             replay_ns_max: u64::try_from(options.replay_time_max.as_nanos()).unwrap_or(u64::MAX),
             dirty_bytes_max: options.checkpoint_bytes_max,
         };
-        let syncer = Syncer::new(Arc::clone(&shared), recovered.log, room, limits);
+        let copying = Copying {
+            dir,
+            cache_bytes: options.cache_bytes,
+            step_rows: options.compact_step_rows.max(1) as u64,
+            backlog_bytes_max: options.backlog_bytes_max(),
+        };
+        let syncer = Syncer::new(Arc::clone(&shared), recovered.log, room, limits, copying);
         Ok((EmbeddedStore { shared }, syncer, Reader::new(published), recovered.damage))
     }
 }

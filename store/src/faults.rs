@@ -12,6 +12,8 @@ mod image;
 mod rot;
 
 #[cfg(test)]
+mod compacting;
+#[cfg(test)]
 mod crash;
 #[cfg(test)]
 mod damage;
@@ -30,6 +32,7 @@ use crate::data_file::DataFile;
 use crate::embedded::{Opened, Parts, StoreOptions};
 use crate::error::OpenError;
 use crate::format::{self, guarded};
+use crate::generation::Generation;
 use crate::instance::InstanceToken;
 use crate::syncer::RoomProbe;
 use image::{DATABASE, Operation};
@@ -69,7 +72,7 @@ pub fn open(disk: &Disk, options: &StoreOptions) -> Result<Opened, OpenError> {
 fn create(disk: &Disk) -> Result<(), OpenError> {
     let path = "disk".as_ref();
     let made = Disk::new(Image::default());
-    let backend = made.clone();
+    let backend = made.database();
     let database = guarded(path, || {
         Ok(Builder::new().set_cache_size(CREATION_CACHE_BYTES).create_with_backend(backend)?)
     })?;
@@ -82,9 +85,11 @@ fn create(disk: &Disk) -> Result<(), OpenError> {
 
 fn open_with(disk: &Disk, options: &StoreOptions, room: RoomProbe) -> Result<Opened, OpenError> {
     let path = "disk".as_ref();
-    let data_file = DataFile::over(disk.clone());
+    let data_file = DataFile::over(disk.database());
     let database = format::open(path, data_file.clone(), options.cache_bytes)?;
-    let parts = Parts { database, data_file, log: Box::new(disk.clone()), lock: None, room };
+    let generation = Generation::new(database, data_file);
+    let (dir, log) = (Box::new(disk.clone()), Box::new(disk.clone()));
+    let parts = Parts { generation, dir, log, lock: None, room };
     let renew = || disk.change(Operation::Renew).map_err(|error| OpenError::io("renewing", path, error));
     let (store, syncer, reader, damage) = parts.assemble(options, renew)?;
     let renewals = disk.renewals().to_be_bytes();

@@ -6,11 +6,14 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test"))]
 
 mod backlog;
+mod compact;
+mod copy;
 mod data_file;
 mod directory;
 mod embedded;
 mod error;
 mod format;
+mod generation;
 mod health;
 mod instance;
 mod layer;
@@ -26,6 +29,7 @@ mod tables;
 #[cfg(any(test, feature = "faults"))]
 pub mod faults;
 
+pub use compact::{CompactError, CompactReport};
 pub use embedded::{EmbeddedStore, Opened, StoreOptions};
 pub use error::OpenError;
 pub use instance::InstanceToken;

@@ -114,6 +114,12 @@ impl Overlay {
         drop((old_base, old_layer));
     }
 
+    /// Goes on over another base that holds the same.
+    pub(crate) fn rebase(&self, base: Arc<Base>) {
+        let old_base = std::mem::replace(&mut self.lock().base, base);
+        drop(old_base);
+    }
+
     fn lock(&self) -> MutexGuard<'_, Stack> {
         // Nothing under the lock leaves the stack half changed but an allocation failure, which aborts.
         self.stack.lock().unwrap_or_else(PoisonError::into_inner)

@@ -1,13 +1,15 @@
 //! Reading the last synced group, from any thread.
 
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use comity_crdts::{LaneId, SpaceId};
 use comity_engine::{LogRead, Position, Row, StateRead, StoreError};
-use redb::{Database, ReadOnlyTable, ReadableDatabase};
+use redb::{ReadOnlyTable, ReadableDatabase};
 
 use crate::format::{LOG, LogKey, STATE, log_key, lsn_of};
+use crate::generation::Generation;
 use crate::health::Health;
 use crate::merge::{Sourced, rows};
 
@@ -19,14 +21,16 @@ pub(crate) struct Base {
     state: ReadOnlyTable<&'static [u8], &'static [u8]>,
     log: ReadOnlyTable<&'static LogKey, &'static [u8]>,
     health: Arc<Health>,
+    /// Keeps the generation from being closed; after the tables, so that they are dropped before.
+    _user: Arc<()>,
 }
 
 impl Base {
     /// The database as it is now.
-    pub(crate) fn open(database: &Database, health: &Arc<Health>) -> Result<Self, redb::Error> {
-        let transaction = database.begin_read()?;
+    pub(crate) fn open(generation: &Generation, health: &Arc<Health>) -> Result<Self, redb::Error> {
+        let transaction = generation.database.begin_read()?;
         let (state, log) = (transaction.open_table(STATE)?, transaction.open_table(LOG)?);
-        Ok(Self { state, log, health: Arc::clone(health) })
+        Ok(Self { state, log, health: Arc::clone(health), _user: Arc::clone(&generation.users) })
     }
 
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
@@ -44,6 +48,32 @@ impl Base {
             self.state.range::<&[u8]>(from..until).map_err(|error| self.health.read_failed(&error))?;
         Ok(range.map(|row| match row {
             Ok((key, value)) => Ok((key.value().to_vec(), Some(value.value().to_vec()))),
+            Err(error) => Err(self.health.read_failed(&error)),
+        }))
+    }
+
+    /// Every row of the state after a key, in key order.
+    pub(crate) fn state_after<'a>(
+        &'a self,
+        after: Option<&[u8]>,
+    ) -> Result<impl Iterator<Item = Result<Row, StoreError>> + use<'a>, StoreError> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let range = self.state.range::<&[u8]>((from, Bound::Unbounded));
+        Ok(range.map_err(|error| self.health.read_failed(&error))?.map(|row| match row {
+            Ok((key, value)) => Ok((key.value().to_vec(), value.value().to_vec())),
+            Err(error) => Err(self.health.read_failed(&error)),
+        }))
+    }
+
+    /// Every entry after a key, in key order.
+    pub(crate) fn log_after<'a>(
+        &'a self,
+        after: Option<&LogKey>,
+    ) -> Result<impl Iterator<Item = Result<(LogKey, Vec<u8>), StoreError>> + use<'a>, StoreError> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let range = self.log.range::<&LogKey>((from, Bound::Unbounded));
+        Ok(range.map_err(|error| self.health.read_failed(&error))?.map(|row| match row {
+            Ok((key, entry)) => Ok((*key.value(), entry.value().to_vec())),
             Err(error) => Err(self.health.read_failed(&error)),
         }))
     }
@@ -106,14 +136,29 @@ impl Published {
     /// Shows readers a newer base, and lets go of those that only expired snapshots hold. O(bases that
     /// snapshots hold).
     pub(crate) fn publish(&self, position: Position, base: Arc<Base>) {
-        let slot = Arc::new(Slot { position, base: RwLock::new(Some(base)) });
+        self.supersede(|_| position, base);
+    }
+
+    /// As [`Published::publish`], of a base that holds the same as the one before.
+    pub(crate) fn republish(&self, base: Arc<Base>) {
+        self.supersede(|current| current.position, base);
+    }
+
+    fn supersede(&self, position: impl FnOnce(&Slot) -> Position, base: Arc<Base>) {
         let superseded = {
             let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+            let slot = Arc::new(Slot { position: position(&current), base: RwLock::new(Some(base)) });
             std::mem::replace(&mut *current, slot)
         };
+        let retired = Retired { expires: Instant::now() + self.view_age_max, slot: superseded };
+        self.retired.lock().unwrap_or_else(PoisonError::into_inner).push(retired);
+        self.let_go();
+    }
+
+    /// Lets go of bases that only expired snapshots hold.
+    pub(crate) fn let_go(&self) {
         let now = Instant::now();
         let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
-        retired.push(Retired { expires: now + self.view_age_max, slot: superseded });
         retired.retain(|retired| {
             if retired.expires <= now {
                 retired.slot.base.write().unwrap_or_else(PoisonError::into_inner).take();

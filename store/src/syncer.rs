@@ -1,21 +1,26 @@
 //! Making what is committed durable: one record of the log for each sync. The database follows at once
 //! without a sync of its own, and now and then with one, a checkpoint.
 
+mod compaction;
+
 use std::io;
 use std::sync::Arc;
 
 use comity_engine::{Position, StoreError};
 
 use crate::data_file::Unsettled;
+use crate::directory::DataDir;
 use crate::embedded::Shared;
 use crate::error::is_full;
 use crate::format::{Loss, Replayed, begin_durable, begin_eventual};
+use crate::generation::Generation;
 use crate::health::describe;
 use crate::layer::Layer;
 use crate::log::{LogWriter, layer_changes};
 use crate::overlay::Flush;
 use crate::snapshot::Base;
 use crate::tables::Tables;
+use compaction::Compaction;
 
 /// What one changed row may cost on disk besides its bytes: a copy of its leaf and of a branch.
 const ROW_COPY_BYTES: u64 = 2 * 4096;
@@ -47,6 +52,16 @@ pub(crate) struct Limits {
     pub(crate) replay_ns_max: u64,
     /// Bytes that only the log holds durably.
     pub(crate) dirty_bytes_max: u64,
+}
+
+/// What a copy of the database needs.
+pub(crate) struct Copying {
+    /// Where the data file is.
+    pub(crate) dir: Box<dyn DataDir>,
+    /// As of the data file that it is to replace.
+    pub(crate) cache_bytes: usize,
+    pub(crate) step_rows: u64,
+    pub(crate) backlog_bytes_max: usize,
 }
 
 /// Rows and their bytes.
@@ -81,11 +96,20 @@ pub struct Syncer {
     dirty: Amount,
     /// Taken from the overlay by a sync that found no space for it.
     waiting: Option<Flush>,
+    copying: Copying,
+    compaction: Option<Compaction>,
 }
 
 impl Syncer {
-    pub(crate) fn new(shared: Arc<Shared>, log: LogWriter, room: RoomProbe, limits: Limits) -> Self {
-        Self { shared, log, room, limits, dirty: Amount::default(), waiting: None }
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        log: LogWriter,
+        room: RoomProbe,
+        limits: Limits,
+        copying: Copying,
+    ) -> Self {
+        let (dirty, waiting, compaction) = (Amount::default(), None, None);
+        Self { shared, log, room, limits, dirty, waiting, copying, compaction }
     }
 
     /// Makes everything committed so far durable with one write and one sync of the log, shows it to readers,
@@ -139,13 +163,16 @@ impl Syncer {
     pub fn maintain(&mut self) -> Result<(), StoreError> {
         self.shared.health().check()?;
         self.settle()?;
+        self.follow_with_copy();
         let due = self.dirty.bytes >= self.limits.dirty_bytes_max
             || self.dirty.replay_ns() >= self.limits.replay_ns_max;
         if due {
             self.checkpoint()?;
         }
         if self.log.wants_spare() {
-            if !self.is_free(self.log.file_bytes()) {
+            let bytes = self.log.file_bytes();
+            let fits = self.is_free(bytes) || (self.give_way() && self.is_free(bytes));
+            if !fits {
                 return Err(StoreError::NoSpace);
             }
             self.log.make_spare().map_err(|error| self.refused(&error))?;
@@ -168,7 +195,11 @@ impl Syncer {
         };
         let group = self.log.sync(&written).map_err(|error| log_failed(&error))?;
         let replayed = Replayed { group, file: self.log.number() };
-        let base = follow(&shared, &flush.layer, replayed).map_err(|error| failed(&error))?;
+        let followed = self.with_current(|current| follow(&shared, current, &flush.layer, replayed));
+        let base = followed.map_err(|error| failed(&error))?;
+        if let Some(Compaction::Copying(copy)) = &mut self.compaction {
+            copy.follow(Arc::clone(&flush.layer));
+        }
         let base = Arc::new(base);
         let layer = Amount::of(flush.layer.row_count(), flush.layer.bytes());
         self.dirty = self.dirty.plus(layer);
@@ -189,7 +220,8 @@ impl Syncer {
 
     /// Writes what the disk had no room for when the database wrote it. The log has those groups.
     fn settle(&self) -> Result<(), StoreError> {
-        self.shared.data_file.settle().map_err(|unsettled| match unsettled {
+        let settled = self.with_current(|current| current.file.settle());
+        settled.map_err(|unsettled| match unsettled {
             Unsettled::NoSpace => StoreError::NoSpace,
             Unsettled::Failed(error) => {
                 self.shared.health().poison();
@@ -203,7 +235,7 @@ impl Syncer {
         let shared = Arc::clone(&self.shared);
         let guard = shared.health().guard();
         let commit = || {
-            let transaction = begin_durable(&shared.database)?;
+            let transaction = self.with_current(|current| begin_durable(&current.database))?;
             Loss::remove(&transaction)?;
             Ok(transaction.commit()?)
         };
@@ -219,6 +251,9 @@ impl Syncer {
     /// written yet needs space as well.
     fn check_room(&mut self, amount: Amount) -> Result<(), StoreError> {
         if self.has_room(amount.plus(self.dirty)) {
+            return Ok(());
+        }
+        if self.give_way() && self.has_room(amount.plus(self.dirty)) {
             return Ok(());
         }
         if self.dirty.rows > 0 {
@@ -247,6 +282,10 @@ impl Syncer {
 
 impl Drop for Syncer {
     fn drop(&mut self) {
+        if self.compaction.take().is_some() {
+            // Or the next opening does.
+            let _ = self.copying.dir.remove_copy();
+        }
         if self.dirty.rows > 0 && self.shared.health().check().is_ok() {
             // Without it the next opening replays the log.
             let _ = self.settle().and_then(|()| self.checkpoint());
@@ -261,14 +300,19 @@ impl std::fmt::Debug for Syncer {
 }
 
 /// Brings the database up to a group that is durable in the log, and returns the base that holds it.
-fn follow(shared: &Shared, layer: &Layer, replayed: Replayed) -> Result<Base, redb::Error> {
-    let transaction = begin_eventual(&shared.database)?;
+fn follow(
+    shared: &Shared,
+    current: &Generation,
+    layer: &Layer,
+    replayed: Replayed,
+) -> Result<Base, redb::Error> {
+    let transaction = begin_eventual(&current.database)?;
     let mut tables = Tables::open(&transaction)?;
     layer_changes(layer).try_for_each(|change| tables.apply(change))?;
     drop(tables);
     replayed.write(&transaction)?;
     transaction.commit()?;
-    Base::open(&shared.database, shared.health())
+    Base::open(current, shared.health())
 }
 
 fn failed(error: &redb::Error) -> StoreError {

@@ -23,13 +23,15 @@ pub(super) struct WriteCache {
     durable: Image,
     /// Writes and lengths, for each file in their order.
     files: BTreeMap<usize, Vec<Operation>>,
-    /// Changes of names, in their order.
+    /// Changes of names in the directory of the log, in their order.
     names: Vec<Operation>,
+    /// Of those of the database and its copy.
+    data_names: Vec<Operation>,
 }
 
 impl WriteCache {
     pub(super) fn new(durable: Image) -> Self {
-        Self { durable, files: BTreeMap::new(), names: Vec::new() }
+        Self { durable, files: BTreeMap::new(), names: Vec::new(), data_names: Vec::new() }
     }
 
     pub(super) fn change(&mut self, operation: &Operation) {
@@ -39,6 +41,13 @@ impl WriteCache {
             }
             Operation::Create { .. } | Operation::Rename { .. } | Operation::Remove { .. } => {
                 self.names.push(operation.clone());
+            }
+            Operation::CreateCopy { .. } | Operation::InstallCopy | Operation::RemoveCopy => {
+                self.data_names.push(operation.clone());
+            }
+            Operation::SyncDataDirectory => {
+                let synced = std::mem::take(&mut self.data_names);
+                synced.iter().for_each(|pending| self.durable.apply(pending));
             }
             Operation::Sync { file } => {
                 let synced = self.files.remove(file).unwrap_or_default();
@@ -58,14 +67,14 @@ impl WriteCache {
 
     #[cfg(test)]
     pub(super) fn pending(&self) -> usize {
-        self.files.values().map(Vec::len).sum::<usize>() + self.names.len()
+        self.files.values().map(Vec::len).sum::<usize>() + self.names.len() + self.data_names.len()
     }
 
     /// What a power cut may leave: everything durable, and of the rest what `tear` says.
     pub(super) fn cut(&self, tear: Tear, random: &mut dyn FnMut() -> u64) -> Image {
         let mut image = self.durable.clone();
         let mut kept = || random().is_multiple_of(2);
-        for operation in self.files.values().flatten().chain(&self.names) {
+        for operation in self.files.values().flatten().chain(&self.names).chain(&self.data_names) {
             match tear {
                 Tear::Nothing => {}
                 Tear::All => image.apply(operation),

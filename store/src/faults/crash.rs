@@ -4,6 +4,7 @@ use super::cache::WriteCache;
 use super::image::Operation;
 use super::workload::{batch, create, held, open, open_as, options, random, tight};
 use super::{Disk, Full, Image, Lie, Tear};
+use crate::compact::CompactError;
 use crate::embedded::Opened;
 use comity_engine::{Store, StoreError};
 
@@ -23,6 +24,8 @@ struct Life {
     begun: Vec<(usize, u64)>,
     /// Syncs that were answered with [`StoreError::NoSpace`].
     refused: u64,
+    /// How often the database was replaced by a compact copy.
+    compactions: u64,
 }
 
 /// The most changes before a disk that is to fill up does.
@@ -30,7 +33,8 @@ const CHANGES_BEFORE_FULL_MAX: u64 = 60;
 
 impl Life {
     /// Opens the store in `start` and runs groups of the sizes that `seed` gives. Every other life has a disk
-    /// that fills up now and then, anywhere in a sync, and is freed again.
+    /// that fills up now and then, anywhere in a sync, and is freed again; every other one is compacted over and
+    /// over between its groups.
     fn new(start: Image, seed: u64, groups: u64, lie: Option<Lie>) -> Result<Self, String> {
         let disk = Disk::recording(start.clone(), lie);
         if start.is_empty() {
@@ -41,8 +45,9 @@ impl Life {
         let mut number = held(&opened.store)?;
         let mut acknowledged = vec![(done(&disk), number)];
         let mut begun = acknowledged.clone();
-        let (mut state, mut refused) = (seed, 0);
+        let (mut state, mut refused, mut compactions) = (seed, 0, 0);
         let fills = random(&mut state).is_multiple_of(2);
+        let compacts = random(&mut state).is_multiple_of(2);
         for _ in 0..groups {
             match random(&mut state) % 8 {
                 0 | 1 if fills && !disk.is_full() => {
@@ -68,7 +73,15 @@ impl Life {
                     _ => {}
                 }
             }
-            if fills && held(&opened.store)? != number {
+            let steps = if compacts { random(&mut state) % 8 } else { 0 };
+            for _ in 0..steps {
+                match opened.syncer.compact_step() {
+                    Ok(report) => compactions += u64::from(report.is_some()),
+                    Err(CompactError::NoSpace) if fills => {}
+                    Err(error) => return Err(error.to_string()),
+                }
+            }
+            if (fills || steps > 0) && held(&opened.store)? != number {
                 return Err("a commit cannot be read".to_owned());
             }
         }
@@ -78,7 +91,7 @@ impl Life {
         if random(&mut state).is_multiple_of(2) {
             operations = disk.history();
         }
-        Ok(Self { start, operations, acknowledged, begun, refused })
+        Ok(Self { start, operations, acknowledged, begun, refused, compactions })
     }
 
     /// How many batches may be there after a cut: those acknowledged, and with them those of each group whose
@@ -151,6 +164,7 @@ struct Made {
     images: u64,
     /// Syncs that found no space.
     refused: u64,
+    compactions: u64,
 }
 
 /// The first image that is not as it must be, of one life and `count` images of it, and of some cuts into
@@ -166,6 +180,7 @@ fn try_life(seed: u64, count: u64, lie: Option<Lie>, made: &mut Made) -> Result<
         life = Life::new(end.image(1, &mut 0), random(&mut state), groups, lie)?;
     }
     made.refused += life.refused;
+    made.compactions += life.compactions;
     let first = life.acknowledged[0].0;
     let mut cuts: Vec<_> = (0..count)
         .map(|_| first + (random(&mut state) % (life.operations.len() - first + 1) as u64) as usize)
@@ -208,9 +223,12 @@ fn random_crash_images_hold_every_acknowledged_group_and_nothing_in_part() {
         }
         seed += 1;
     }
-    let Made { images, refused } = made;
-    println!("{images} crash images of {} lives, in which {refused} syncs found no space", seed - first);
-    assert!(images < IMAGES_DEFAULT || refused > 0);
+    let Made { images, refused, compactions } = made;
+    let lives = seed - first;
+    println!(
+        "{images} crash images of {lives} lives: {refused} syncs without space, {compactions} compactions"
+    );
+    assert!(images < IMAGES_DEFAULT || (refused > 0 && compactions > 0));
 }
 
 #[test]
@@ -239,6 +257,20 @@ fn every_cut_of_a_small_life_and_every_cut_of_its_recovery_keeps_what_was_acknow
 }
 
 #[test]
+fn every_cut_of_a_life_with_compactions_keeps_what_was_acknowledged() {
+    let mut lives = (0..64).map(|seed| Life::new(Image::default(), seed, 6, None).unwrap());
+    let life = lives.find(|life| life.compactions > 1 && life.refused == 0).unwrap();
+    let mut cutter = Cutter::new(&life.start, &life.operations);
+    for cut in life.acknowledged[0].0..=life.operations.len() {
+        cutter.advance(cut);
+        for mode in 0..6 {
+            let image = cutter.image(mode.min(3), &mut (cut as u64 * 10 + mode));
+            check(&life, cut, image).unwrap_or_else(|error| panic!("cut {cut} mode {mode}: {error}"));
+        }
+    }
+}
+
+#[test]
 fn a_store_lives_on_after_a_crash_and_crashes_again() {
     for seed in 0..12 {
         let mut image = Image::default();
@@ -258,7 +290,7 @@ fn a_store_lives_on_after_a_crash_and_crashes_again() {
 /// The harness sees that a sync is missing.
 #[test]
 fn without_one_of_its_syncs_the_store_fails_the_same_test() {
-    for lie in [Lie::Database, Lie::Log, Lie::Directory] {
+    for lie in [Lie::Database, Lie::Log, Lie::Directory, Lie::Copy, Lie::DataDirectory] {
         let mut made = 0;
         let caught = (1..200).find_map(|seed| {
             let tried = std::panic::catch_unwind(|| {

@@ -1,5 +1,6 @@
 //! A disk in memory that knows what is durable and can be told to fail or to lie.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,7 +9,9 @@ use redb::StorageBackend;
 
 use super::cache::{Tear, WriteCache};
 use super::content::PAGE;
-use super::image::{DATABASE, Image, Operation};
+use super::image::{Image, Operation};
+use crate::data_file::DataFile;
+use crate::directory::DataDir;
 use crate::log::{LogDir, LogFile};
 use crate::syncer::Room;
 
@@ -21,6 +24,10 @@ pub enum Lie {
     Log,
     /// That of the names in the directory of the log.
     Directory,
+    /// That of a copy of the database, until it takes the place of the database.
+    Copy,
+    /// That of the names of the database and its copy.
+    DataDirectory,
 }
 
 /// What a full disk refuses.
@@ -49,9 +56,9 @@ struct State {
     limit: Option<(u64, io::ErrorKind)>,
     /// After how many more changes the disk is full, and how, where it is to be.
     full: Option<(u64, Full)>,
-    /// Which pages of the database have their space: its length is set before it is written. Files of the log
+    /// Which pages of a database have their space: its length is set before it is written. Files of the log
     /// have all that their length says.
-    allocated: Vec<bool>,
+    allocated: BTreeMap<usize, Vec<bool>>,
     lie: Option<Lie>,
 }
 
@@ -98,25 +105,32 @@ impl State {
 
     /// How many bytes of a write have their space, from its start.
     fn fits(&mut self, file: usize, offset: usize, length: usize) -> usize {
-        if file != DATABASE {
+        let Some(allocated) = self.allocated.get(&file) else {
             return self.image.file(file).len().saturating_sub(offset).min(length);
-        }
+        };
         let (first, end) = (offset / PAGE, (offset + length).div_ceil(PAGE));
-        let hole = (first..end).find(|page| self.allocated.get(*page) != Some(&true));
+        let hole = (first..end).find(|page| allocated.get(*page) != Some(&true));
         hole.map_or(length, |page| (page * PAGE).saturating_sub(offset))
     }
 
     fn apply(&mut self, operation: Operation) {
         match &operation {
-            Operation::Write { file: DATABASE, offset, data } => {
-                let end = (offset + data.len()).div_ceil(PAGE);
-                self.allocated.resize(self.allocated.len().max(end), false);
-                self.allocated[offset / PAGE..end].fill(true);
+            Operation::Write { file, offset, data } => {
+                if let Some(allocated) = self.allocated.get_mut(file) {
+                    let end = (offset + data.len()).div_ceil(PAGE);
+                    allocated.resize(allocated.len().max(end), false);
+                    allocated[offset / PAGE..end].fill(true);
+                }
             }
-            Operation::SetLen { file: DATABASE, length } => {
-                self.allocated.resize(length.div_ceil(PAGE), false);
+            Operation::SetLen { file, length } => {
+                if let Some(allocated) = self.allocated.get_mut(file) {
+                    allocated.resize(length.div_ceil(PAGE), false);
+                }
             }
-            Operation::Install { database } => self.allocated = database.used(),
+            Operation::CreateCopy { file } => drop(self.allocated.insert(*file, Vec::new())),
+            Operation::Install { database } => {
+                self.allocated.insert(self.image.database(), database.used());
+            }
             _ => {}
         }
         self.changes += 1;
@@ -139,6 +153,12 @@ impl Disk {
         Self::with(image, Some(lie), None)
     }
 
+    /// The file that is the database now.
+    pub(crate) fn database(&self) -> DataHandle {
+        let file = self.state().image.database();
+        DataHandle { disk: self.clone(), file }
+    }
+
     /// A disk that also remembers everything done to it.
     #[cfg(test)]
     pub(super) fn recording(image: Image, lie: Option<Lie>) -> Self {
@@ -147,7 +167,8 @@ impl Disk {
 
     fn with(mut image: Image, lie: Option<Lie>, history: Option<Vec<Operation>>) -> Self {
         let cache = WriteCache::new(image.clone());
-        let allocated = image.file(DATABASE).used();
+        let database = image.database();
+        let allocated = BTreeMap::from([(database, image.file(database).used())]);
         let (changes, limit, full) = (0, None, None);
         let state = State { image, cache, changes, history, limit, full, allocated, lie };
         Self(Arc::new(Mutex::new(state)))
@@ -231,7 +252,9 @@ impl Disk {
             return Err(refused.failure.into());
         }
         let lie = match &operation {
-            Operation::Sync { file: DATABASE } => state.lie == Some(Lie::Database),
+            Operation::Sync { file } if state.image.copy() == Some(*file) => state.lie == Some(Lie::Copy),
+            Operation::Sync { file } if state.image.database() == *file => state.lie == Some(Lie::Database),
+            Operation::SyncDataDirectory => state.lie == Some(Lie::DataDirectory),
             Operation::Sync { .. } => state.lie == Some(Lie::Log),
             Operation::SyncDirectory => state.lie == Some(Lie::Directory),
             _ => false,
@@ -257,7 +280,8 @@ impl Disk {
     /// How much space there is, as far as this disk says.
     pub(super) fn room(&self) -> Option<Room> {
         let mut state = self.state();
-        let used = state.image.file(DATABASE).len() as u64;
+        let database = state.image.database();
+        let used = state.image.file(database).len() as u64;
         matches!(state.full, Some((0, _))).then_some(Room { free: 0, used })
     }
 
@@ -284,25 +308,58 @@ fn in_memory(offset: u64) -> io::Result<usize> {
     usize::try_from(offset).map_err(io::Error::other)
 }
 
-impl StorageBackend for Disk {
+/// A file that a database is kept in.
+#[derive(Clone, Debug)]
+pub(crate) struct DataHandle {
+    disk: Disk,
+    file: usize,
+}
+
+impl StorageBackend for DataHandle {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.length(DATABASE) as u64)
+        Ok(self.disk.length(self.file) as u64)
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.read_into(DATABASE, in_memory(offset)?, out)
+        self.disk.read_into(self.file, in_memory(offset)?, out)
     }
 
     fn set_len(&self, length: u64) -> io::Result<()> {
-        self.change(Operation::SetLen { file: DATABASE, length: in_memory(length)? })
+        self.disk.change(Operation::SetLen { file: self.file, length: in_memory(length)? })
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.change(Operation::Sync { file: DATABASE })
+        self.disk.change(Operation::Sync { file: self.file })
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.write_at(DATABASE, offset, data)
+        self.disk.write_at(self.file, offset, data)
+    }
+}
+
+impl DataDir for Disk {
+    fn create_copy(&self) -> io::Result<DataFile> {
+        let file = self.state().image.file_count();
+        self.change(Operation::CreateCopy { file })?;
+        Ok(DataFile::over(DataHandle { disk: self.clone(), file }))
+    }
+
+    fn open_copy(&self) -> io::Result<DataFile> {
+        let file = self.state().image.copy().ok_or(io::ErrorKind::NotFound)?;
+        Ok(DataFile::over(DataHandle { disk: self.clone(), file }))
+    }
+
+    fn install_copy(&self) -> io::Result<()> {
+        self.change(Operation::InstallCopy)
+    }
+
+    fn remove_copy(&self) -> io::Result<()> {
+        let exists = self.state().image.copy().is_some();
+        if exists { self.change(Operation::RemoveCopy) } else { Ok(()) }
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.change(Operation::SyncDataDirectory)
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::content::Content;
 
-/// The file of the database. It always has its name.
+/// The first file of the database. It always has its name, until a copy of it takes that.
 pub(super) const DATABASE: usize = 0;
 /// The least that a disk writes whole.
 const SECTOR: usize = 512;
@@ -37,6 +37,14 @@ pub(super) enum Operation {
         name: String,
     },
     SyncDirectory,
+    /// An empty copy of the database appeared, in place of one that there was.
+    CreateCopy {
+        file: usize,
+    },
+    /// The copy got the name of the database, which is gone.
+    InstallCopy,
+    RemoveCopy,
+    SyncDataDirectory,
     /// The database appeared, durably and whole: it is created under another name.
     Install {
         database: Content,
@@ -51,12 +59,17 @@ pub(super) enum Operation {
 pub struct Image {
     files: Vec<Content>,
     names: BTreeMap<String, usize>,
+    /// Which file is the database.
+    database: usize,
+    /// Which is a copy of it that was not finished.
+    copy: Option<usize>,
     renewals: u64,
 }
 
 impl Default for Image {
     fn default() -> Self {
-        Self { files: vec![Content::default()], names: BTreeMap::new(), renewals: 0 }
+        let (names, copy) = Default::default();
+        Self { files: vec![Content::default()], names, database: DATABASE, copy, renewals: 0 }
     }
 }
 
@@ -92,7 +105,15 @@ impl Image {
     }
 
     pub(super) fn has_database(&self) -> bool {
-        self.files[DATABASE].len() != 0
+        self.files[self.database].len() != 0
+    }
+
+    pub(super) fn database(&self) -> usize {
+        self.database
+    }
+
+    pub(super) fn copy(&self) -> Option<usize> {
+        self.copy
     }
 
     pub(super) fn renewals(&self) -> u64 {
@@ -130,9 +151,15 @@ impl Image {
                 }
             }
             Operation::Remove { name } => self.remove_log_file(name),
-            Operation::Install { database } => self.files[DATABASE] = database.clone(),
+            Operation::CreateCopy { file } => {
+                self.file(*file);
+                self.copy = Some(*file);
+            }
+            Operation::InstallCopy => self.database = self.copy.take().unwrap_or(self.database),
+            Operation::RemoveCopy => self.copy = None,
+            Operation::Install { database } => self.files[self.database] = database.clone(),
             Operation::Renew => self.renewals += 1,
-            Operation::Sync { .. } | Operation::SyncDirectory => {}
+            Operation::Sync { .. } | Operation::SyncDirectory | Operation::SyncDataDirectory => {}
         }
     }
 

@@ -76,7 +76,7 @@ fn needed(image: &Image) -> Vec<Vec<Needed>> {
 
 /// What the database would say after a power cut.
 fn replayed(image: &Image) -> Option<Replayed> {
-    let disk = Disk::new(image.clone());
+    let disk = Disk::new(image.clone()).database();
     let database = guarded("disk".as_ref(), || Ok(Builder::new().create_with_backend(disk)?)).ok()?;
     Replayed::read(&database).ok().flatten()
 }

@@ -21,6 +21,7 @@ pub(super) fn options() -> StoreOptions {
         log_file_bytes: 6 * 1024,
         checkpoint_bytes_max: 15_000,
         cache_bytes: 1024 * 1024,
+        compact_step_rows: 4,
         ..StoreOptions::default()
     }
 }

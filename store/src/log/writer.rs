@@ -110,6 +110,11 @@ impl LogWriter {
         self.end.number
     }
 
+    /// The number of the last group that is durable.
+    pub(crate) fn synced(&self) -> u64 {
+        self.synced
+    }
+
     /// Makes sure that the group fits into the file at the end, with another file where it does not.
     ///
     /// # Errors

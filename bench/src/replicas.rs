@@ -1,0 +1,196 @@
+//! Replicas in one process: real cores over real stores on the disk, frames handed over in memory, and a clock
+//! that moves only when nothing else is left to do.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use comity_crdts::{Nonce, SpaceId};
+use comity_engine::{
+    Command, Durability, Engine, EngineOptions, Input, Now, Output, Reply, RequestId, Role, SessionId,
+    Status, Tx, TxError, WriteOptions,
+};
+use comity_store::{EmbeddedStore, Reader, StoreOptions, Syncer};
+use tempfile::TempDir;
+
+use crate::Failure;
+
+/// The one session, between the first replica and the second.
+const SESSION: SessionId = SessionId(1);
+/// When the clock starts, as a wall clock.
+const START_MS: u64 = 1_790_000_000_000;
+
+/// A replica on a directory of its own.
+pub(crate) struct Replica {
+    pub(crate) engine: Engine,
+    pub(crate) store: EmbeddedStore,
+    pub(crate) syncer: Syncer,
+    pub(crate) reader: Reader,
+    dir: TempDir,
+    inbox: VecDeque<Vec<u8>>,
+    replies: Vec<Reply>,
+    wants_sync: bool,
+}
+
+impl Replica {
+    fn open(key: u8) -> Result<Self, Failure> {
+        let dir = tempfile::Builder::new().prefix("comity-bench-").tempdir()?;
+        let options = StoreOptions { view_age_max: Duration::from_secs(3_600), ..StoreOptions::default() };
+        let opened = EmbeddedStore::open(dir.path(), options)?;
+        let (mut store, syncer, reader) = (opened.store, opened.syncer, opened.reader);
+        let engine = Engine::open(&EngineOptions::new([key; 32], opened.instance.0), &mut store)?;
+        let (inbox, replies) = Default::default();
+        Ok(Self { engine, store, syncer, reader, dir, inbox, replies, wants_sync: false })
+    }
+
+    /// The data file of the store.
+    pub(crate) fn data_file(&self) -> PathBuf {
+        self.dir.path().join("comity.redb")
+    }
+}
+
+/// One replica, or two that are connected.
+pub(crate) struct Replicas {
+    pub(crate) all: Vec<Replica>,
+    clock: Duration,
+    drawn: u128,
+}
+
+impl Replicas {
+    pub(crate) fn open(count: u8) -> Result<Self, Failure> {
+        let all = (1..=count).map(Replica::open).collect::<Result<_, _>>()?;
+        let mut replicas = Self { all, clock: Duration::from_secs(1), drawn: 0 };
+        replicas.settle()?;
+        Ok(replicas)
+    }
+
+    /// A space that the first one founded and all take part in.
+    pub(crate) fn found(&mut self) -> Result<SpaceId, Failure> {
+        let Reply::SpaceCreated(space) = self.ask(0, Command::CreateSpace { name: "measured".to_owned() })?
+        else {
+            return Err("no space was founded".into());
+        };
+        if self.all.len() == 1 {
+            return Ok(space);
+        }
+        let valid_for = Duration::from_secs(60);
+        let Reply::Invited(secret) = self.ask(0, Command::Invite { space, role: Role::Writer, valid_for })?
+        else {
+            return Err("nobody was invited".into());
+        };
+        let inviter = self.all[0].engine.replica();
+        self.ask(1, Command::JoinSpace { space, inviter, secret: Some(secret) })?;
+        for (one, other) in [(0, 1), (1, 0)] {
+            let peer = self.all[other].engine.replica();
+            self.input(one, Input::SessionOpened { session: SESSION, peer })?;
+        }
+        self.settle()?;
+        Ok(space)
+    }
+
+    pub(crate) fn now(&mut self) -> Now {
+        self.drawn += 1;
+        let wall_ms = START_MS + self.clock.as_millis() as u64;
+        // Unique is all that is needed of it here.
+        Now { monotonic: self.clock, wall_ms, fresh: Nonce(self.drawn.to_be_bytes()) }
+    }
+
+    /// Commits a transaction at the first replica; nothing else happens.
+    pub(crate) fn transact(
+        &mut self,
+        space: SpaceId,
+        body: impl FnOnce(&mut Tx<'_>) -> Result<(), TxError>,
+    ) -> Result<(), Failure> {
+        self.clock += Duration::from_millis(1);
+        let now = self.now();
+        let first = &mut self.all[0];
+        first.engine.transact(&now, space, write_options(), &mut first.store, body)?;
+        self.drain(0)
+    }
+
+    fn ask(&mut self, index: usize, command: Command) -> Result<Reply, Failure> {
+        self.all[index].replies.clear();
+        self.input(index, Input::Command { request: RequestId(1), command })?;
+        self.settle()?;
+        self.all[index].replies.pop().ok_or_else(|| "a command was not answered".into())
+    }
+
+    pub(crate) fn status(&mut self, index: usize) -> Result<Status, Failure> {
+        match self.ask(index, Command::Status)? {
+            Reply::Status(status) => Ok(*status),
+            _ => Err("no status was reported".into()),
+        }
+    }
+
+    fn input(&mut self, index: usize, input: Input) -> Result<(), Failure> {
+        let now = self.now();
+        let replica = &mut self.all[index];
+        replica.engine.handle(&now, input, &mut replica.store);
+        self.drain(index)
+    }
+
+    /// Takes what the core wants done.
+    pub(crate) fn drain(&mut self, index: usize) -> Result<(), Failure> {
+        while let Some(output) = self.all[index].engine.poll_output() {
+            match output {
+                Output::Reply { reply, .. } => self.all[index].replies.push(reply?),
+                Output::SendFrame { frame, .. } => self.all[1 - index].inbox.push_back(frame),
+                Output::CloseSession { reason, .. } => return Err(reason.sentence().into()),
+                Output::RequestSync => self.all[index].wants_sync = true,
+                Output::Notify(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Syncs and delivers until nothing is left that does not wait for time.
+    pub(crate) fn settle(&mut self) -> Result<(), Failure> {
+        loop {
+            let mut idle = true;
+            for index in 0..self.all.len() {
+                let replica = &mut self.all[index];
+                if std::mem::take(&mut replica.wants_sync) {
+                    let result = replica.syncer.sync();
+                    replica.syncer.maintain()?;
+                    self.input(index, Input::Synced { result })?;
+                    idle = false;
+                }
+                while let Some(frame) = self.all[index].inbox.pop_front() {
+                    self.input(index, Input::FrameReceived { session: SESSION, frame })?;
+                    idle = false;
+                }
+            }
+            // What is due now needs no time.
+            let due: Vec<_> = (0..self.all.len()).filter(|index| self.is_due(*index)).collect();
+            for index in due {
+                self.input(index, Input::DeadlineReached)?;
+                idle = false;
+            }
+            if idle {
+                return Ok(());
+            }
+        }
+    }
+
+    fn is_due(&self, index: usize) -> bool {
+        self.all[index].engine.next_deadline().is_some_and(|at| at <= self.clock)
+    }
+
+    /// Lets so much time pass, doing what is due at its moment.
+    pub(crate) fn pass(&mut self, time: Duration) -> Result<(), Failure> {
+        let end = self.clock + time;
+        self.settle()?;
+        while let Some(due) = self.all.iter().filter_map(|replica| replica.engine.next_deadline()).min()
+            && due <= end
+        {
+            self.clock = self.clock.max(due);
+            self.settle()?;
+        }
+        self.clock = end;
+        self.settle()
+    }
+}
+
+pub(crate) fn write_options() -> WriteOptions {
+    WriteOptions { request: RequestId(2), durability: Durability::Local, within: Duration::ZERO }
+}
