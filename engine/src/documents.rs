@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use comity_crdts::{Document, ObjectAddress, ObjectId, RawChange, SpaceId};
+use comity_crdts::automerge::{ChangeHash, ReadDoc};
+use comity_crdts::{Document, Dot, Hlc, ObjectAddress, ObjectId, OriginId, RawChange, SpaceId};
 
-use crate::apply::{Effects, PendingStep, PendingWork, store_object};
-use crate::journal::{JournalReason, record_refused};
+use crate::apply::{Effects, PendingStep, PendingWork, actor, store_object};
+use crate::journal::{ChangeAside, JournalReason, record_change};
 use crate::keys;
 use crate::rows::{DocumentHeader, Object, damaged};
 use crate::site::Site;
+use crate::space::{LaneRow, decode};
 use crate::store::{StateRead, StoreError};
 use crate::work::Work;
 
@@ -129,21 +131,28 @@ pub(crate) fn flush(
         for step in &steps {
             match &step.what {
                 PendingWork::Change(change) => {
-                    if editor.is_removed(step)? {
-                        editor.refuse(&address, step, change, JournalReason::DocumentRemoved)?;
+                    if let Some(by) = editor.removal(step)? {
+                        editor.refuse(&address, (step, change), (JournalReason::DocumentRemoved, by))?;
                     } else {
                         changes.push((step, change.clone()));
                     }
                 }
                 PendingWork::Remove(heads) => {
-                    editor.apply(&address, std::mem::take(&mut changes))?;
+                    editor.apply(&address, &std::mem::take(&mut changes))?;
                     editor.remove(&address, step, heads)?;
                 }
             }
         }
-        editor.apply(&address, changes)?;
+        editor.apply(&address, &changes)?;
     }
     Ok(())
+}
+
+/// Stands for the lane of a change whose actor is nobody's here.
+fn unknown_author(change: &RawChange) -> OriginId {
+    let mut origin = [0; 16];
+    origin.copy_from_slice(&change.hash()[..16]);
+    OriginId(origin)
 }
 
 /// One document while a batch changes it.
@@ -164,27 +173,28 @@ impl Editor<'_, '_> {
         }
     }
 
-    /// Whether the document was removed without the author of a step having seen it.
-    fn is_removed(&self, step: &PendingStep) -> Result<bool, StoreError> {
-        let context = step.context();
-        Ok(self.header()?.removals.iter().any(|removal| !context.sees(removal)))
+    /// A removal of the document that the author of a step had not seen.
+    fn removal(&self, step: &PendingStep) -> Result<Option<Dot>, StoreError> {
+        let (context, removals) = (step.context(), self.header()?.removals);
+        Ok(removals.iter().find(|removal| !context.sees(removal)).map(|removal| removal.dot))
     }
 
     fn refuse(
         &mut self,
         address: &ObjectAddress,
-        step: &PendingStep,
-        change: &RawChange,
-        reason: JournalReason,
+        (step, change): (&PendingStep, &RawChange),
+        (reason, by): (JournalReason, Dot),
     ) -> Result<(), StoreError> {
         self.effects.journalled = true;
-        record_refused(self.work, self.space, address, (step.dot, step.at), (change.bytes(), reason))
+        let (dot, written, at) = (step.dot, step.at, step.at);
+        let aside = ChangeAside { dot, written, change: change.bytes(), reason, by, at };
+        record_change(self.work, self.space, address, aside)
     }
 
     fn apply(
         &mut self,
         address: &ObjectAddress,
-        steps: Vec<(&PendingStep, RawChange)>,
+        steps: &[(&PendingStep, RawChange)],
     ) -> Result<(), StoreError> {
         if steps.is_empty() {
             return Ok(());
@@ -209,10 +219,50 @@ impl Editor<'_, '_> {
         for (hash, error) in outcome.refused {
             for (step, change) in steps.iter().filter(|(_, change)| change.hash() == hash) {
                 let reason = JournalReason::ChangeRefused { detail: error.to_string() };
-                self.refuse(address, step, change, reason)?;
+                self.refuse(address, (step, change), (reason, step.dot))?;
             }
         }
         Ok(())
+    }
+
+    /// Journals the changes that the author of a removal had not seen.
+    fn set_aside(
+        &mut self,
+        address: &ObjectAddress,
+        step: &PendingStep,
+        heads: &[[u8; 32]],
+    ) -> Result<(), StoreError> {
+        let (document, _) = read_document(self.work, &self.site.id, self.actor)?;
+        let authors = self.authors()?;
+        self.effects.journalled = true;
+        for change in document.changes_since(heads) {
+            let known = <[u8; 16]>::try_from(change.actor()).ok().and_then(|actor| authors.get(&actor));
+            let origin = known.copied().unwrap_or_else(|| unknown_author(&change));
+            let meta = document.automerge().get_change_by_hash(&ChangeHash(change.hash()));
+            let seconds = meta.map_or(0, |meta| u64::try_from(meta.timestamp()).unwrap_or(0));
+            let aside = ChangeAside {
+                dot: Dot { origin, seq: change.seq(), index: 0 },
+                written: Hlc::new(seconds.saturating_mul(1_000), 0),
+                change: change.bytes(),
+                reason: JournalReason::DocumentRemoved,
+                by: step.dot,
+                at: step.at,
+            };
+            record_change(self.work, self.space, address, aside)?;
+        }
+        Ok(())
+    }
+
+    /// The lanes of the space by the actors under which their owners edit. O(lanes).
+    fn authors(&self) -> Result<BTreeMap<[u8; 16], OriginId>, StoreError> {
+        let (from, until) = keys::lanes(self.space);
+        let mut authors = BTreeMap::new();
+        for (_, bytes) in self.work.scan(&from, &until, usize::MAX)? {
+            let row: LaneRow = decode("lane row", &bytes)?;
+            let origin = row.owner.lane(self.space);
+            authors.insert(actor(&origin, &row.owner.nonce), origin);
+        }
+        Ok(authors)
     }
 
     /// Removes the document; changes that the author of the removal had not seen go to the journal.
@@ -225,10 +275,7 @@ impl Editor<'_, '_> {
         let header = self.header()?;
         let before = Object::Document(header.clone()).share(&self.site.id);
         if header.heads != heads && header.changes > 0 {
-            let (document, _) = read_document(self.work, &self.site.id, self.actor)?;
-            for change in document.changes_since(heads) {
-                self.refuse(address, step, &change, JournalReason::DocumentRemoved)?;
-            }
+            self.set_aside(address, step, heads)?;
         }
         for index in 0..header.changes {
             self.work.delete(keys::document_change(&self.site.id, index));

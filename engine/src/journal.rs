@@ -39,13 +39,14 @@ pub enum JournalReason {
 pub struct JournalEntry {
     /// Where it was.
     pub location: Location,
-    /// The operation whose value this is.
+    /// The operation whose value this is. Of a change that was in a document when the document was removed only its
+    /// author's lane and the number are known that the author gave it within the document.
     pub dot: Dot,
     /// Who wrote it; `None` when the lane it came in is not known here any more.
     pub author: Option<ReplicaId>,
     /// When it was written.
     pub written: Hlc,
-    /// The value; for a refused document change its raw bytes.
+    /// The value; for a document change its raw bytes.
     pub value: Value,
     /// Why it is here.
     pub reason: JournalReason,
@@ -53,7 +54,8 @@ pub struct JournalEntry {
     pub by: Dot,
     /// Who did that.
     pub by_author: Option<ReplicaId>,
-    /// The stamp of the change set that did it.
+    /// The stamp of the change set that did it; that of the change itself when the document had been removed before
+    /// it came.
     pub at: Hlc,
 }
 
@@ -143,25 +145,34 @@ pub(crate) fn record_siblings(
     Ok(())
 }
 
+/// A change that is none of its document, or no longer.
+pub(crate) struct ChangeAside<'a> {
+    pub(crate) dot: Dot,
+    pub(crate) written: Hlc,
+    pub(crate) change: &'a [u8],
+    pub(crate) reason: JournalReason,
+    pub(crate) by: Dot,
+    pub(crate) at: Hlc,
+}
+
 /// Journals a change that is none of its document.
-pub(crate) fn record_refused(
+pub(crate) fn record_change(
     work: &mut Work<'_>,
     space: &SpaceId,
     object: &ObjectAddress,
-    (dot, at): (Dot, Hlc),
-    (change, reason): (&[u8], JournalReason),
+    aside: ChangeAside<'_>,
 ) -> Result<(), StoreError> {
     let row = JournalRow {
         kind: object.kind(),
         collection: object.collection().to_owned(),
         key: object.key().to_owned(),
         path: Vec::new(),
-        dot,
-        written: at,
-        value: Value::Bytes(change.to_vec()).to_bytes(),
-        reason,
-        by: dot,
-        at,
+        dot: aside.dot,
+        written: aside.written,
+        value: Value::Bytes(aside.change.to_vec()).to_bytes(),
+        reason: aside.reason,
+        by: aside.by,
+        at: aside.at,
     };
     record(work, space, object, &row)
 }
@@ -183,7 +194,10 @@ fn record(
     Ok(())
 }
 
-/// Forgets what the limits say, at most `rows_max` entries of it. Returns whether there may be more.
+/// Journal rows that are read at a time to forget some.
+const PRUNE_PAGE_ROWS: usize = 16;
+
+/// Forgets what the limits say, at most `rows_max` entries of it, and what is left of a page. Returns whether there may be more.
 pub(crate) fn prune(
     work: &mut Work<'_>,
     space: &SpaceId,
@@ -193,23 +207,30 @@ pub(crate) fn prune(
     let mut totals = journal_totals(work, space)?;
     let (from, until) = keys::journal(space);
     let (mut forgotten, oldest_ms) = (0, wall_ms.saturating_sub(limits.age_ms_max));
-    for (key, bytes) in work.scan(&from, &until, rows_max)? {
-        let at = key.get(17..25).and_then(|bits| bits.try_into().ok()).map(u64::from_be_bytes);
-        let at = Hlc::from_bits(at.ok_or_else(|| damaged("journal row", &"its key is none"))?);
-        if totals.bytes <= limits.bytes_max && at.millis() >= oldest_ms {
+    'pages: while forgotten < rows_max as u64 {
+        // Rows are large, and usually the first one stays.
+        let rows = work.scan(&from, &until, PRUNE_PAGE_ROWS)?;
+        if rows.is_empty() {
             break;
         }
-        totals.bytes = totals.bytes.saturating_sub((key.len() + bytes.len()) as u64);
-        forgotten += 1;
-        work.delete(keys::journal_by_object(&key));
-        work.delete(key);
+        for (key, bytes) in rows {
+            let at = key.get(17..25).and_then(|bits| bits.try_into().ok()).map(u64::from_be_bytes);
+            let at = Hlc::from_bits(at.ok_or_else(|| damaged("journal row", &"its key is none"))?);
+            if totals.bytes <= limits.bytes_max && at.millis() >= oldest_ms {
+                break 'pages;
+            }
+            totals.bytes = totals.bytes.saturating_sub((key.len() + bytes.len()) as u64);
+            forgotten += 1;
+            work.delete(keys::journal_by_object(&key));
+            work.delete(key);
+        }
     }
     if forgotten > 0 {
         totals.entries = totals.entries.saturating_sub(forgotten);
         totals.pruned += forgotten;
         work.put(keys::journal_totals(space), encode(&totals));
     }
-    Ok(forgotten as usize == rows_max)
+    Ok(forgotten >= rows_max as u64)
 }
 
 /// What a space's journal holds.
@@ -285,8 +306,8 @@ pub struct Replayed {
 }
 
 /// Runs a policy over the conflicts that are in the journal, oldest first, and tells what it would have shown
-/// before somebody decided. Of a decision over some of the siblings only those are known. Changes nothing.
-/// O(entries).
+/// before somebody decided. Of a decision over some of the siblings only those are known. Reads `limit` entries,
+/// and then the rest of what the last of them was decided with. Changes nothing. O(entries).
 ///
 /// # Errors
 /// [`StoreError`] when storage fails or a row is damaged.
@@ -297,7 +318,14 @@ pub fn replay(
     limit: usize,
 ) -> Result<Vec<Replayed>, StoreError> {
     let mut groups: BTreeMap<(Hlc, Dot, Location), Vec<JournalEntry>> = BTreeMap::new();
-    for entry in journal(read, space, limit)? {
+    let (from, until) = keys::journal(space);
+    let mut rows = read.scan(&from, &until, limit)?;
+    if let Some((last, _)) = rows.last().filter(|_| rows.len() == limit) {
+        let (from, until) = keys::journal_rest(last);
+        rows.extend(read.scan(&from, &until, usize::MAX)?);
+    }
+    for (_, bytes) in rows {
+        let entry = decode_row(read, space, &bytes)?;
         if matches!(entry.reason, JournalReason::SiblingReplaced | JournalReason::SiblingRemoved) {
             groups.entry((entry.at, entry.by, entry.location.clone())).or_default().push(entry);
         }

@@ -211,6 +211,12 @@ pub(crate) fn journal_row(space: &SpaceId, at: Hlc, object: &ObjectId, dot: &Dot
     join(0x40, &[&space.0, &hlc, &object.0, &dot.origin.0, &seq, &index])
 }
 
+/// The journal rows after this one that have the same stamp.
+pub(crate) fn journal_rest(row: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    let (_, until) = range(row[..25].to_vec());
+    ([row, &[0]].concat(), until)
+}
+
 /// Where the journal entries of one object are, oldest first.
 pub(crate) fn journal_of(space: &SpaceId, object: &ObjectId) -> (Vec<u8>, Vec<u8>) {
     range(join(0x41, &[&space.0, &object.0]))
