@@ -1,5 +1,6 @@
 //! Rights to bounded counters: who holds some, and how they come to who needs them.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use comity_crdts::{BoundedCounter, Frontier, Kind, ObjectAddress, OriginId, ReplicaId, SpaceId};
@@ -23,6 +24,8 @@ pub(crate) struct RightsWait {
     address: ObjectAddress,
     amount: u64,
     deadline: Duration,
+    /// Peers that were asked. What some of them hold may be out of reach, in a lane that its owner has left.
+    asked: BTreeSet<ReplicaId>,
 }
 
 fn load(
@@ -64,8 +67,8 @@ impl Engine {
             // Rights are handed to an origin that others know of.
             self.append_announcement(now, id, Frontier::new(), store)?;
         }
-        let deadline = now.monotonic.saturating_add(within);
-        self.waits.rights.insert(request, RightsWait { space: id, address, amount, deadline });
+        let (deadline, asked) = (now.monotonic.saturating_add(within), BTreeSet::new());
+        self.waits.rights.insert(request, RightsWait { space: id, address, amount, deadline, asked });
         self.pursue_rights(now, request, store);
         Ok(())
     }
@@ -87,32 +90,51 @@ impl Engine {
             self.waits.rights.remove(&request);
             return self.reply(request, Err(CommandError::Rights { held, needed, value }));
         }
-        let asked = self.whom_to_ask(space, &counter, needed.saturating_sub(held));
-        if let Some(to) = space.own_lane() {
-            for (session, amount) in asked {
-                let (space, collection, key) = (wait.space, wait.address.collection(), wait.address.key());
-                let (collection, key) = (collection.to_owned(), key.to_owned());
-                let ask = RightsRequest { space, collection, key, to, amount };
-                self.send(session, Class::Control, &Message::RightsRequest(ask));
+        let (own, missing) = (space.own_lane(), needed.saturating_sub(held));
+        let (mut asked, mut to_ask) = (wait.asked, BTreeMap::new());
+        if own.is_some() {
+            to_ask = self.whom_to_ask(space, &counter, (missing, &asked));
+            if to_ask.is_empty() {
+                // From the first on again.
+                asked.clear();
+                to_ask = self.whom_to_ask(space, &counter, (missing, &asked));
             }
+        }
+        for (peer, (session, amount)) in to_ask {
+            let (space, collection, key) = (wait.space, wait.address.collection(), wait.address.key());
+            let (collection, key) = (collection.to_owned(), key.to_owned());
+            let Some(to) = own else { continue };
+            let ask = RightsRequest { space, collection, key, to, amount };
+            self.send(session, Class::Control, &Message::RightsRequest(ask));
+            asked.insert(peer);
+        }
+        if let Some(wait) = self.waits.rights.get_mut(&request) {
+            wait.asked = asked;
         }
         let again = (now.monotonic + RIGHTS_RETRY).min(wait.deadline);
         self.timers.insert((again, Timer::Rights(request)));
     }
 
-    /// Connected peers with the most rights first, as many as make up what is needed, each with how much.
-    fn whom_to_ask(&self, space: &Space, counter: &BoundedCounter, needed: u64) -> Vec<(SessionId, u64)> {
-        let (mut asked, mut needed) = (Vec::new(), needed);
+    /// Connected peers that were not asked yet, those with the most rights first, as many as make up what is
+    /// needed, each with how much.
+    fn whom_to_ask(
+        &self,
+        space: &Space,
+        counter: &BoundedCounter,
+        (mut needed, asked): (u64, &BTreeSet<ReplicaId>),
+    ) -> BTreeMap<ReplicaId, (SessionId, u64)> {
+        let mut to_ask = BTreeMap::new();
         for (origin, rights) in counter.holders() {
-            let owner = space.lanes.get(&origin).map(|lane| lane.row.owner.replica);
-            let session = owner.and_then(|owner| self.session_of(space, &owner));
+            let Some(lane) = space.lanes.get(&origin) else { continue };
+            let owner = lane.row.owner.replica;
             let amount = u64::try_from(rights).unwrap_or(u64::MAX).min(needed);
-            if let Some(session) = session.filter(|_| amount > 0) {
-                asked.push((session, amount));
+            let session = self.session_of(space, &owner).filter(|_| amount > 0 && !asked.contains(&owner));
+            if let Some(session) = session {
+                to_ask.entry(owner).or_insert((session, 0)).1 += amount;
                 needed -= amount;
             }
         }
-        asked
+        to_ask
     }
 
     fn session_of(&self, space: &Space, peer: &ReplicaId) -> Option<SessionId> {
@@ -134,8 +156,11 @@ impl Engine {
             return Err(CloseReason::Unexpected.into());
         }
         let Some(space) = self.spaces.get_mut(&asked.space) else { return Ok(()) };
-        let is_theirs =
-            |to: &OriginId| space.lanes.get(to).is_some_and(|lane| lane.row.owner.replica == peer);
+        // What is handed to a lane that is not followed is lost.
+        let is_theirs = |to: &OriginId| {
+            let lane = space.lanes.get(to).filter(|lane| lane.row.frozen.is_none());
+            lane.is_some_and(|lane| lane.row.owner.replica == peer)
+        };
         let Ok(address) = ObjectAddress::new(Kind::BoundedCounter, &asked.collection, &asked.key) else {
             return Err(CloseReason::Malformed.into());
         };
