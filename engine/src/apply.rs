@@ -1,6 +1,9 @@
 //! What operations do to rows. The same code applies local operations as they are made and remote change
 //! sets as they become ready.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
 use comity_crdts::{
     Context, Dot, ElementDots, Frontier, Hlc, Kind, LaneId, MvRegister, ObjectAddress, ObjectId, RawChange,
     ReplicaId, RwRow, Sibling, SpaceId, Value, Writer, canary,
@@ -70,13 +73,27 @@ pub(crate) struct Application<'a> {
     pub(crate) at: Hlc,
 }
 
-/// One operation, and the object it is for.
+/// Operations on one object, in their order.
 struct Step<'a> {
     address: &'a ObjectAddress,
     path: &'a [String],
-    dot: Dot,
-    op: &'a Op,
+    ops: &'a [(Dot, &'a Op)],
 }
+
+/// An object within another: the path to it, and its kind.
+type Within<'a> = (&'a [String], Kind);
+
+/// What a step is done to.
+struct Target<'t> {
+    site: &'t Site,
+    object: &'t mut Object,
+    elements: Elements,
+}
+
+/// Elements of an add-wins set that a step has changed, with their shares before: rows are read and written once,
+/// however many operations there are on an element.
+#[derive(Default)]
+struct Elements(BTreeMap<Vec<u8>, (ElementDots, Share)>);
 
 /// The header row of an object, or its bottom.
 pub(crate) fn load_object(
@@ -109,26 +126,44 @@ impl Application<'_> {
         dot: Dot,
         op: &Op,
     ) -> Result<(), StoreError> {
-        let (path, op) = match op {
-            Op::DocumentChange(change) => {
-                effects.documents.push(self.pending(address, dot, PendingWork::Change(change.clone())));
-                return Ok(());
+        self.apply_all(work, effects, address, &[(dot, op)])
+    }
+
+    /// Applies operations of one change set on one object and what is nested in it. What is done to the same
+    /// nested object goes together, because each visit costs as much as it holds; different ones know nothing of
+    /// each other.
+    pub(crate) fn apply_all(
+        &self,
+        work: &mut Work<'_>,
+        effects: &mut Effects,
+        address: &ObjectAddress,
+        ops: &[(Dot, &Op)],
+    ) -> Result<(), StoreError> {
+        let mut nested: BTreeMap<Within<'_>, Vec<(Dot, &Op)>> = BTreeMap::new();
+        for (dot, op) in ops {
+            match *op {
+                Op::DocumentChange(change) => {
+                    effects.documents.push(self.pending(address, *dot, PendingWork::Change(change.clone())));
+                }
+                Op::DocumentRemove { heads } => {
+                    effects.documents.push(self.pending(address, *dot, PendingWork::Remove(heads.clone())));
+                }
+                Op::Grant { replica, role } => {
+                    let Self { author, context, place, .. } = *self;
+                    let step = Grant { author, context, place, replica, role: *role };
+                    grant(work, effects, self.space, &step)?;
+                }
+                Op::Nested { path, op } => {
+                    nested.entry((path.as_slice(), op.kind())).or_default().push((*dot, op.as_ref()));
+                }
+                op => nested.entry((&[], op.kind())).or_default().push((*dot, op)),
             }
-            Op::DocumentRemove { heads } => {
-                effects.documents.push(self.pending(address, dot, PendingWork::Remove(heads.clone())));
-                return Ok(());
-            }
-            Op::Grant { replica, role } => {
-                let Self { author, context, place, .. } = *self;
-                let step = Grant { author, context, place, replica, role: *role };
-                return grant(work, effects, self.space, &step);
-            }
-            Op::Nested { path, op } => (path.as_slice(), op.as_ref()),
-            op => (&[] as &[String], op),
-        };
-        let step = Step { address, path, dot, op };
-        let (before, after) = self.apply_at(work, effects, &step, (0, &Site::top(self.space, address)))?;
-        effects.digest = effects.digest.wrapping_sub(before.digest).wrapping_add(after.digest);
+        }
+        let site = Site::top(self.space, address);
+        for ((path, _), ops) in &nested {
+            let (before, after) = self.apply_at(work, effects, &Step { address, path, ops }, (0, &site))?;
+            effects.digest = effects.digest.wrapping_sub(before.digest).wrapping_add(after.digest);
+        }
         Ok(())
     }
 
@@ -144,10 +179,16 @@ impl Application<'_> {
         let mut object = site.load(work)?;
         let before = object.share(&site.id);
         match step.path.get(depth) {
-            None => self.apply_to(work, effects, step, (site, &mut object))?,
+            None => {
+                let mut target = Target { site, object: &mut object, elements: Elements::default() };
+                for (dot, op) in step.ops {
+                    self.apply_to(work, effects, (step, *dot, op), &mut target)?;
+                }
+                target.store_elements(work);
+            }
             Some(key) => {
-                let is_last = depth + 1 == step.path.len();
-                let kind = if is_last { step.op.kind() } else { Kind::Map };
+                let last = step.ops.first().filter(|_| depth + 1 == step.path.len());
+                let kind = last.map_or(Kind::Map, |(_, op)| op.kind());
                 let (was, is) = self.apply_at(work, effects, step, (depth + 1, &site.nested(key, kind)))?;
                 if let Object::Map(parts) = &mut object
                     && !(canary!(FieldNotCounted) && was.is_present && !is.is_present)
@@ -176,27 +217,30 @@ impl Application<'_> {
         &self,
         work: &mut Work<'_>,
         effects: &mut Effects,
-        step: &Step<'_>,
-        (site, object): (&Site, &mut Object),
+        (step, dot, op): (&Step<'_>, Dot, &Op),
+        target: &mut Target<'_>,
     ) -> Result<(), StoreError> {
-        let (dot, origin) = (step.dot, step.dot.origin);
-        match (object, step.op) {
+        let (site, origin) = (target.site, dot.origin);
+        if let Op::SetClear { .. } = op {
+            // The rows are what is cleared.
+            target.store_elements(work);
+        }
+        match (&mut *target.object, op) {
             (Object::Counter(counter), Op::CounterAdd(delta)) => counter.add(dot, *delta),
             (Object::Counter(counter), Op::CounterReset { columns }) => {
                 counter.reset(&self.context(dot), columns);
                 self.unstable(work, effects, &site.row, Unstable::Counter);
             }
-            (Object::Register(register), op) => self.write(work, effects, step, (register, op))?,
-            (Object::Set(parts), Op::SetAdd { element, observed }) => {
-                update_element(work, parts, &site.id, element, |dots| dots.add(dot, observed))?;
+            (Object::Register(register), op) => self.write(work, effects, (step, dot), (register, op))?,
+            (Object::Set(_), Op::SetAdd { element, observed }) => {
+                target.elements.load(work, &site.id, element)?.add(dot, observed);
             }
-            (Object::Set(parts), Op::SetRemove { element, observed }) => {
-                update_element(work, parts, &site.id, element, |dots| {
-                    dots.remove(observed);
-                    if canary!(RemoveTakesConcurrent) {
-                        *dots = ElementDots::default();
-                    }
-                })?;
+            (Object::Set(_), Op::SetRemove { element, observed }) => {
+                let dots = target.elements.load(work, &site.id, element)?;
+                dots.remove(observed);
+                if canary!(RemoveTakesConcurrent) {
+                    *dots = ElementDots::default();
+                }
             }
             (Object::Set(parts), Op::SetClear { observed }) => {
                 clear_elements(work, parts, &site.id, |dots| dots.clear(observed))?;
@@ -235,13 +279,13 @@ impl Application<'_> {
         &self,
         work: &mut Work<'_>,
         effects: &mut Effects,
-        step: &Step<'_>,
+        (step, dot): (&Step<'_>, Dot),
         (register, op): (&mut MvRegister, &Op),
     ) -> Result<(), StoreError> {
         let held = register.len();
         let removed = match op {
             Op::RegisterSet { value, hlc, observed } => {
-                register.set(step.dot, Sibling { hlc: *hlc, value: value.clone() }, observed)
+                register.set(dot, Sibling { hlc: *hlc, value: value.clone() }, observed)
             }
             Op::RegisterReset { observed } => register.reset(observed),
             op => unreachable!("{op:?} reached a register"),
@@ -249,7 +293,7 @@ impl Application<'_> {
         let location = (step.address, step.path);
         if held > 1 && !removed.is_empty() {
             let by = matches!(op, Op::RegisterSet { .. });
-            let aside = SetAside { by: step.dot, at: self.at, was_written: by, siblings: removed };
+            let aside = SetAside { by: dot, at: self.at, was_written: by, siblings: removed };
             record_siblings(work, self.space, location, aside)?;
             effects.journalled = true;
         }
@@ -263,21 +307,35 @@ impl Application<'_> {
     }
 }
 
-fn update_element(
-    work: &mut Work<'_>,
-    parts: &mut Parts,
-    id: &ObjectId,
-    element: &Value,
-    update: impl FnOnce(&mut ElementDots),
-) -> Result<(), StoreError> {
-    let bytes = element.to_bytes();
-    let key = keys::element(id, &bytes);
-    let mut dots = load_element(work, &key)?;
-    let before = element_share(id, &bytes, &dots);
-    update(&mut dots);
-    parts.exchange(before, element_share(id, &bytes, &dots));
-    store_element(work, key, &dots);
-    Ok(())
+impl Elements {
+    fn load(
+        &mut self,
+        read: &dyn StateRead,
+        id: &ObjectId,
+        element: &Value,
+    ) -> Result<&mut ElementDots, StoreError> {
+        let bytes = element.to_bytes();
+        let (dots, _) = match self.0.entry(keys::element(id, &bytes)) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => {
+                let dots = load_element(read, entry.key())?;
+                let before = element_share(id, &bytes, &dots);
+                entry.insert((dots, before))
+            }
+        };
+        Ok(dots)
+    }
+}
+
+impl Target<'_> {
+    /// Writes the elements that were changed, and counts them in the set's header.
+    fn store_elements(&mut self, work: &mut Work<'_>) {
+        let Object::Set(parts) = &mut *self.object else { return };
+        for (key, (dots, before)) in std::mem::take(&mut self.elements.0) {
+            parts.exchange(before, element_share(&self.site.id, keys::element_bytes(&key), &dots));
+            store_element(work, key, &dots);
+        }
+    }
 }
 
 fn store_element(work: &mut Work<'_>, key: Vec<u8>, dots: &ElementDots) {

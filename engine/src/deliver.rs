@@ -195,10 +195,9 @@ impl Space {
         let left_out = usize::from(canary!(HalfChangeSet) && change.groups.len() > 1);
         let groups = &change.groups[..change.groups.len() - left_out];
         for group in groups.iter().chain(groups.iter().filter(|_| twice)) {
-            for (index, op) in group.ops.iter().enumerate() {
-                let dot = Dot { origin: change.origin, seq: change.seq, index: index as u16 };
-                application.apply(work, &mut delivery.effects, &group.address, dot, op)?;
-            }
+            let dot = |index: usize| Dot { origin: change.origin, seq: change.seq, index: index as u16 };
+            let ops: Vec<_> = group.ops.iter().enumerate().map(|(index, op)| (dot(index), op)).collect();
+            application.apply_all(work, &mut delivery.effects, &group.address, &ops)?;
         }
         let objects: Vec<ObjectAddress> = change.groups.iter().map(|group| group.address.clone()).collect();
         let frontier = delivery.frontier.clone();
