@@ -306,7 +306,8 @@ impl Engine {
         finished: Finished,
         store: &mut dyn Store,
     ) -> Result<(LaneId, u64), StoreError> {
-        let Finished { batch, incarnation, minted, tip, progress, space_row, objects, effects } = finished;
+        let Finished { batch, incarnation, minted, tip, progress, space_row, objects, effects, region_said } =
+            finished;
         let space = self.spaces.get_mut(&id).expect("the transaction ran on this space");
         let position = match store.commit(batch) {
             Ok(position) => position,
@@ -333,7 +334,7 @@ impl Engine {
         space.progress = progress;
         let frontier = space.frontier.clone();
         let event = Applied { space: id, author: self.replica, hlc, objects, frontier: frontier.clone() };
-        space.region_said = true;
+        space.region_said |= region_said;
         space.hear(BTreeMap::new(), &effects);
         if effects.members_changed {
             self.reload_members(id, store)?;

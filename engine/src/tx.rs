@@ -56,6 +56,8 @@ pub(crate) struct Finished {
     pub(crate) space_row: Option<crate::space::SpaceRow>,
     pub(crate) objects: Vec<ObjectAddress>,
     pub(crate) effects: Effects,
+    /// It is said where this replica is, or need not be.
+    pub(crate) region_said: bool,
 }
 
 impl<'a> Tx<'a> {
@@ -153,10 +155,17 @@ impl<'a> Tx<'a> {
         application.apply(&mut self.work, &mut self.effects, address, dot, op)
     }
 
+    fn check_confirmed(&mut self, at: &Location) -> Result<(), TxError> {
+        if self.is_confirmed {
+            return Ok(());
+        }
+        self.space.wants_confirmation = true;
+        Err(TxError::Unconfirmed { object: at.clone() })
+    }
+
     fn push(&mut self, at: &Location, op: Op) -> Result<(), TxError> {
-        if op.needs_confirmation() && !self.is_confirmed {
-            self.space.wants_confirmation = true;
-            return Err(TxError::Unconfirmed { object: at.clone() });
+        if op.needs_confirmation() {
+            self.check_confirmed(at)?;
         }
         let op = if at.path.is_empty() { op } else { Op::Nested { path: at.path.clone(), op: Box::new(op) } };
         let value_bytes = self.check_size(op.value_bytes())?;
@@ -207,7 +216,10 @@ impl<'a> Tx<'a> {
         if self.groups.is_empty() {
             return Ok(None);
         }
-        self.say_region()?;
+        if let Err(error) = self.say_region() {
+            self.roll_back();
+            return Err(error);
+        }
         let lanes = self.space.lanes.len();
         if self.minted && lanes >= LANES_MAX {
             self.roll_back();
@@ -264,6 +276,7 @@ impl<'a> Tx<'a> {
             space_row,
             objects,
             effects: self.effects,
+            region_said: self.region.is_none(),
             batch: self.work.into_batch(),
         }))
     }

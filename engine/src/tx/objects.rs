@@ -1,7 +1,8 @@
 //! What a transaction does to counters, sets, registers, flags and maps.
 
 use comity_crdts::limits::{
-    CONTEXT_DOTS_MAX, ELEMENT_BYTES_MAX, KEY_BYTES_MAX, MAP_DEPTH_MAX, VALUE_BYTES_MAX,
+    CHANGE_SET_OBJECTS_MAX, CHANGE_SET_OPS_MAX, CONTEXT_DOTS_MAX, ELEMENT_BYTES_MAX, KEY_BYTES_MAX,
+    MAP_DEPTH_MAX, VALUE_BYTES_MAX,
 };
 use comity_crdts::{
     AddressError, BoundedCounter, Dot, ElementDots, Kind, MvRegister, OriginId, Policy, ResettableCounter,
@@ -275,18 +276,21 @@ impl Tx<'_> {
         self.register_write_at(&at, Value::Text(policy.name()))
     }
 
-    /// Says where this replica is, if it has not yet.
+    /// Says where this replica is, if it has not yet. A transaction that has no room for it leaves it to the next.
     pub(super) fn say_region(&mut self) -> Result<(), TxError> {
-        let Some(region) = self.region.take() else { return Ok(()) };
+        let Some(region) = self.region.clone() else { return Ok(()) };
         if region.is_empty() || region.len() > REGION_BYTES_MAX {
             let (bytes, bytes_max) = (region.len(), REGION_BYTES_MAX);
             return Err(TxError::Region { name: region.chars().take(24).collect(), bytes, bytes_max });
         }
         if region_of(&self.work, &self.space.id, &self.replica)?.as_ref() == Some(&region) {
-            return Ok(());
+            self.region = None;
+        } else if self.ops < CHANGE_SET_OPS_MAX && self.groups.len() < CHANGE_SET_OBJECTS_MAX {
+            let at = Location::from(region_address(&self.replica));
+            self.register_write_at(&at, Value::Text(region))?;
+            self.region = None;
         }
-        let at = Location::from(region_address(&self.replica));
-        self.register_write_at(&at, Value::Text(region))
+        Ok(())
     }
 
     /// Writes a value from the journal again, replacing every value visible here: an ordinary write.
