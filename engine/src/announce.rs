@@ -25,20 +25,43 @@ const ANSWER_AFTER: Duration = Duration::from_millis(10);
 
 impl Space {
     /// Whether everything that anybody has forgotten without having heard of this incarnation was seen here. The
-    /// founder's first incarnation is older than anything; another one is confirmed once an entry is applied
-    /// whose author had heard of it; and where nobody else takes part, there is nobody who could forget.
+    /// founder's first incarnation is older than anything. Another one is confirmed once a writer that is
+    /// confirmed itself is known to have heard of it: whoever forgot something without having heard of either
+    /// had that writer's word for it, given before. Failing that, once everybody who takes part is known to have
+    /// heard of it; where nobody else does, there is nobody who could forget. O(lanes · members) until then.
     pub(crate) fn is_confirmed(&self, origin: &OriginId, replica: &ReplicaId) -> bool {
-        let first = self.row.founder.filter(|founder| founder.replica == *replica);
-        let first = first.map(|founder| OriginId::derive(&self.id, replica, &founder.nonce));
-        let is_alone = || {
-            self.members.len() == 1
-                && self.members.contains_key(replica)
-                && self.lanes.values().all(|lane| lane.row.owner.replica == *replica)
-        };
+        let vouches = |lane: &Lane| lane.row.tip.admitted.at(origin) > 0 && self.speaks(lane);
         self.progress.confirmed == Some(*origin)
-            || first == Some(*origin)
-            || is_alone()
+            || self.first_lane() == Some(*origin)
+            || self.lanes.get(origin).is_some_and(|lane| self.speaks(lane))
+            || self.lanes.values().any(vouches)
+            || self.is_known_to_all(origin, replica)
             || canary!(UnconfirmedRemoves)
+    }
+
+    /// The founder's first incarnation.
+    fn first_lane(&self) -> Option<LaneId> {
+        self.row.founder.map(|founder| OriginId::derive(&self.id, &founder.replica, &founder.nonce))
+    }
+
+    /// Whether the author of a lane was confirmed when it made the last entry that is applied here. Nobody
+    /// announces anything before that.
+    fn speaks(&self, lane: &Lane) -> bool {
+        !lane.announced.is_empty() || self.first_lane() == Some(lane.row.owner.lane(&self.id))
+    }
+
+    /// Whether every other replica that takes part, as far as is known here, has heard of an incarnation and holds
+    /// nothing that was not seen here by then.
+    fn is_known_to_all(&self, origin: &OriginId, replica: &ReplicaId) -> bool {
+        let has_heard = |other: &ReplicaId| {
+            let mut own = self.lanes.values().filter(|lane| lane.row.owner.replica == *other);
+            let durable = self.peer_durable.get(other).filter(|durable| durable.at(origin) > 0);
+            own.any(|lane| lane.row.tip.admitted.at(origin) > 0)
+                || durable.is_some_and(|durable| self.frontier.covers(durable))
+        };
+        let owners = self.lanes.values().map(|lane| &lane.row.owner.replica);
+        let mut others = self.members.keys().chain(owners).filter(|other| *other != replica);
+        self.members.contains_key(replica) && others.all(has_heard)
     }
 
     /// Moves the cut to what every lane's owner has announced. It never goes back: a lane that is new here
@@ -64,6 +87,9 @@ impl Space {
         let moved = !announced.is_empty();
         for (lane, announced) in announced {
             if let Some(lane) = self.lanes.get_mut(&lane) {
+                if lane.staged.is_empty() {
+                    lane.announced_staged = announced.clone();
+                }
                 lane.announced = announced;
             }
         }
@@ -94,7 +120,7 @@ impl Engine {
         let own = space.own_lane();
         let is_confirmed = own.is_some_and(|own| space.is_confirmed(&own, &replica));
         if is_confirmed {
-            space.wants_confirmation = false;
+            (space.wants_confirmation, space.progress.confirmed) = (false, own);
         } else if own.is_some() && !(space.unstable.is_empty() && space.cut.is_empty()) {
             space.wants_confirmation = true;
         }
@@ -108,7 +134,8 @@ impl Engine {
                 self.timers.insert((due, Timer::Announce(id)));
             }
         }
-        if space.compactable || space.prunable {
+        if (space.compactable || space.prunable) && !space.compacting {
+            space.compacting = true;
             self.timers.insert((now.monotonic, Timer::Compact(id)));
         }
         if is_confirmed {
@@ -201,7 +228,12 @@ impl Engine {
         }
         space.lanes.entry(own).or_insert(fresh).row = row;
         space.frontier.advance(own, lsn);
-        space.hear(BTreeMap::from([(own, frontier)]), &Effects::default());
+        let mut effects = Effects::default();
+        if frontier.is_empty() {
+            // It is answered by its author too, once it is confirmed: then nobody waits for it any more.
+            effects.unstable.advance(own, 1);
+        }
+        space.hear(BTreeMap::from([(own, frontier)]), &effects);
         let frontier = space.frontier.clone();
         self.note_commit(position, id, frontier, Vec::new());
         Ok(())
@@ -216,6 +248,7 @@ impl Engine {
     ) -> Result<(), StoreError> {
         let limits = self.journal;
         let Some(space) = self.spaces.get_mut(&id) else { return Ok(()) };
+        space.compacting = false;
         if self.failed.is_some() || !(space.compactable || space.prunable) {
             return Ok(());
         }
@@ -229,6 +262,7 @@ impl Engine {
         (space.compactable, space.prunable) = (is_more, is_more_pruned);
         if is_more || is_more_pruned {
             // Whatever else is due comes first.
+            space.compacting = true;
             self.timers.insert((now.monotonic + Duration::from_micros(1), Timer::Compact(id)));
         }
         self.request_sync();

@@ -28,8 +28,6 @@ struct Delivery {
     applied: u64,
     clock: comity_crdts::Clock,
     announced: BTreeMap<LaneId, Frontier>,
-    /// An entry was applied whose author had heard of the own incarnation.
-    confirmed: bool,
 }
 
 impl Engine {
@@ -64,9 +62,6 @@ impl Engine {
         }
         progress.digest.0 = progress.digest.0.wrapping_add(delivery.effects.digest);
         progress.clock_floor = delivery.clock.last();
-        if delivery.confirmed {
-            progress.confirmed = space.own_lane();
-        }
         space.put_progress(&mut work, &progress);
         for (lane, row) in &delivery.rows {
             work.put(keys::lane(&id, lane), encode(row));
@@ -122,7 +117,6 @@ impl Space {
             applied: self.progress.applied,
             clock: self.clock,
             announced: BTreeMap::new(),
-            confirmed: false,
         };
         loop {
             let mut progressed = false;
@@ -166,7 +160,6 @@ impl Space {
         row.tip = staged.after.clone();
         delivery.frontier.advance(*lane_id, staged.after.lsn);
         delivery.applied += 1;
-        delivery.confirmed |= self.own_lane().is_some_and(|own| staged.entry.admitted.at(&own) > 0);
         let bytes = staged.stored.clone();
         work.append(LaneRecord { space: self.id, lane: *lane_id, lsn: staged.after.lsn, bytes });
         let place = [lane_id.0.as_slice(), &staged.after.lsn.to_be_bytes()].concat();
@@ -180,7 +173,8 @@ impl Space {
                 work.put(keys::announced(&self.id, lane_id), encode(announced));
                 delivery.announced.insert(*lane_id, announced.clone());
                 if announced.is_empty() {
-                    delivery.effects.unstable.advance(*lane_id, staged.after.lsn);
+                    // Whoever has announced to know of the lane at all has answered.
+                    delivery.effects.unstable.advance(*lane_id, 1);
                     delivery.effects.greeted = true;
                 }
                 return Ok(());

@@ -180,8 +180,11 @@ impl Engine {
                 .try_into()
                 .map_err(|_| StoreError::Corrupt { detail: "a space row's key is not one".to_owned() })?;
             let row: SpaceRow = decode("space row", &bytes)?;
-            let space = Space::load(store, SpaceId(id), row, &self.replica, &self.instance)?;
+            let mut space = Space::load(store, SpaceId(id), row, &self.replica, &self.instance)?;
+            space.compacting = true;
             self.timers.insert((Duration::ZERO, Timer::Compact(SpaceId(id))));
+            // What was to be announced still is.
+            self.dirty.insert(SpaceId(id));
             self.spaces.insert(SpaceId(id), space);
         }
         self.load_invitations(store)
@@ -266,24 +269,27 @@ impl Engine {
             return Err(TransactError::Tx(error.clone().into()));
         }
         let held = self.spaces.get_mut(&space).ok_or(TransactError::UnknownSpace(space))?;
-        let wanted = held.wants_confirmation;
         let mut tx = Tx::begin(held, &*store, (self.replica, self.region.as_deref()), now);
         let result = match catch_unwind(AssertUnwindSafe(|| body(&mut tx))) {
             Ok(Ok(result)) => result,
             Ok(Err(error)) => {
                 tx.roll_back();
-                if !wanted && self.spaces.get(&space).is_some_and(|space| space.wants_confirmation) {
-                    self.dirty.insert(space);
-                    self.settle(now, store);
-                }
+                self.greet(now, space, store);
                 return Err(TransactError::Refused(error));
             }
             Err(_) => {
                 tx.roll_back();
+                self.greet(now, space, store);
                 return Err(TransactError::Panicked);
             }
         };
-        let finished = tx.finish(&self.instance).map_err(TransactError::Tx)?;
+        let finished = match tx.finish(&self.instance) {
+            Ok(finished) => finished,
+            Err(error) => {
+                self.greet(now, space, store);
+                return Err(TransactError::Tx(error));
+            }
+        };
         let written = match finished {
             Some(finished) => match self.commit_local(space, finished, store) {
                 Ok(place) => Some(place),
@@ -295,8 +301,17 @@ impl Engine {
             None => None,
         };
         self.await_write(now, space, write, written);
+        self.greet(now, space, store);
         self.settle(now, store);
         Ok(result)
+    }
+
+    /// Lets a space be tended in which something was refused for want of a confirmation.
+    fn greet(&mut self, now: &Now, id: SpaceId, store: &mut dyn Store) {
+        if self.spaces.get(&id).is_some_and(|space| space.wants_confirmation) {
+            self.dirty.insert(id);
+            self.settle(now, store);
+        }
     }
 
     /// Commits a finished transaction; returns its place in the own lane.

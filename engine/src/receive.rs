@@ -413,6 +413,9 @@ impl Engine {
             }
             let head = (after.lsn == last).then_some(head);
             lane.staged_bytes += stored.len();
+            if let Some(announced) = entry.announced() {
+                lane.announced_staged = announced.clone();
+            }
             lane.staged.push_back(Staged { entry, after, stored, head });
         }
         if canary!(FrontierBeforeEntries) {
@@ -445,6 +448,9 @@ fn check_entry(lane_id: &LaneId, lane: &Lane, entry: &LaneEntry) -> Result<(), &
     if !entry.admitted.covers(&change.context) {
         return Err("a change set is admitted after everything its author had seen");
     }
+    if lane.announced_staged.iter().any(|(of, lsn)| of != *lane_id && change.context.at(&of) < lsn) {
+        return Err("an author has seen what it has announced");
+    }
     if change.groups.is_empty() {
         return Err("a change set does something");
     }
@@ -456,8 +462,7 @@ fn check_announcement(
     lane: &Lane,
     (frontier, admitted): (&Frontier, &Frontier),
 ) -> Result<(), &'static str> {
-    let staged = lane.staged.iter().rev().find_map(|staged| staged.entry.announced());
-    if !frontier.covers(staged.unwrap_or(&lane.announced)) {
+    if !frontier.covers(&lane.announced_staged) {
         return Err("announcements never take back");
     }
     let others: Frontier = frontier.iter().filter(|(of, _)| of != lane_id).collect();

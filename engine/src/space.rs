@@ -52,7 +52,7 @@ pub(crate) struct Progress {
     pub(crate) digest: StateDigest,
     /// No stamp at or below this is issued again.
     pub(crate) clock_floor: Hlc,
-    /// The own incarnation that another writer was known to have heard of.
+    /// The own incarnation that was confirmed.
     pub(crate) confirmed: Option<OriginId>,
 }
 
@@ -127,6 +127,8 @@ pub(crate) struct Lane {
     pub(crate) doubted_by: BTreeSet<SessionId>,
     /// What the owner last announced to have applied, as far as the lane is applied here.
     pub(crate) announced: Frontier,
+    /// The same as far as the lane is staged.
+    pub(crate) announced_staged: Frontier,
 }
 
 impl Lane {
@@ -137,8 +139,8 @@ impl Lane {
 
     fn with_row(row: LaneRow) -> Self {
         let (staged, heads, doubted_by) = (VecDeque::new(), VecDeque::new(), BTreeSet::new());
-        let announced = Frontier::new();
-        Self { row, staged, staged_bytes: 0, signed: None, heads, doubted_by, announced }
+        let (announced, announced_staged) = (Frontier::new(), Frontier::new());
+        Self { row, staged, staged_bytes: 0, signed: None, heads, doubted_by, announced, announced_staged }
     }
 
     /// Forgets heads older than the newest that is durable.
@@ -156,6 +158,7 @@ impl Lane {
     pub(crate) fn drop_staged(&mut self) {
         self.staged.clear();
         self.staged_bytes = 0;
+        self.announced_staged = self.announced.clone();
     }
 }
 
@@ -196,8 +199,8 @@ pub(crate) struct Space {
     pub(crate) sessions: BTreeSet<SessionId>,
     /// Everything before this is applied by everybody, and whatever comes was made by somebody who had seen it.
     pub(crate) cut: Frontier,
-    /// Entries that left something behind which can be forgotten once they are within the cut, and greetings
-    /// that are to be answered: what the next announcement is for.
+    /// Entries that left something behind which can be forgotten once they are within the cut, and the first
+    /// entries of lanes that greet: what the next announcement is for.
     pub(crate) unstable: Frontier,
     /// The cut has moved, or not everything within it is forgotten yet.
     pub(crate) compactable: bool,
@@ -213,6 +216,8 @@ pub(crate) struct Space {
     pub(crate) region_said: bool,
     /// The journal may hold more than it may.
     pub(crate) prunable: bool,
+    /// There is a timer for the next step of forgetting.
+    pub(crate) compacting: bool,
 }
 
 impl Space {
@@ -244,6 +249,7 @@ impl Space {
             has_greeted: None,
             region_said: false,
             prunable: true,
+            compacting: false,
         }
     }
 
@@ -270,10 +276,14 @@ impl Space {
             let mut lane = Lane::with_row(row);
             if let Some(bytes) = read.get(&keys::announced(&id, &lane_id))? {
                 lane.announced = decode("announcement row", &bytes)?;
+                lane.announced_staged = lane.announced.clone();
+                if lane.announced.is_empty() {
+                    space.unstable.advance(lane_id, 1);
+                }
             }
             space.lanes.insert(lane_id, lane);
         }
-        space.unstable = unstable_entries(read, &id)?;
+        space.unstable.merge(&unstable_entries(read, &id)?);
         space.move_cut();
         space.compactable = true;
         space.durable = space.frontier.clone();
