@@ -8,6 +8,9 @@ pub(crate) mod ghost;
 pub(crate) mod link;
 pub(crate) mod model;
 pub(crate) mod observer;
+pub(crate) mod removals;
+pub(crate) mod spec;
+pub(crate) mod unrest;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -15,8 +18,8 @@ use std::time::Duration;
 use comity_crdts::{LaneId, Nonce, ReplicaId, SpaceId};
 use comity_engine::{
     Acknowledgement, Class, CloseReason, Command, CommandError, Durability, Engine, EngineOptions, Input,
-    Notice, Now, Output, Reply, RequestId, Role, SessionId, SpaceStatus, StoreError, TransactError, Tx,
-    TxError, WriteOptions,
+    JournalLimits, Notice, Now, Output, Reply, RequestId, Role, SessionId, SpaceStatus, StoreError,
+    TransactError, Tx, TxError, WriteOptions,
 };
 
 use disk::{Backup, Disk};
@@ -39,6 +42,10 @@ pub(crate) struct Node {
     /// The next sync fails.
     pub(crate) fail_sync: Option<StoreError>,
     pub(crate) wall_ms: u64,
+    /// What the core is opened with when it starts again.
+    pub(crate) instance: [u8; 32],
+    pub(crate) region: Option<String>,
+    pub(crate) journal: JournalLimits,
     next_request: u64,
 }
 
@@ -101,6 +108,9 @@ impl World {
             manual_sync: false,
             fail_sync: None,
             wall_ms: 1_700_000_000_000,
+            instance: INSTANCE,
+            region: None,
+            journal: JournalLimits::USUAL,
             next_request: 0,
         });
         self.nodes.len() - 1
@@ -468,7 +478,7 @@ impl World {
     pub(crate) fn crash(&mut self, node: usize) {
         self.disconnect_all(Some(node));
         self.nodes[node].disk.crash();
-        self.restart(node, INSTANCE);
+        self.restart(node);
     }
 
     /// A copy of a node's disk as a crash would leave it.
@@ -480,15 +490,18 @@ impl World {
     pub(crate) fn restore(&mut self, node: usize, backup: Backup, instance: [u8; 32]) {
         self.disconnect_all(Some(node));
         self.nodes[node].disk = Disk::restored(backup);
-        self.restart(node, instance);
+        self.nodes[node].instance = instance;
+        self.restart(node);
     }
 
-    fn restart(&mut self, node: usize, instance: [u8; 32]) {
+    fn restart(&mut self, node: usize) {
         let target = &mut self.nodes[node];
         target.sync_wanted = false;
         target.fail_sync = None;
         let fresh_key = target.engine.secret_key();
-        target.engine = Engine::open(&EngineOptions::new(fresh_key, instance), &mut target.disk).unwrap();
+        let (region, journal) = (target.region.clone(), target.journal);
+        let options = EngineOptions { region, journal, ..EngineOptions::new(fresh_key, target.instance) };
+        target.engine = Engine::open(&options, &mut target.disk).unwrap();
         self.drain(node);
     }
 
