@@ -144,12 +144,12 @@ fn changes_are_those_that_were_announced_in_their_order() {
         }
     }
     world.run();
-    for node in 0..3 {
+    for (node, before) in before.iter().enumerate() {
         let announced = world.nodes[node].notices.iter().filter_map(|notice| match notice {
             Notice::Applied(applied) => Some(applied.clone()),
             _ => None,
         });
-        let told = after(&view(&world, node), space, &before[node]);
+        let told = after(&view(&world, node), space, before);
         assert_eq!(told.len(), 40);
         for (announced, told) in announced.zip(&told) {
             let objects: Vec<_> = told.changes.iter().map(|change| change.object.clone()).collect();
