@@ -99,8 +99,8 @@ pub use comity_store::{
 };
 pub use comity_transport::{BindError, ClassStats, Congestion, ConnectionStats, TransportConfig};
 pub use error::{
-    CompactError, ConnectedError, ContentError, DecreaseError, InviteError, OpenError, RequestError, ResolveError,
-    TransferError, WatchError, WriteError,
+    CompactError, ConnectedError, ContentError, DecreaseError, InviteError, OpenError, RequestError,
+    ResolveError, TransferError, WatchError, WriteError,
 };
 pub use handles::{
     BoundedCounterHandle, Counter, Decrease, DocumentHandle, Flag, Map, MapReader, Register, RegisterReader,

@@ -258,3 +258,31 @@ fn decode_step(reader: &mut Reader<'_>) -> Result<Step, DecodeError> {
     let seq = reader.varint("step sequence number")?;
     Ok((seq, reader.varint_max(u64::from(u16::MAX), "step index")? as u16))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_when_one_of_two_concurrent_resets_is_forgotten_can_be_read_back() {
+        let origins = [1, 2, 3].map(|name| OriginId([name; 16]));
+        let mut counter = ResettableCounter::new();
+        counter.add(Dot { origin: origins[0], seq: 1, index: 0 }, 5);
+        let observed = counter.observed();
+        let seen: Frontier = [(origins[0], 1)].into_iter().collect();
+        for origin in &origins[1..] {
+            let dot = Dot { origin: *origin, seq: 1, index: 0 };
+            counter.reset(&Context { dot, frontier: &seen, lane: *origin, lsn: 1 }, &observed);
+        }
+        for first in &origins[1..] {
+            let mut left = counter.clone();
+            left.compact(&[(origins[0], 1), (*first, 1)].into_iter().collect());
+            assert_ne!(left, counter);
+            let mut out = Writer::new();
+            left.encode(&mut out);
+            assert_eq!(ResettableCounter::decode(&mut Reader::new(out.as_slice())), Ok(left.clone()));
+            left.compact(&origins.iter().map(|origin| (*origin, 1)).collect());
+            assert!(left.is_empty() || left == ResettableCounter::new());
+        }
+    }
+}

@@ -17,7 +17,7 @@ use world::ghost::{Ghost, data, hello, open};
 use world::spec::{COLLECTION, top};
 use world::unrest::{Unrest, bounded_deeds, config, run, schedules};
 
-const UNREST: Unrest = Unrest { events_max: 80, ms_max: 900, restores: true };
+const UNREST: Unrest = Unrest { nodes_min: 3, nodes_max: 4, events_max: 80, ms_max: 900, restores: true };
 
 proptest! {
     #![proptest_config(config(128))]

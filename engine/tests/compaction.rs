@@ -282,7 +282,7 @@ fn one_step_forgets_a_bounded_number_of_rows() {
     assert_eq!(left, before);
 }
 
-const UNREST: Unrest = Unrest { events_max: 80, ms_max: 1_500, restores: true };
+const UNREST: Unrest = Unrest { nodes_min: 3, nodes_max: 4, events_max: 80, ms_max: 1_500, restores: true };
 
 proptest! {
     #![proptest_config(config(128))]

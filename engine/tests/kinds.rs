@@ -17,7 +17,7 @@ use world::ghost::{Ghost, data};
 use world::spec::{Deed, Spec, top, within};
 use world::unrest::{Unrest, config, deeds_of_all_kinds, run, schedules};
 
-const UNREST: Unrest = Unrest { events_max: 60, ms_max: 400, restores: false };
+const UNREST: Unrest = Unrest { nodes_min: 3, nodes_max: 4, events_max: 60, ms_max: 400, restores: false };
 
 proptest! {
     #![proptest_config(config(192))]

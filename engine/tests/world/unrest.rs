@@ -106,6 +106,8 @@ pub(crate) fn deeds_of_all_kinds() -> impl Strategy<Value = Deed> {
 /// How much of what happens.
 #[derive(Clone, Copy)]
 pub(crate) struct Unrest {
+    pub(crate) nodes_min: usize,
+    pub(crate) nodes_max: usize,
     pub(crate) events_max: usize,
     /// Milliseconds that pass at a time.
     pub(crate) ms_max: u64,
@@ -113,7 +115,7 @@ pub(crate) struct Unrest {
     pub(crate) restores: bool,
 }
 
-/// Three or four nodes, and what happens to them.
+/// A number of nodes, and what happens to them.
 pub(crate) fn schedules<D: Strategy<Value = Deed> + 'static>(
     unrest: Unrest,
     deeds: impl Fn() -> D,
@@ -134,7 +136,7 @@ pub(crate) fn schedules<D: Strategy<Value = Deed> + 'static>(
         1 => node().prop_map(move |node| if restores { Event::Backup { node } } else { Event::Sync { node } }),
         1 => node().prop_map(move |node| if restores { Event::Restore { node } } else { Event::Sync { node } }),
     ];
-    (3..5_usize, prop::collection::vec(event, 1..unrest.events_max))
+    (unrest.nodes_min..=unrest.nodes_max, prop::collection::vec(event, 1..unrest.events_max))
 }
 
 const ORDERS: [[Class; 3]; 6] = {
@@ -228,7 +230,7 @@ impl Execution {
         for node in 1..world.nodes.len() {
             world.connect(node - 1, node);
         }
-        for _ in 0..4 {
+        for _ in 0..3 {
             world.pass(Duration::from_secs(2));
         }
     }
