@@ -56,7 +56,7 @@ async fn compacting_gives_space_back_while_views_and_writes_go_on() {
     assert!(writes > 0);
     // The view is from before, and reads the file that has no name any more.
     assert_eq!(view.counter("test", "counter").unwrap(), 0);
-    assert_eq!(view.set_len("test", "set").unwrap(), ELEMENTS as u64 / 2);
+    assert_eq!(view.set("test", "set").len().unwrap(), ELEMENTS as u64 / 2);
     assert_eq!(region.space.counter("test", "counter").value().unwrap(), writes);
     assert!(!region.directory.join("comity.redb.new").exists());
     let region = region.reopen().await;

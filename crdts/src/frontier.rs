@@ -99,9 +99,9 @@ impl Frontier {
     }
 
     /// The number of entries `self` has beyond `base`, summed over lanes; lanes where `base` is ahead
-    /// count nothing. O(lanes of both).
+    /// count nothing. Stays at the greatest number when there are more, as a token may claim. O(lanes of both).
     pub fn distance_from(&self, base: &Self) -> u64 {
-        self.beside(base).map(|(_, lsn, there)| lsn.saturating_sub(there)).sum()
+        self.beside(base).fold(0, |sum: u64, (_, lsn, there)| sum.saturating_add(lsn.saturating_sub(there)))
     }
 }
 
@@ -195,6 +195,12 @@ mod tests {
                 prop_assert!(a.at(&lane) < lsn && b.at(&lane) == lsn);
             }
         }
+    }
+
+    #[test]
+    fn distances_beyond_all_numbers_are_the_greatest_number() {
+        let far: Frontier = [(lane(1), u64::MAX), (lane(2), u64::MAX)].into_iter().collect();
+        assert_eq!(far.distance_from(&Frontier::new()), u64::MAX);
     }
 
     #[test]

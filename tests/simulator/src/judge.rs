@@ -339,7 +339,7 @@ impl World {
             Object::Policy => {
                 let is = comity_engine::policy_of(view, id, COLLECTION)?;
                 let must: Vec<Policy> = shown.policies().into_iter().map(policy).collect();
-                (!must.contains(&is) && !(must.is_empty() && is == Policy::default()))
+                (!(must.contains(&is) || must.is_empty() && is == Policy::default()))
                     .then(|| (Oracle::Convergence, format!("{is} instead of one of {must:?}")))
             }
         })
