@@ -133,6 +133,8 @@ canaries! {
     UnconfirmedRemoves,
     /// What everybody has seen is taken to be what is applied here.
     CutOfOne,
+    /// A replica never says how far it has applied what others removed.
+    AnnouncementForgotten,
     /// A bounded counter is lowered by whoever wants to, whatever rights it has.
     RightsNotChecked,
     /// An element of a remove-wins set that was removed where it was absent is not noted.

@@ -127,7 +127,7 @@ impl Engine {
         let wants_greeting = space.wants_confirmation && (own.is_none() || space.has_greeted != own);
         let announced = own.and_then(|own| space.lanes.get(&own)).filter(|lane| lane.row.tip.lsn > 0);
         let is_due = announced.is_some_and(|lane| !lane.announced.covers(&space.unstable));
-        if is_confirmed && is_due {
+        if is_confirmed && is_due && !canary!(AnnouncementForgotten) {
             let due = now.monotonic + if space.greeted { ANSWER_AFTER } else { ANNOUNCE_AFTER };
             if space.announce_due.is_none_or(|at| due < at) {
                 space.announce_due = Some(due);

@@ -49,6 +49,10 @@ pub fn expected(canary: Canary) -> Oracle {
         Canary::HashMapOrder => Oracle::Determinism,
         Canary::SentBeforeSync => Oracle::Wire,
         Canary::ClockFloorForgotten | Canary::ClockFollowsWall => Oracle::Clock,
+        Canary::UnconfirmedRemoves | Canary::CutOfOne | Canary::AbsentRemovalForgotten => Oracle::Strict,
+        Canary::RightsNotChecked => Oracle::Bounded,
+        Canary::FieldNotCounted => Oracle::Maps,
+        Canary::AnnouncementForgotten => Oracle::Forgetting,
     }
 }
 
