@@ -5,11 +5,11 @@ use std::fs;
 use std::path::Path;
 
 use comity_crdts::automerge::{Automerge, ROOT, ReadDoc, transaction::Transactable};
-use comity_crdts::{Dot, Frontier, Hlc, Kind, ObjectAddress, Value};
+use comity_crdts::{Dot, Frontier, Hlc, Kind, ObjectAddress, ResetColumn, Value};
 use comity_engine::Token;
 use comity_engine::wire::{
     Body, ChangeSet, Data, Denied, Dictionary, Genesis, Group, Have, Hello, Join, LaneEntry, LaneRef,
-    LaneTip, Message, Op, Open, OpenLane, Subscribe, Unsubscribe, encode_run, sign,
+    LaneTip, Message, Op, Open, OpenLane, RightsRequest, Subscribe, Unsubscribe, encode_run, sign,
 };
 
 fn main() {
@@ -22,8 +22,9 @@ fn main() {
         ("text".to_owned(), Value::from("Grüße")),
     ]));
     keep("value", "map", &value.to_bytes());
-    let run = run(&value);
+    let run = run(four_kinds(&value), None);
     keep("run", "four-kinds", &run);
+    keep("run", "every-operation", &self::run(every_operation(&value), Some(announcement())));
     for (name, message) in messages(&run) {
         keep("message", name, &message.encode());
     }
@@ -48,6 +49,14 @@ fn engine(run: &[u8]) {
     );
     keep("engine", "reconnects", &[4, 2, 9, 3, 131, 4, 2, 1, 1, 3, 7, 132, 2, 4, 131, 1]);
     keep("engine", "power-cuts", &[0, 4, 2, 5, 5, 3, 0, 1, 132, 3, 2, 5, 131, 3, 7, 135, 1, 0, 5]);
+    // Every sort of entry in both lanes, every sort of write in between, and time to announce and to forget.
+    let mut inputs = Vec::new();
+    for what in 0..24 {
+        inputs.extend([4, what, 3, 132, what, 5, 1, 16 * (what % 8), 1, 2, 1]);
+    }
+    inputs.extend([2, 1].repeat(50));
+    inputs.extend([5, 3, 131, 1, 2, 1]);
+    keep("engine", "every-operation", &inputs);
     let mut inputs = vec![0, 1, 2, 3, 0, 1, 2];
     for (_, message) in messages(run) {
         let frame = message.encode();
@@ -134,13 +143,20 @@ fn raw_change() -> Vec<u8> {
     document.get_change_by_hash(&hash).expect("it was just made").raw_bytes().to_vec()
 }
 
-fn run(value: &Value) -> Vec<u8> {
-    let (key, space, owner) = comity_fuzz::owner();
-    let lane = owner.lane(&space);
-    let address = |kind| ObjectAddress::new(kind, "c", "k").expect("a short name");
-    let observed = vec![Dot { origin: lane, seq: 1, index: 0 }];
-    let hlc = Hlc::new(1_700_000_000_000, 1);
-    let groups = vec![
+fn address(kind: Kind) -> ObjectAddress {
+    ObjectAddress::new(kind, "c", "k").expect("a short name")
+}
+
+const HLC: (u64, u16) = (1_700_000_000_000, 1);
+
+fn observed() -> Vec<Dot> {
+    let (_, space, owner) = comity_fuzz::owner();
+    vec![Dot { origin: owner.lane(&space), seq: 1, index: 0 }]
+}
+
+fn four_kinds(value: &Value) -> Vec<Group> {
+    let (observed, hlc) = (observed(), Hlc::new(HLC.0, HLC.1));
+    vec![
         Group { address: address(Kind::Counter), ops: vec![Op::CounterAdd(5)] },
         Group { address: address(Kind::Set), ops: vec![Op::SetAdd { element: value.clone(), observed }] },
         Group {
@@ -153,14 +169,61 @@ fn run(value: &Value) -> Vec<u8> {
                 comity_crdts::RawChange::parse(&raw_change()).expect("a sound change"),
             )],
         },
+    ]
+}
+
+/// What the four kinds leave out, each alone and where it may be in a map.
+fn every_operation(value: &Value) -> Vec<Group> {
+    let (observed, element) = (observed, value.clone());
+    let origin = observed()[0].origin;
+    let columns = vec![ResetColumn { origin, through: (3, 2), sum: -70_000 }];
+    let clear = Op::SetClear { observed: [(origin, 300)].into_iter().collect() };
+    let mut groups = vec![
+        vec![Op::CounterReset { columns }],
+        vec![Op::SetRemove { element: element.clone(), observed: observed() }, clear],
+        vec![Op::RegisterReset { observed: observed() }],
+        vec![Op::FlagEnable { observed: observed() }, Op::FlagDisable { observed: observed() }],
     ];
+    let nested = groups.iter().flatten().map(|op| {
+        let path = vec!["a".to_owned(), "key".to_owned()];
+        Op::Nested { path, op: Box::new(op.clone()) }
+    });
+    let nested = nested.collect();
+    groups.extend([
+        nested,
+        vec![Op::DwFlagEnable, Op::DwFlagDisable],
+        vec![Op::RwSetAdd { element: element.clone() }, Op::RwSetRemove { element }],
+        vec![
+            Op::BoundedIncrement(5),
+            Op::BoundedDecrement(1),
+            Op::BoundedTransfer { to: comity_crdts::OriginId([4; 16]), amount: 3 },
+        ],
+        vec![Op::DocumentRemove { heads: vec![[1; 32], [2; 32]] }],
+    ]);
+    groups.into_iter().map(|ops| Group { address: address(ops[0].kind()), ops }).collect()
+}
+
+fn announcement() -> Body {
+    Body::Checkpoint([(observed()[0].origin, 1)].into_iter().collect())
+}
+
+/// A run of a change set, and of something else after it.
+fn run(groups: Vec<Group>, last: Option<Body>) -> Vec<u8> {
+    let (key, space, owner) = comity_fuzz::owner();
+    let (lane, hlc) = (owner.lane(&space), Hlc::new(HLC.0, HLC.1));
     let start = LaneTip::start(&space, &lane);
     let (origin, prev, context) = (lane, start.change_hash, Frontier::new());
     let change = ChangeSet { origin, seq: 1, prev, context: context.clone(), hlc, groups };
     let entry = LaneEntry { admitted: context, at: hlc, body: Body::Change(change) };
-    let after = start.after(&space, &entry);
+    let mut after = start.after(&space, &entry);
+    let mut entries = vec![(entry, after.clone())];
+    if let Some(body) = last {
+        let entry = LaneEntry { admitted: Frontier::new(), at: hlc, body };
+        after = after.after(&space, &entry);
+        entries.push((entry, after.clone()));
+    }
     let signature = sign(&key, &space, &lane, after.lsn, &after.hash);
-    encode_run(&lane, &owner, &start, &[(entry, after)], &signature, &mut Dictionary::default())
+    encode_run(&lane, &owner, &start, &entries, &signature, &mut Dictionary::default())
 }
 
 fn messages(run: &[u8]) -> Vec<(&'static str, Message<'_>)> {
@@ -181,6 +244,16 @@ fn messages(run: &[u8]) -> Vec<(&'static str, Message<'_>)> {
             Message::Have(Have {
                 space_ref: 0,
                 lanes: vec![(LaneRef::Known(0), 9), (LaneRef::New(lane), 1)],
+            }),
+        ),
+        (
+            "rights-request",
+            Message::RightsRequest(RightsRequest {
+                space,
+                collection: "c".to_owned(),
+                key: "k".to_owned(),
+                to: lane,
+                amount: 300,
             }),
         ),
         ("data", Message::Data(Data { subscription: 0, more: false, awaited: true, first: 1, bytes: run })),

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use comity_crdts::{Frontier, LaneId, Nonce, SpaceId};
+use comity_crdts::{Frontier, Kind, LaneId, Nonce, ObjectAddress, SpaceId, Value};
 use comity_engine::wire::{Data, Hello, Join, LaneTip, Message, Open, OpenLane, PROTOCOL_VERSION};
 use comity_engine::{
-    Command, Durability, Engine, EngineOptions, FRAME_BYTES_MAX, Input, Now, Output, Reply, RequestId, Role,
-    SessionId, SpaceStatus, StateDigest, Status, TxError, WriteOptions, counter,
+    Command, Durability, Engine, EngineOptions, FRAME_BYTES_MAX, Input, Location, Now, Output, Reply,
+    RequestId, Role, SessionId, SpaceStatus, StateDigest, Status, TransactError, TxError, WriteOptions,
+    counter,
 };
 use comity_store::MemoryStore;
 
@@ -109,7 +110,10 @@ impl Driven {
         let step = choices.byte();
         let peer = usize::from(step >> 7);
         match step % 16 {
-            0 => self.write(i64::from(step)),
+            0 => {
+                self.write(i64::from(step));
+                self.write_elsewhere(step >> 4);
+            }
             1 => self.sync(),
             2 => {
                 self.clock += Duration::from_millis(50);
@@ -303,6 +307,31 @@ impl Driven {
         assert!(written.is_ok(), "a small write succeeds whatever peers do: {written:?}");
         self.own.0 += delta;
         self.drain();
+    }
+
+    /// Something to an object of another kind, as far as it is allowed; rights are asked for.
+    fn write_elsewhere(&mut self, what: u8) {
+        let (now, request) = (self.now(), self.request());
+        let write = WriteOptions { request, durability: Durability::Local, within: Duration::ZERO };
+        let at = |kind| Location::from(ObjectAddress::new(kind, "stats", "others").expect("a short name"));
+        let body = |tx: &mut comity_engine::Tx<'_>| match what {
+            0 => tx.rw_set_remove_at(&at(Kind::RwSet), Value::I64(1)),
+            1 => tx.remove_at(&at(Kind::Map)),
+            2 => tx.remove_at(&at(Kind::Counter)),
+            3 => tx.dw_flag_disable_at(&at(Kind::DwFlag)),
+            4 => tx.remove_at(&at(Kind::Set)),
+            5 => tx.remove_at(&at(Kind::Document)),
+            6 => tx.bounded_increment_at(&at(Kind::BoundedCounter), 9),
+            _ => Ok(()),
+        };
+        let written = self.engine.transact::<(), TxError>(&now, self.space, write, &mut self.store, body);
+        assert!(!matches!(written, Err(TransactError::Panicked)), "a transaction does not panic");
+        self.drain();
+        if what == 7 {
+            let (collection, key) = ("stats".to_owned(), "others".to_owned());
+            let (space, amount, within) = (self.space, 5, Duration::from_millis(200));
+            self.command(Command::AcquireRights { space, collection, key, amount, within });
+        }
     }
 
     fn status(&mut self) -> Status {

@@ -1,6 +1,8 @@
 //! A member of a space whose entries are sound.
 
-use comity_crdts::{Frontier, Hlc, Kind, LaneId, Nonce, ObjectAddress, ReplicaId, SpaceId, Value};
+use comity_crdts::{
+    Dot, Frontier, Hlc, LaneId, Nonce, ObjectAddress, OriginId, ReplicaId, ResetColumn, SpaceId, Value,
+};
 use comity_engine::SessionId;
 use comity_engine::wire::{
     Body, ChangeSet, Dictionary, Group, LaneEntry, LaneOwner, LaneTip, Op, encode_run, sign,
@@ -59,29 +61,64 @@ impl Peer {
         self.deltas[..count].iter().map(|delta| i128::from(*delta)).sum()
     }
 
-    /// Appends an entry: an addition to the counter, or a write elsewhere.
+    /// Appends an entry: an addition to the counter, a write elsewhere, or an announcement.
     pub(crate) fn append(&mut self, what: u8, number: i64) {
         let before = self.tip(self.entries.len());
-        let hlc = before.hlc.max(Hlc::new(1_700_000_000_000, 0)).succ();
-        let value = Value::I64(number);
-        let (kind, op) = match what % 4 {
-            0 => (Kind::Set, Op::SetAdd { element: value, observed: Vec::new() }),
-            1 => (Kind::Register, Op::RegisterSet { value, hlc, observed: Vec::new() }),
-            _ => (Kind::Counter, Op::CounterAdd(number)),
+        let hlc = before.at.max(Hlc::new(1_700_000_000_000, 0)).succ();
+        let op = self.op(what % 24, number, hlc);
+        let likes = if let Some(Op::CounterAdd(delta)) = &op { *delta } else { 0 };
+        self.deltas.push(likes);
+        let body = match op {
+            None => Body::Checkpoint([(self.lane(), before.lsn)].into_iter().collect()),
+            Some(op) => {
+                let key = if likes == 0 { "others" } else { "likes" };
+                let address = ObjectAddress::new(op.kind(), "stats", key).expect("a short name");
+                Body::Change(ChangeSet {
+                    origin: self.lane(),
+                    seq: before.seq + 1,
+                    prev: before.change_hash,
+                    context: Frontier::new(),
+                    hlc,
+                    groups: vec![Group { address, ops: vec![op] }],
+                })
+            }
         };
-        self.deltas.push(if kind == Kind::Counter { number } else { 0 });
-        let address = ObjectAddress::new(kind, "stats", "likes").expect("a short name");
-        let change = ChangeSet {
-            origin: self.lane(),
-            seq: before.seq + 1,
-            prev: before.change_hash,
-            context: Frontier::new(),
-            hlc,
-            groups: vec![Group { address, ops: vec![op] }],
-        };
-        let entry = LaneEntry { admitted: Frontier::new(), at: hlc, body: Body::Change(change) };
+        let entry = LaneEntry { admitted: Frontier::new(), at: hlc, body };
         let after = before.after(&self.space, &entry);
         self.entries.push((entry, after));
+    }
+
+    /// An operation of every sort, whose author has seen its own first change set; none for an announcement.
+    fn op(&self, what: u8, number: i64, hlc: Hlc) -> Option<Op> {
+        let (origin, value, amount) = (self.lane(), Value::I64(number), number.unsigned_abs());
+        let observed = vec![Dot { origin, seq: 1, index: 0 }];
+        let nested = |op: Op| Op::Nested { path: vec!["a".to_owned(), number.to_string()], op: Box::new(op) };
+        Some(match what {
+            0 => Op::SetAdd { element: value, observed: Vec::new() },
+            1 => Op::RegisterSet { value, hlc, observed: Vec::new() },
+            4 => Op::SetRemove { element: value, observed },
+            5 => Op::SetClear { observed: [(origin, amount)].into_iter().collect() },
+            6 => Op::RegisterReset { observed },
+            7 => Op::FlagEnable { observed },
+            8 => Op::FlagDisable { observed },
+            9 => Op::DwFlagEnable,
+            10 => Op::DwFlagDisable,
+            11 => Op::RwSetAdd { element: value },
+            12 => Op::RwSetRemove { element: value },
+            13 => Op::BoundedIncrement(amount),
+            14 => Op::BoundedDecrement(amount),
+            15 => Op::BoundedTransfer { to: OriginId([number as u8; 16]), amount },
+            16 => Op::CounterReset {
+                columns: vec![ResetColumn { origin, through: (amount, 0), sum: i128::from(number) }],
+            },
+            17 => Op::DocumentRemove { heads: Vec::new() },
+            18 => nested(Op::CounterAdd(number)),
+            19 => nested(Op::SetAdd { element: value, observed: Vec::new() }),
+            20 => nested(Op::RegisterSet { value, hlc, observed }),
+            21 => nested(Op::FlagEnable { observed: Vec::new() }),
+            22 => return None,
+            _ => Op::CounterAdd(number),
+        })
     }
 
     /// A run of the entries after the first `from`.
