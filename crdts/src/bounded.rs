@@ -14,14 +14,12 @@ use crate::limits::BOUNDED_BITS_MAX;
 ///
 /// The promise holds where each origin's operations were checked against all of that origin's earlier ones.
 /// Applying never fails and never looks at rights: what a dishonest author overdraws is negative rights of its
-/// own. Its size is that of the pairs of origins that ever passed rights on, and of the origins that ever
-/// made or used any.
+/// own. What is kept is the rights that each origin holds now: operations arrive exactly once and only add up, so no
+/// account of what was passed on to whom is needed, and nothing is left once all rights are used up.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BoundedCounter {
-    /// What the first passed on to the second; what it created, where the two are the same. Never 0.
-    grants: BTreeMap<(OriginId, OriginId), u128>,
-    /// What each used up. Never 0.
-    used: BTreeMap<OriginId, u128>,
+    /// What each may take or pass on. Never 0.
+    rights: BTreeMap<OriginId, i128>,
 }
 
 /// Why an operation on a bounded counter cannot be written. The caller's fault; nothing changed.
@@ -58,64 +56,52 @@ impl BoundedCounter {
 
     /// Applies an increment by `by`, who holds the new rights.
     pub fn increment(&mut self, by: OriginId, amount: u64) {
-        add(&mut self.grants, (by, by), amount);
+        self.change(by, i128::from(amount));
     }
 
     /// Applies a decrement by `by`.
     pub fn decrement(&mut self, by: OriginId, amount: u64) {
-        add(&mut self.used, by, amount);
+        self.change(by, -i128::from(amount));
     }
 
     /// Applies a transfer of rights by `from`. A transfer to oneself moves nothing.
     pub fn transfer(&mut self, from: OriginId, to: OriginId, amount: u64) {
-        if from != to {
-            add(&mut self.grants, (from, to), amount);
+        self.change(from, -i128::from(amount));
+        self.change(to, i128::from(amount));
+    }
+
+    /// Wraps, because saturation would not commute; honest authors would have to make 2^63 operations to see it.
+    fn change(&mut self, origin: OriginId, by: i128) {
+        let rights = self.rights(&origin).wrapping_add(by);
+        if rights == 0 {
+            self.rights.remove(&origin);
+        } else {
+            self.rights.insert(origin, rights);
         }
     }
 
-    /// The value: everything created less everything used up. O(origins + transfers).
+    /// The value: everything created less everything used up, which is the rights that all hold. O(holders).
     pub fn value(&self) -> i128 {
-        let created = self.grants.iter().filter(|((from, to), _)| from == to).map(|(_, amount)| *amount);
-        let used = self.used.values().copied();
-        total(created).wrapping_sub(total(used))
+        self.rights.values().fold(0, |value: i128, rights| value.wrapping_add(*rights))
     }
 
-    /// What `origin` may take or pass on: never below 0 if it is honest. O(transfers).
+    /// What `origin` may take or pass on: never below 0 if it is honest. O(log holders).
     pub fn rights(&self, origin: &OriginId) -> i128 {
-        let mut rights = self.used.get(origin).map_or(0, |used| (*used as i128).wrapping_neg());
-        for ((from, to), amount) in &self.grants {
-            if to == origin {
-                rights = rights.wrapping_add(*amount as i128);
-            } else if from == origin {
-                rights = rights.wrapping_sub(*amount as i128);
-            }
-        }
-        rights
+        self.rights.get(origin).copied().unwrap_or(0)
     }
 
     /// Everybody who holds rights, with how many; most rights first, ties ascending by origin. This is the
-    /// order in which to ask for some. O((origins + transfers) · log origins).
+    /// order in which to ask for some. O(holders · log holders).
     pub fn holders(&self) -> impl Iterator<Item = (OriginId, i128)> + use<> {
-        let mut rights: BTreeMap<OriginId, i128> = BTreeMap::new();
-        let mut change = |origin: &OriginId, amount: i128| {
-            let held = rights.entry(*origin).or_default();
-            *held = held.wrapping_add(amount);
-        };
-        for ((from, to), amount) in &self.grants {
-            change(to, *amount as i128);
-            if from != to {
-                change(from, (*amount as i128).wrapping_neg());
-            }
-        }
-        self.used.iter().for_each(|(origin, amount)| change(origin, (*amount as i128).wrapping_neg()));
-        let mut holders: Vec<_> = rights.into_iter().filter(|(_, rights)| *rights > 0).collect();
+        let held = self.rights.iter().map(|(origin, rights)| (*origin, *rights));
+        let mut holders: Vec<_> = held.filter(|(_, rights)| *rights > 0).collect();
         holders.sort_unstable_by_key(|(origin, rights)| (Reverse(*rights), *origin));
         holders.into_iter()
     }
 
-    /// Whether nothing was ever applied.
+    /// Whether nobody holds any rights, so that the counter is at 0 and can be forgotten.
     pub fn is_empty(&self) -> bool {
-        self.grants.is_empty() && self.used.is_empty()
+        self.rights.is_empty()
     }
 
     /// Checks, before writing an increment, that the value stays below 2^[`BOUNDED_BITS_MAX`].
@@ -158,19 +144,13 @@ impl BoundedCounter {
         }
     }
 
-    /// Appends the canonical encoding: the number of grants, then each with its two origins and its amount as
-    /// a varint, ascending; the number of origins that used any up, then each with its amount, ascending.
+    /// Appends the canonical encoding: the number of holders, then each with its origin and its rights as a zigzag
+    /// varint, ascending.
     pub fn encode(&self, out: &mut Writer) {
-        out.varint(self.grants.len() as u64);
-        for ((from, to), amount) in &self.grants {
-            out.bytes(&from.0);
-            out.bytes(&to.0);
-            out.varint_wide(*amount);
-        }
-        out.varint(self.used.len() as u64);
-        for (origin, amount) in &self.used {
+        out.varint(self.rights.len() as u64);
+        for (origin, rights) in &self.rights {
             out.bytes(&origin.0);
-            out.varint_wide(*amount);
+            out.varint_wide_signed(*rights);
         }
     }
 
@@ -179,42 +159,15 @@ impl BoundedCounter {
     /// # Errors
     /// [`DecodeError`] when the bytes are not the canonical encoding of a counter.
     pub fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        let grants = decode_amounts(reader, |reader| Ok((decode_origin(reader)?, decode_origin(reader)?)))?;
-        let used = decode_amounts(reader, decode_origin)?;
-        Ok(Self { grants, used })
-    }
-}
-
-/// Wraps, because saturation would not commute; honest authors would have to make 2^64 operations to see it.
-fn add<K: Ord + Copy>(amounts: &mut BTreeMap<K, u128>, key: K, amount: u64) {
-    let sum = amounts.get(&key).map_or(0, |sum| *sum).wrapping_add(u128::from(amount));
-    if sum == 0 {
-        amounts.remove(&key);
-    } else {
-        amounts.insert(key, sum);
-    }
-}
-
-fn total(amounts: impl Iterator<Item = u128>) -> i128 {
-    amounts.fold(0, u128::wrapping_add) as i128
-}
-
-fn decode_origin(reader: &mut Reader<'_>) -> Result<OriginId, DecodeError> {
-    Ok(OriginId(reader.array("origin")?))
-}
-
-fn decode_amounts<K: Ord>(
-    reader: &mut Reader<'_>,
-    mut key: impl FnMut(&mut Reader<'_>) -> Result<K, DecodeError>,
-) -> Result<BTreeMap<K, u128>, DecodeError> {
-    let mut amounts = BTreeMap::new();
-    for _ in 0..reader.count(usize::MAX, "amounts")? {
-        let key = key(reader)?;
-        let amount = reader.varint_wide("amount")?;
-        if amount == 0 || amounts.last_key_value().is_some_and(|(last, _)| *last >= key) {
-            return Err(DecodeError::NotCanonical { what: "amounts" });
+        let mut rights = BTreeMap::new();
+        for _ in 0..reader.count(usize::MAX, "holders")? {
+            let origin = OriginId(reader.array("holder")?);
+            let held = reader.varint_wide_signed("rights")?;
+            if held == 0 || rights.last_key_value().is_some_and(|(last, _)| *last >= origin) {
+                return Err(DecodeError::NotCanonical { what: "holders" });
+            }
+            rights.insert(origin, held);
         }
-        amounts.insert(key, amount);
+        Ok(Self { rights })
     }
-    Ok(amounts)
 }

@@ -167,14 +167,27 @@ fn increments_and_transfers_beyond_what_is_possible_are_refused_by_number() {
         refused,
         Err(TransactError::Refused(TxError::Bounded { source: BoundedError::Insufficient { .. }, .. }))
     ));
-    let refused = world.write(0, space, |tx| tx.remove_at(&at));
-    assert!(
-        matches!(&refused, Err(TransactError::Refused(TxError::NotRemovable { object, .. })) if *object == at)
-    );
     let whole = (1 << BOUNDED_BITS_MAX) - 1;
     assert!(matches!(world.command(1, acquire(space, whole)), Ok(Reply::RightsHeld(held)) if held == whole));
     lower(&mut world, 1, space, whole).unwrap();
     assert_eq!(counter(&world, 0, space).value(), 0);
+}
+
+#[test]
+fn removing_gives_up_the_rights_held_there_and_with_the_last_of_them_nothing_is_left() {
+    let (mut world, space) = World::mesh(2);
+    let at = top(Kind::BoundedCounter);
+    raise(&mut world, 0, space, 5);
+    raise(&mut world, 1, space, 7);
+    world.write(0, space, |tx| tx.remove_at(&at)).unwrap();
+    world.run();
+    assert_eq!(counter(&world, 1, space).value(), 7, "what others hold stays");
+    world.write(0, space, |tx| tx.remove_at(&at)).unwrap();
+    world.write(1, space, |tx| tx.remove_at(&at)).unwrap();
+    world.run();
+    for node in 0..2 {
+        assert!(counter(&world, node, space).is_empty());
+    }
 }
 
 /// A node with ten rights, and a ghost that is a member with a lane of one entry.

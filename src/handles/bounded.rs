@@ -18,8 +18,8 @@ use crate::write::{Receipt, Transact, WAIT_DEFAULT};
 /// A counter from 0 to 2^63 that no replica can take below zero, also while it hears of nobody. Whoever increases it
 /// gets as many rights to decrease it; rights are used up by decreasing, and can be handed on.
 ///
-/// It cannot be removed, because others may be using up their rights to it. The rights of an incarnation that is no
-/// more, as after its data directory was restored from a copy, are lost to everybody.
+/// The rights of an incarnation that is no more, as after its data directory was restored from a copy, are lost to
+/// everybody: they stay part of the value, and nobody can use them.
 #[derive(Clone)]
 pub struct BoundedCounterHandle(pub(crate) Object);
 
@@ -58,6 +58,12 @@ impl BoundedCounterHandle {
     /// They go to the incarnation in which it wrote last, as far as is known here.
     pub fn transfer(&self, to: ReplicaId, amount: u64) -> Transact {
         self.0.write(move |tx, at| transfer(tx, at, to, amount))
+    }
+
+    /// Gives up all rights that are held here. Others may be using theirs, so what they hold stays until they remove
+    /// it as well; nothing is left of the counter once nobody holds any.
+    pub fn remove(&self) -> Transact {
+        self.0.remove()
     }
 
     /// The newest durable value.
@@ -183,6 +189,14 @@ impl TxBoundedCounter<'_, '_> {
     /// As [`TxBoundedCounter::decrease`], and a [`TransferError`] when nothing that the replica wrote has arrived.
     pub fn transfer(&mut self, to: ReplicaId, amount: u64) -> Result<(), TxError> {
         self.0.write(|tx, at| transfer(tx, at, to, amount))
+    }
+
+    /// As [`BoundedCounterHandle::remove`].
+    ///
+    /// # Errors
+    /// [`TxError`] when a name is out of limits.
+    pub fn remove(&mut self) -> Result<(), TxError> {
+        self.0.remove()
     }
 
     /// The value.

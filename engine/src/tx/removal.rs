@@ -16,13 +16,14 @@ use crate::tx::{Tx, TxError};
 type Removals = Vec<(Location, Op)>;
 
 impl Tx<'_> {
-    /// Removes an object, or what a map holds under a key, whatever its kind. Costs as much as it holds, in time;
+    /// Removes an object, or what a map holds under a key, whatever its kind. A bounded counter loses the rights that
+    /// are held here; what others hold is theirs to remove, and with the last of it the counter is gone. Costs as much as it holds, in time;
     /// in the change set one operation for each nested object, and for each element of a remove-wins set. All of
     /// it is removed, or nothing.
     ///
     /// # Errors
     /// [`TxError`] when a name is out of limits or the change set would be too large, or the incarnation is not
-    /// confirmed and the removal needs that; [`TxError::NotRemovable`] for bounded counters and the member list.
+    /// confirmed and the removal needs that; [`TxError::NotRemovable`] for the member list.
     pub fn remove_at(&mut self, at: &Location) -> Result<(), TxError> {
         let mut removals = Removals::new();
         if let Some((key, maps)) = at.path.split_last() {
@@ -91,10 +92,10 @@ impl Tx<'_> {
             Object::DwFlag(row) => row.is_member().then_some(Op::DwFlagDisable),
             Object::RwSet(_) => return self.gather_elements(removals, at),
             Object::Map(_) => return self.gather_fields(removals, at),
-            Object::Bounded(_) => {
-                return not_removable(
-                    "others may be using up their rights to it; use up those held here instead",
-                );
+            // What others hold they may be using up.
+            Object::Bounded(counter) => {
+                let held = counter.rights(&self.incarnation.origin).max(0);
+                (held > 0).then_some(Op::BoundedDecrement(u64::try_from(held).unwrap_or(u64::MAX)))
             }
             Object::Document(_) => None,
         };
