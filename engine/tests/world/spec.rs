@@ -294,7 +294,13 @@ impl Spec {
             Kind::DwFlag => self.dw_enabled(shown),
             Kind::RwSet => !self.rw_members(shown).is_empty(),
             Kind::Document => !self.edits(shown).is_empty(),
-            Kind::BoundedCounter => shown.iter().any(|event| matches!(event.meaning, Meaning::Changes(_))),
+            Kind::BoundedCounter => {
+                let change = |event: &Event| match event.meaning {
+                    Meaning::Changes(amount) => amount,
+                    _ => 0,
+                };
+                shown.iter().map(change).sum::<i128>() != 0
+            }
             Kind::Map => !self.keys(shown, at).is_empty(),
             _ => false,
         }
