@@ -20,7 +20,7 @@ const OBJECTS: u64 = 500;
 /// Where the lane stands when measuring begins: its numbers take three bytes.
 const STEADY_FROM: u64 = 50_000;
 /// Change sets of each kind that are measured.
-const MEASURED: usize = 1_000;
+const MEASURED: usize = 500;
 /// Entries in the runs that are compared.
 const RUN_ENTRIES: [usize; 3] = [1, 10, 100];
 /// The signature at a run's end.
@@ -212,6 +212,8 @@ struct Steady {
     lanes: [LaneId; 3],
     tip: LaneTip,
     dictionary: Dictionary,
+    /// The receiver's, which grows in step.
+    received: Dictionary,
     random: Random,
     kind: Kind,
 }
@@ -229,8 +231,8 @@ impl Steady {
         tip.at = Hlc::new(1_790_000_000_000, 0);
         tip.hlc = tip.at;
         lanes[1..].iter().for_each(|other| tip.admitted.advance(*other, STEADY_FROM));
-        let (dictionary, random) = (Dictionary::default(), Random(1));
-        let mut steady = Self { space, owner, secret, lanes, tip, dictionary, random, kind };
+        let (dictionary, received, random) = (Dictionary::default(), Dictionary::default(), Random(1));
+        let mut steady = Self { space, owner, secret, lanes, tip, dictionary, received, random, kind };
         steady.warm_up()?;
         Ok(steady)
     }
@@ -255,6 +257,7 @@ impl Steady {
             &[0; SIGNATURE_BYTES],
             &mut self.dictionary,
         );
+        self.received = self.dictionary.clone();
         Ok(())
     }
 
@@ -294,11 +297,10 @@ impl Steady {
             entries.push((entry, self.tip.clone()));
             own += bytes;
         }
-        let mut receiver = self.dictionary.clone();
         let lane = &self.lanes[0];
         let signature = sign(&self.secret, &self.space, lane, self.tip.lsn, &self.tip.hash);
         let run = encode_run(lane, &self.owner, &before, &entries, &signature, &mut self.dictionary);
-        let read = decode_run(&self.space, lane, Some(self.owner), &before, &mut receiver, &run)?;
+        let read = decode_run(&self.space, lane, Some(self.owner), &before, &mut self.received, &run)?;
         if read.entries != entries {
             return Err("a run does not decode to what was encoded".into());
         }
@@ -326,7 +328,7 @@ pub(crate) fn run(_: &Options) -> Result<Verdict, Failure> {
     let (mut rows, mut verdict) = (Vec::new(), Verdict::default());
     for case in &CASES {
         let mut steady = Steady::new(case.kind)?;
-        let singles: Vec<Run> = (0..MEASURED).map(|_| steady.run(case, 1)).collect::<Result<_, _>>()?;
+        let mut singles: Vec<Run> = (0..MEASURED).map(|_| steady.run(case, 1)).collect::<Result<_, _>>()?;
         let overhead = |run: &Run| run.entries - run.own;
         let total: usize = singles.iter().map(overhead).sum();
         let most = singles.iter().map(overhead).max().unwrap_or(0);
@@ -344,8 +346,10 @@ pub(crate) fn run(_: &Options) -> Result<Verdict, Failure> {
             if own == 0 { "—".to_owned() } else { own.to_string() },
         ];
         for count in RUN_ENTRIES {
-            let runs: Vec<Run> =
-                (0..MEASURED / count).map(|_| steady.run(case, count)).collect::<Result<_, _>>()?;
+            let runs = match count {
+                1 => std::mem::take(&mut singles),
+                _ => (0..MEASURED / count).map(|_| steady.run(case, count)).collect::<Result<_, _>>()?,
+            };
             let wire: usize = runs.iter().map(|run| run.wire).sum();
             row.push(format!("{:.1}", wire as f64 / (runs.len() * count) as f64));
         }
