@@ -332,8 +332,14 @@ impl Replica {
     pub async fn compact(&self) -> Result<CompactReport, CompactError> {
         let (answer, report) = oneshot::channel();
         let job = move |core: &mut Core| core.compact(answer);
+        let mut stopped = self.shared.stop.subscribe();
         self.send(Event::Job(Box::new(job))).await.map_err(|_| CompactError::Stopped)?;
-        Ok(report.await.map_err(|_| CompactError::Stopped)??)
+        tokio::select! {
+            biased;
+            report = report => Ok(report.map_err(|_| CompactError::Stopped)??),
+            // A channel may keep for good what is put into it while its receiver goes away.
+            _ = stopped.wait_for(|stopped| *stopped) => Err(CompactError::Stopped),
+        }
     }
 
     pub(crate) async fn send(&self, event: Event) -> Result<(), RequestError> {

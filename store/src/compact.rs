@@ -12,8 +12,8 @@ use crate::error::is_full;
 pub struct CompactReport {
     /// The length of the data file before, in bytes.
     pub bytes_before: u64,
-    /// And after. The database grows its file in large steps, sparsely where the file system can, so the next
-    /// write may make it longer again without taking space.
+    /// And after. The database makes its file longer in large steps, sparsely where the file system can, so what
+    /// the file takes on the disk may be half of this.
     pub bytes_after: u64,
     /// The bytes of all rows, keys included.
     pub live_bytes: u64,

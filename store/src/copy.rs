@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use comity_engine::StoreError;
-use redb::{Builder, CursorError, Database, StorageBackend, WriteTransaction};
+use redb::{Builder, CursorError, Database, WriteTransaction};
 
 use crate::compact::CompactError;
 use crate::data_file::DataFile;
@@ -24,9 +24,6 @@ use crate::tables::Tables;
 const PORTION_BYTES_MAX: u64 = 512 * 1024;
 /// The copy is synced whenever so much was written into it, so that no sync takes long.
 pub(crate) const UNSYNCED_BYTES_MAX: u64 = 16 * 1024 * 1024;
-/// Of a copy up to this length, pages are moved to the front at the end. Long values leave gaps before them, which
-/// matter in a short file, and moving pages takes time that grows with the file.
-const TIDY_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Memory for pages of the copy while it is made.
 const CACHE_BYTES: usize = 16 * 1024 * 1024;
 
@@ -174,16 +171,12 @@ impl Copy {
     /// Makes the copy, which is whole, durable and as short as it gets, and opens it again as what it is to
     /// be: a database that holds the log as far as `replayed` says.
     pub(crate) fn seal(
-        mut self,
+        self,
         dir: &dyn DataDir,
         replayed: Replayed,
         cache_bytes: usize,
     ) -> Result<Generation, CompactError> {
         assert!(self.is_whole(), "only a whole copy takes the place of what it is a copy of");
-        if self.file.len().map_err(|error| CompactError::copy(&error))? <= TIDY_BYTES_MAX {
-            // Nobody else has it open, and a crash leaves it without its name.
-            self.database.compact().map_err(|error| CompactError::database(error.into()))?;
-        }
         let transaction = begin_durable(&self.database).map_err(CompactError::database)?;
         replayed.write(&transaction).map_err(CompactError::database)?;
         transaction.commit().map_err(|error| CompactError::database(error.into()))?;
