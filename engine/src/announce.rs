@@ -22,19 +22,21 @@ use crate::work::Work;
 
 /// Whoever is new is answered this soon.
 const ANSWER_AFTER: Duration = Duration::from_millis(10);
+/// Who is not confirmed answers this late, if nobody else has.
+const STAND_IN_AFTER: Duration = Duration::from_secs(2);
 
 impl Space {
     /// Whether everything that anybody has forgotten without having heard of this incarnation was seen here. The
     /// founder's first incarnation is older than anything. Another one is confirmed once a writer that is
     /// confirmed itself is known to have heard of it: whoever forgot something without having heard of either
-    /// had that writer's word for it, given before. Failing that, once everybody who takes part is known to have
-    /// heard of it; where nobody else does, there is nobody who could forget. O(lanes · members) until then.
+    /// had that writer's word for it, given before. Failing that, once entries are applied of everybody who takes
+    /// part, made by somebody who had heard of it; where nobody else does, there is nobody who could forget.
+    /// O(lanes · members) until then.
     pub(crate) fn is_confirmed(&self, origin: &OriginId, replica: &ReplicaId) -> bool {
-        let vouches = |lane: &Lane| lane.row.tip.admitted.at(origin) > 0 && self.speaks(lane);
         self.progress.confirmed == Some(*origin)
             || self.first_lane() == Some(*origin)
             || self.lanes.get(origin).is_some_and(|lane| self.speaks(lane))
-            || self.lanes.values().any(vouches)
+            || self.is_vouched_for(origin)
             || self.is_known_to_all(origin, replica)
             || canary!(UnconfirmedRemoves)
     }
@@ -50,18 +52,32 @@ impl Space {
         !lane.announced.is_empty() || self.first_lane() == Some(lane.row.owner.lane(&self.id))
     }
 
-    /// Whether every other replica that takes part, as far as is known here, has heard of an incarnation and holds
-    /// nothing that was not seen here by then.
+    /// Whether a writer that is confirmed itself has heard of an incarnation.
+    fn is_vouched_for(&self, origin: &OriginId) -> bool {
+        self.lanes.values().any(|lane| lane.row.tip.admitted.at(origin) > 0 && self.speaks(lane))
+    }
+
+    /// Whether every other replica that takes part, as far as is known here, has written since it heard of an
+    /// incarnation. What peers say of themselves outside their lanes would not do: it overtakes what they serve.
     fn is_known_to_all(&self, origin: &OriginId, replica: &ReplicaId) -> bool {
         let has_heard = |other: &ReplicaId| {
             let mut own = self.lanes.values().filter(|lane| lane.row.owner.replica == *other);
-            let durable = self.peer_durable.get(other).filter(|durable| durable.at(origin) > 0);
             own.any(|lane| lane.row.tip.admitted.at(origin) > 0)
-                || durable.is_some_and(|durable| self.frontier.covers(durable))
         };
         let owners = self.lanes.values().map(|lane| &lane.row.owner.replica);
         let mut others = self.members.keys().chain(owners).filter(|other| *other != replica);
         self.members.contains_key(replica) && others.all(has_heard)
+    }
+
+    /// Whether somebody has greeted whom nobody can answer who is confirmed, as far as is known here, and whom this
+    /// replica has not answered either.
+    fn owes_answer(&self, own: Option<&LaneId>, replica: &ReplicaId) -> bool {
+        let answered = own.and_then(|own| self.lanes.get(own)).map(|lane| &lane.row.tip.admitted);
+        let is_owed = |(id, lane): (&LaneId, &Lane)| {
+            let greets = self.unstable.at(id) > 0 && !self.speaks(lane) && lane.row.owner.replica != *replica;
+            greets && answered.is_none_or(|admitted| admitted.at(id) == 0) && !self.is_vouched_for(id)
+        };
+        self.members.contains_key(replica) && self.lanes.iter().any(is_owed)
     }
 
     /// Moves the cut to what every lane's owner has announced. It never goes back: a lane that is new here
@@ -127,8 +143,12 @@ impl Engine {
         let wants_greeting = space.wants_confirmation && (own.is_none() || space.has_greeted != own);
         let announced = own.and_then(|own| space.lanes.get(&own)).filter(|lane| lane.row.tip.lsn > 0);
         let is_due = announced.is_some_and(|lane| !lane.announced.covers(&space.unstable));
-        if is_confirmed && is_due && !canary!(AnnouncementForgotten) {
-            let due = now.monotonic + if space.greeted { ANSWER_AFTER } else { ANNOUNCE_AFTER };
+        let after = match is_confirmed {
+            true => is_due.then_some(if space.greeted { ANSWER_AFTER } else { ANNOUNCE_AFTER }),
+            false => space.owes_answer(own.as_ref(), &replica).then_some(STAND_IN_AFTER),
+        };
+        if let Some(after) = after.filter(|_| !canary!(AnnouncementForgotten)) {
+            let due = now.monotonic + after;
             if space.announce_due.is_none_or(|at| due < at) {
                 space.announce_due = Some(due);
                 self.timers.insert((due, Timer::Announce(id)));
@@ -150,7 +170,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Announces how far this replica has come, if somebody can make use of it.
+    /// Announces how far this replica has come, if somebody can make use of it. One that is not confirmed answers
+    /// greetings that nobody else answers: it has nothing to announce, but that it has heard of who greets.
     pub(crate) fn announce(
         &mut self,
         now: &Now,
@@ -164,14 +185,17 @@ impl Engine {
         }
         space.announce_due = None;
         space.greeted = false;
-        let Some(own) = space.own_lane().filter(|own| space.is_confirmed(own, &replica)) else {
-            return Ok(());
+        let own = space.own_lane();
+        let is_confirmed = own.is_some_and(|own| space.is_confirmed(&own, &replica));
+        let announced = own.and_then(|own| space.lanes.get(&own)).map(|lane| &lane.announced);
+        let is_due = match is_confirmed {
+            true => announced.is_some_and(|announced| !announced.covers(&space.unstable)),
+            false => space.owes_answer(own.as_ref(), &replica),
         };
-        let is_due = space.lanes.get(&own).is_some_and(|lane| !lane.announced.covers(&space.unstable));
         if self.failed.is_some() || !is_due {
             return Ok(());
         }
-        let frontier = space.frontier.clone();
+        let frontier = if is_confirmed { space.frontier.clone() } else { Frontier::new() };
         self.append_announcement(now, id, frontier, store)
     }
 

@@ -6,7 +6,7 @@ mod world;
 use std::time::Duration;
 
 use comity_crdts::{Kind, SpaceId, Value};
-use comity_engine::{Command, CommandError, Reply, TransactError, Tx, TxError};
+use comity_engine::{Class, Command, CommandError, Reply, TransactError, Tx, TxError};
 use world::World;
 use world::disk::Disk;
 use world::ghost::{Ghost, data};
@@ -215,10 +215,64 @@ fn replicas_that_were_all_restored_confirm_each_other() {
     let refused = world.write(0, space, |tx| remove(tx, 1));
     assert!(is_unconfirmed(&refused), "the third may have forgotten something: {refused:?}");
     world.connect(0, 2);
-    world.run();
+    pass(&mut world, 4);
     world.write(0, space, |tx| remove(tx, 1)).unwrap();
     pass(&mut world, 4);
     world.assert_converged(space);
+    let frontier = world.status(0, space).frontier;
+    pass(&mut world, 20);
+    assert_eq!(world.status(0, space).frontier, frontier, "answers end");
+}
+
+#[test]
+fn who_never_wrote_answers_when_nobody_else_can() {
+    let (mut world, space) = World::mesh(2);
+    let backup = world.backup(0);
+    world.restore(0, backup, [9; 32]);
+    assert!(is_unconfirmed(&world.write(0, space, |tx| remove(tx, 1))));
+    world.connect(0, 1);
+    pass(&mut world, 4);
+    world.write(0, space, |tx| remove(tx, 1)).unwrap();
+    // Where somebody else can, it starts no lane for that.
+    let (mut world, space) = World::mesh(3);
+    world.write(1, space, |tx| tx.counter_add("c", "k", 1)).unwrap();
+    let backup = world.backup(1);
+    world.restore(1, backup, [9; 32]);
+    assert!(is_unconfirmed(&world.write(1, space, |tx| remove(tx, 1))));
+    world.connect(0, 1);
+    world.connect(1, 2);
+    pass(&mut world, 10);
+    assert!(world.status(1, space).confirmed);
+    let writers: Vec<_> = world.status(1, space).lanes.iter().map(|lane| lane.owner).collect();
+    assert!(!writers.contains(&world.replica(2)));
+}
+
+#[test]
+fn what_a_peer_holds_does_not_confirm_before_it_was_received() {
+    let (mut world, space) = World::mesh(2);
+    world.write(1, space, |tx| tx.counter_add("c", "k", 1)).unwrap();
+    let backup = world.backup(1);
+    world.write(0, space, |tx| tx.dw_flag_disable_at(&top(Kind::DwFlag))).unwrap();
+    pass(&mut world, 4);
+    world.disconnect_all(None);
+    world.restore(1, backup, [9; 32]);
+    assert!(is_unconfirmed(&world.write(1, space, |tx| tx.dw_flag_enable_at(&top(Kind::DwFlag)))));
+    // That the greeting was received overtakes everything else that comes.
+    world.class_order = [Class::Control, Class::Live, Class::CatchUp];
+    world.connect(0, 1);
+    let mut steps = 0;
+    while !world.status(1, space).confirmed {
+        if !world.step() {
+            world.slow_hop(Duration::from_millis(5));
+        }
+        steps += 1;
+        assert!(steps < 100, "nobody has confirmed it");
+    }
+    world.write(1, space, |tx| tx.dw_flag_enable_at(&top(Kind::DwFlag))).unwrap();
+    pass(&mut world, 4);
+    world.assert_converged(space);
+    let view = world.nodes[0].disk.view();
+    assert!(comity_engine::flag_at(&view, &space, &top(Kind::DwFlag)).unwrap());
 }
 
 fn add_to(tx: &mut Tx<'_>, delta: i64) -> Result<(), TxError> {
@@ -227,7 +281,6 @@ fn add_to(tx: &mut Tx<'_>, delta: i64) -> Result<(), TxError> {
 
 #[test]
 fn a_greeting_is_answered_after_a_crash_too() {
-    // The third is away, so it takes the word of the first.
     let (mut world, space) = writers(3);
     let backup = world.backup(1);
     world.disconnect_all(None);

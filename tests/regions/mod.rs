@@ -184,30 +184,54 @@ pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T 
     }
 }
 
-/// Waits until every region has what each of the others has now, and checks that they are the same.
+/// Waits until every region has what each of the others has, and checks that they are the same. Regions that have
+/// applied something to be forgotten announce it a moment later, so they may have to be asked again.
 pub(crate) async fn converge(regions: &[&Region]) {
-    for from in regions {
-        let token = from.applied().await;
-        for to in regions {
-            if let Err(error) = to.space.at_within(&token, PATIENCE).await {
-                explain(regions).await;
-                panic!("the regions do not converge: {error}");
+    let asking = async {
+        loop {
+            for from in regions {
+                let token = from.applied().await;
+                for to in regions {
+                    if let Err(error) = to.space.at_within(&token, PATIENCE).await {
+                        explain(regions).await;
+                        panic!("the regions do not converge: {error}");
+                    }
+                }
+            }
+            let statuses = statuses(regions).await;
+            let first = &statuses[0];
+            let differs = |status: &SpaceStatus| {
+                (&status.frontier, &status.durable) != (&first.frontier, &first.frontier)
+            };
+            if !statuses.iter().any(differs) {
+                return statuses;
             }
         }
+    };
+    check_same(&within("convergence", asking).await);
+}
+
+async fn statuses(regions: &[&Region]) -> Vec<SpaceStatus> {
+    let mut statuses = Vec::new();
+    for region in regions {
+        statuses.push(region.status().await);
     }
-    same_state(regions).await;
+    statuses
 }
 
 /// Checks that the regions hold the same, and that no lane is frozen.
 pub(crate) async fn same_state(regions: &[&Region]) {
-    let first = regions[0].status().await;
-    for region in regions {
-        let status = region.status().await;
+    check_same(&statuses(regions).await);
+}
+
+fn check_same(statuses: &[SpaceStatus]) {
+    let first = &statuses[0];
+    for status in statuses {
         assert_eq!(status.frontier, first.frontier, "frontiers differ");
         assert_eq!(status.durable, first.durable, "durable frontiers differ");
         assert_eq!(status.digest, first.digest, "digests differ under equal frontiers");
         assert_eq!(status.members, first.members, "member lists differ");
-        for lane in status.lanes {
+        for lane in &status.lanes {
             assert_eq!(lane.frozen, None, "lane {} is frozen", lane.lane);
             assert_eq!(lane.staged, 0, "lane {} is not applied to its end", lane.lane);
         }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use comity_crdts::{Hlc, Kind, LaneId, SpaceId, Value};
 use comity_engine::wire::{Body, LaneEntry};
-use comity_engine::{StateRead, Tx, TxError};
+use comity_engine::{Command, StateRead, Tx, TxError};
 
 use super::World;
 use super::ghost::Ghost;
@@ -27,11 +27,13 @@ pub(crate) fn pass(world: &mut World, seconds: u64) {
     }
 }
 
-/// Every node has written, and is connected to every other.
+/// Every node has written, is confirmed, and connected to every other.
 pub(crate) fn writers(count: usize) -> (World, SpaceId) {
     let (mut world, space) = World::mesh(count);
     for node in 0..count {
         world.write(node, space, |tx| tx.counter_add("warm", "up", 1)).unwrap();
+        let confirmation = Command::AwaitConfirmation { space, within: Duration::from_secs(1) };
+        world.command(node, confirmation).unwrap();
     }
     pass(&mut world, 3);
     (world, space)
