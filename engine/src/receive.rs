@@ -1,7 +1,7 @@
 //! Receiving: what peers say, checked before any of it is kept.
 
 use comity_crdts::limits::LANES_MAX;
-use comity_crdts::{Frontier, Hlc, LaneId, SpaceId, canary};
+use comity_crdts::{Frontier, Hlc, LaneId, OriginId, SpaceId, canary};
 
 use crate::change::{Body, ChangeSet, LaneEntry, LaneTip};
 use crate::engine::Engine;
@@ -456,21 +456,41 @@ fn check_entry(lane_id: &LaneId, lane: &Lane, entry: &LaneEntry) -> Result<(), &
         return Err("a change set does something");
     }
     if !change.groups.iter().flat_map(|group| &group.ops).all(|op| names_what_was_seen(change, op)) {
-        return Err("a reset names additions that its author had seen");
+        return Err("an operation names what its author had seen");
     }
     Ok(())
 }
 
-/// Whether a reset of a counter names no addition that its author cannot have seen; what others have forgotten
-/// of the counter could be told apart by one that does. A lane is at least as long as its owner's last number.
+/// Whether an operation names nothing that its author cannot have seen: replicas that have it already would take
+/// it away, and others would get it later. A lane is at least as long as its owner's last number, so what comes soon
+/// after what was seen still passes where the lane holds announcements too.
 fn names_what_was_seen(change: &ChangeSet, op: &Op) -> bool {
+    let was_seen = |origin: &OriginId, seq: u64| {
+        seq <= if *origin == change.origin { change.seq } else { change.context.at(origin) }
+    };
     match op {
-        Op::CounterReset { columns } => columns.iter().all(|column| {
-            let is_own = column.origin == change.origin;
-            column.through.0 <= if is_own { change.seq } else { change.context.at(&column.origin) }
-        }),
+        Op::CounterReset { columns } => {
+            columns.iter().all(|column| was_seen(&column.origin, column.through.0))
+        }
+        Op::SetClear { observed } => observed.iter().all(|(origin, seq)| was_seen(&origin, seq)),
+        Op::SetAdd { observed, .. }
+        | Op::SetRemove { observed, .. }
+        | Op::RegisterSet { observed, .. }
+        | Op::RegisterReset { observed }
+        | Op::FlagEnable { observed }
+        | Op::FlagDisable { observed } => observed.iter().all(|dot| was_seen(&dot.origin, dot.seq)),
         Op::Nested { op, .. } => names_what_was_seen(change, op),
-        _ => true,
+        Op::CounterAdd(_)
+        | Op::DocumentChange(_)
+        | Op::DocumentRemove { .. }
+        | Op::Grant { .. }
+        | Op::DwFlagEnable
+        | Op::DwFlagDisable
+        | Op::RwSetAdd { .. }
+        | Op::RwSetRemove { .. }
+        | Op::BoundedIncrement(_)
+        | Op::BoundedDecrement(_)
+        | Op::BoundedTransfer { .. } => true,
     }
 }
 
