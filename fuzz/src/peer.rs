@@ -65,7 +65,7 @@ impl Peer {
     pub(crate) fn append(&mut self, what: u8, number: i64) {
         let before = self.tip(self.entries.len());
         let hlc = before.at.max(Hlc::new(1_700_000_000_000, 0)).succ();
-        let op = self.op(what % 24, number, hlc);
+        let op = self.op(what % 24, number, (before.seq + 1, hlc));
         let likes = if let Some(Op::CounterAdd(delta)) = &op { *delta } else { 0 };
         self.deltas.push(likes);
         let body = match op {
@@ -89,15 +89,16 @@ impl Peer {
     }
 
     /// An operation of every sort, whose author has seen its own first change set; none for an announcement.
-    fn op(&self, what: u8, number: i64, hlc: Hlc) -> Option<Op> {
+    fn op(&self, what: u8, number: i64, (seq, hlc): (u64, Hlc)) -> Option<Op> {
         let (origin, value, amount) = (self.lane(), Value::I64(number), number.unsigned_abs());
         let observed = vec![Dot { origin, seq: 1, index: 0 }];
+        let seen = amount.min(seq);
         let nested = |op: Op| Op::Nested { path: vec!["a".to_owned(), number.to_string()], op: Box::new(op) };
         Some(match what {
             0 => Op::SetAdd { element: value, observed: Vec::new() },
             1 => Op::RegisterSet { value, hlc, observed: Vec::new() },
             4 => Op::SetRemove { element: value, observed },
-            5 => Op::SetClear { observed: [(origin, amount)].into_iter().collect() },
+            5 => Op::SetClear { observed: [(origin, seen)].into_iter().collect() },
             6 => Op::RegisterReset { observed },
             7 => Op::FlagEnable { observed },
             8 => Op::FlagDisable { observed },
@@ -109,7 +110,7 @@ impl Peer {
             14 => Op::BoundedDecrement(amount),
             15 => Op::BoundedTransfer { to: OriginId([number as u8; 16]), amount },
             16 => Op::CounterReset {
-                columns: vec![ResetColumn { origin, through: (amount, 0), sum: i128::from(number) }],
+                columns: vec![ResetColumn { origin, through: (seen, 0), sum: i128::from(number) }],
             },
             17 => Op::DocumentRemove { heads: Vec::new() },
             18 => nested(Op::CounterAdd(number)),
