@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use comity_crdts::{Frontier, LaneId, OriginId, SpaceId, canary};
 
-use crate::engine::{Engine, Timer, WriteOptions};
+use crate::engine::{Engine, Timer};
 use crate::io::{Acknowledgement, CommandError, Durability, Now, Reply, RequestId};
+use crate::options::WriteOptions;
 use crate::rights::RightsWait;
 use crate::space::Space;
 use crate::store::{Position, StoreError};

@@ -12,36 +12,18 @@ use crate::change::LaneOwner;
 use crate::hash::hash;
 use crate::invitations::Invitation;
 use crate::io::{
-    Applied, CloseReason, CommandError, Durability, Input, Notice, Now, Output, Reply, RequestId, SessionId,
+    Applied, CloseReason, CommandError, Input, Notice, Now, Output, Reply, RequestId, SessionId,
 };
 use crate::journal::JournalLimits;
 use crate::keys;
 use crate::limits::SYNC_RETRY;
 use crate::op::Role;
+use crate::options::{EngineOptions, ROWS_VERSION, WriteOptions, check_version};
 use crate::session::Session;
 use crate::space::{Incarnation, InstanceToken, Lane, Space, SpaceRow, decode};
 use crate::store::{Position, StateRead, Store, StoreError};
 use crate::tx::{Finished, Tx, TxError};
 use crate::work::Work;
-
-/// What the core is opened with.
-pub struct EngineOptions {
-    /// The secret half of the replica's key, used when the store holds none yet.
-    pub fresh_key: [u8; 32],
-    /// The instance token of the data directory.
-    pub instance: InstanceToken,
-    /// Where this replica is, as others are told with its first write; `None` to say nothing.
-    pub region: Option<String>,
-    /// How much the journal of each space may hold.
-    pub journal: JournalLimits,
-}
-
-impl EngineOptions {
-    /// Of no region, with the usual journal.
-    pub const fn new(fresh_key: [u8; 32], instance: InstanceToken) -> Self {
-        Self { fresh_key, instance, region: None, journal: JournalLimits::USUAL }
-    }
-}
 
 /// Why a transaction failed; nothing of it was kept.
 #[derive(Debug, thiserror::Error)]
@@ -578,32 +560,6 @@ impl Engine {
             self.push(Output::CloseSession { session, reason });
         }
     }
-}
-
-/// The version of the core's rows and of the entries in the log, `docs/storage.md`.
-const ROWS_VERSION: u8 = 2;
-
-fn check_version(read: &dyn StateRead) -> Result<(), StoreError> {
-    let found = match read.get(keys::ROWS_VERSION)?.as_deref() {
-        Some([version]) => *version,
-        Some(_) => {
-            return Err(StoreError::Corrupt { detail: "the rows' version has not one byte".to_owned() });
-        }
-        None => 1,
-    };
-    let supported = ROWS_VERSION;
-    if found == supported { Ok(()) } else { Err(StoreError::Version { found, supported }) }
-}
-
-/// What a write asks for.
-#[derive(Clone, Copy, Debug)]
-pub struct WriteOptions {
-    /// Carried back by the reply.
-    pub request: RequestId,
-    /// How durable it must be.
-    pub durability: Durability,
-    /// How long to wait for other replicas.
-    pub within: Duration,
 }
 
 /// The hash under which an invitation's secret is kept.

@@ -28,6 +28,7 @@ mod limits;
 mod members;
 mod message;
 mod op;
+mod options;
 mod parents;
 mod read;
 mod receive;
@@ -50,7 +51,7 @@ mod work;
 
 pub use changes::{ChangeCursor, ChangeEvent, ChangePage, ChangesError, Did, ObjectChange, PageLimit, Scope};
 pub use conflicts::{Conflict, Location, Matter, SiblingReport, conflict_at, conflicts};
-pub use engine::{Engine, EngineOptions, TransactError, Trust, WriteOptions};
+pub use engine::{Engine, TransactError, Trust};
 pub use io::{
     Acknowledgement, Applied, Class, CloseReason, Command, CommandError, Durability, Input, Notice, Now,
     Output, Reply, RequestId, SessionId,
@@ -61,6 +62,7 @@ pub use journal::{
 };
 pub use limits::FRAME_BYTES_MAX;
 pub use op::Role;
+pub use options::{EngineOptions, WriteOptions};
 pub use read::{
     Listing, ReadError, bounded_counter, counter, counter_at, document, document_heads, flag_at, frontier,
     list, map_keys, map_len, members, register, register_at, set_contains, set_contains_at, set_elements,

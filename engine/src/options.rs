@@ -1,0 +1,55 @@
+//! What the core is opened with, what a write asks for, and which rows this build reads.
+
+use std::time::Duration;
+
+use crate::io::{Durability, RequestId};
+use crate::journal::JournalLimits;
+use crate::keys;
+use crate::space::InstanceToken;
+use crate::store::{StateRead, StoreError};
+
+/// What the core is opened with.
+pub struct EngineOptions {
+    /// The secret half of the replica's key, used when the store holds none yet.
+    pub fresh_key: [u8; 32],
+    /// The instance token of the data directory.
+    pub instance: InstanceToken,
+    /// Where this replica is, as others are told with its first write; `None` to say nothing.
+    pub region: Option<String>,
+    /// How much the journal of each space may hold.
+    pub journal: JournalLimits,
+}
+
+impl EngineOptions {
+    /// Of no region, with the usual journal.
+    pub const fn new(fresh_key: [u8; 32], instance: InstanceToken) -> Self {
+        Self { fresh_key, instance, region: None, journal: JournalLimits::USUAL }
+    }
+}
+
+/// What a write asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct WriteOptions {
+    /// Carried back by the reply.
+    pub request: RequestId,
+    /// How durable it must be.
+    pub durability: Durability,
+    /// How long to wait for other replicas.
+    pub within: Duration,
+}
+
+/// The version of the core's rows and of the entries in the log, `docs/storage.md`.
+pub(crate) const ROWS_VERSION: u8 = 2;
+
+/// Refuses rows of another version.
+pub(crate) fn check_version(read: &dyn StateRead) -> Result<(), StoreError> {
+    let found = match read.get(keys::ROWS_VERSION)?.as_deref() {
+        Some([version]) => *version,
+        Some(_) => {
+            return Err(StoreError::Corrupt { detail: "the rows' version has not one byte".to_owned() });
+        }
+        None => 1,
+    };
+    let supported = ROWS_VERSION;
+    if found == supported { Ok(()) } else { Err(StoreError::Version { found, supported }) }
+}
