@@ -9,14 +9,15 @@ use std::time::Duration;
 use comity_crdts::{Frontier, LaneId, OriginId, ReplicaId, SpaceId, canary};
 
 use crate::apply::Effects;
-use crate::change::{Body, LaneEntry, LaneOwner, encode_stored};
+use crate::change::{Body, LaneEntry, encode_stored};
 use crate::engine::{Engine, Timer};
 use crate::io::{CommandError, Now, Reply, RequestId};
 use crate::journal::prune;
 use crate::keys;
 use crate::limits::{ANNOUNCE_AFTER, COMPACT_ROWS_MAX};
-use crate::space::{Incarnation, Lane, Space, encode};
-use crate::store::{LaneRecord, Store, StoreError};
+use crate::own::Incarnation;
+use crate::space::{Lane, Space, encode};
+use crate::store::{Store, StoreError};
 use crate::unstable::compact;
 use crate::work::Work;
 
@@ -34,8 +35,7 @@ impl Space {
     /// O(lanes · members) until then.
     pub(crate) fn is_confirmed(&self, origin: &OriginId, replica: &ReplicaId) -> bool {
         self.progress.confirmed == Some(*origin)
-            || self.first_lane() == Some(*origin)
-            || self.lanes.get(origin).is_some_and(|lane| self.speaks(lane))
+            || self.speaks(origin)
             || self.is_vouched_for(origin)
             || self.is_known_to_all(origin, replica)
             || canary!(UnconfirmedRemoves)
@@ -48,13 +48,15 @@ impl Space {
 
     /// Whether the author of a lane was confirmed when it made the last entry that is applied here. Nobody
     /// announces anything before that.
-    fn speaks(&self, lane: &Lane) -> bool {
-        !lane.announced.is_empty() || self.first_lane() == Some(lane.row.owner.lane(&self.id))
+    fn speaks(&self, lane: &LaneId) -> bool {
+        self.lanes.get(lane).is_some_and(|lane| !lane.announced.is_empty())
+            || self.first_lane() == Some(*lane)
     }
 
     /// Whether a writer that is confirmed itself has heard of an incarnation.
     fn is_vouched_for(&self, origin: &OriginId) -> bool {
-        self.lanes.values().any(|lane| lane.row.tip.admitted.at(origin) > 0 && self.speaks(lane))
+        let vouches = |(id, lane): (&LaneId, &Lane)| lane.row.tip.admitted.at(origin) > 0 && self.speaks(id);
+        self.lanes.iter().any(vouches)
     }
 
     /// Whether every other replica that takes part, as far as is known here, has written since it heard of an
@@ -74,7 +76,7 @@ impl Space {
     fn owes_answer(&self, own: Option<&LaneId>, replica: &ReplicaId) -> bool {
         let answered = own.and_then(|own| self.lanes.get(own)).map(|lane| &lane.row.tip.admitted);
         let is_owed = |(id, lane): (&LaneId, &Lane)| {
-            let greets = self.unstable.at(id) > 0 && !self.speaks(lane) && lane.row.owner.replica != *replica;
+            let greets = self.unstable.at(id) > 0 && !self.speaks(id) && lane.row.owner.replica != *replica;
             greets && answered.is_none_or(|admitted| admitted.at(id) == 0) && !self.is_vouched_for(id)
         };
         self.members.contains_key(replica) && self.lanes.iter().any(is_owed)
@@ -209,49 +211,30 @@ impl Engine {
     ) -> Result<(), StoreError> {
         let (replica, instance) = (self.replica, self.instance);
         let Some(space) = self.spaces.get_mut(&id) else { return Ok(()) };
-        let minted = space.incarnation.is_none();
-        let incarnation = space.incarnation.unwrap_or_else(|| {
-            let owner = LaneOwner { replica, nonce: now.fresh };
-            Incarnation { origin: owner.lane(&id), nonce: now.fresh }
-        });
+        let minted_in = space.incarnation.is_none().then_some(instance);
+        let incarnation = space.incarnation.unwrap_or_else(|| Incarnation::new(&id, &replica, now.fresh));
         let own = incarnation.origin;
-        let is_full = space.lanes.len() >= comity_crdts::limits::LANES_MAX;
-        if is_full && !space.lanes.contains_key(&own) {
+        if !space.has_room_for(&own) {
             return Ok(());
         }
-        let fresh = Lane::new(&id, LaneOwner { replica, nonce: incarnation.nonce });
-        let mut row = space.lanes.get(&own).unwrap_or(&fresh).row.clone();
-        let admitted: Frontier = space.frontier.iter().filter(|(lane, _)| *lane != own).collect();
+        let mut row = space.own_row(replica, incarnation);
         let mut clock = space.clock;
         let at = clock.tick(now.wall_ms).max(row.tip.at);
+        let admitted = space.applied_of_others(&own);
         let entry = LaneEntry { admitted, at, body: Body::Checkpoint(frontier.clone()) };
         row.tip = row.tip.after(&id, &entry);
-        let (lsn, bytes) = (row.tip.lsn, encode_stored(&id, &own, &row.tip.hash, &entry));
-        let mut progress = space.progress;
-        progress.applied += 1;
-        progress.clock_floor = clock.last();
-        let mut space_row = space.row.clone();
+        let stored = encode_stored(&id, &own, &row.tip.hash, &entry);
         let mut work = Work::over(&*store);
-        if minted {
-            space_row.incarnation = Some((incarnation.nonce, instance));
-            work.put_fact(keys::space(&id), encode(&space_row));
-        }
-        work.append(LaneRecord { space: id, lane: own, lsn, bytes });
-        work.put(keys::lane(&id, &own), encode(&row));
         work.put(keys::announced(&id, &own), encode(&frontier));
-        let place = [own.0.as_slice(), &lsn.to_be_bytes()].concat();
-        work.put(keys::apply_log(&id, progress.applied), place);
-        space.put_progress(&mut work, &progress);
+        let entry = space.put_own(&mut work, (incarnation, minted_in), (row, stored), (0, clock.last()));
         let batch = work.into_batch();
         let position = store.commit(batch)?;
-        (space.clock, space.progress, space.row) = (clock, progress, space_row);
-        space.incarnation = Some(incarnation);
-        if minted {
+        space.take_own(entry);
+        space.clock = clock;
+        if minted_in.is_some() {
             // Loaded documents carry the actor of the incarnation they were loaded in.
             space.documents.clear();
         }
-        space.lanes.entry(own).or_insert(fresh).row = row;
-        space.frontier.advance(own, lsn);
         let mut effects = Effects::default();
         if frontier.is_empty() {
             // It is answered by its author too, once it is confirmed: then nobody waits for it any more.

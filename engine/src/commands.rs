@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 
 use comity_crdts::limits::SPACE_NAME_BYTES_MAX;
-use comity_crdts::{OriginId, ReplicaId, SpaceId};
+use comity_crdts::{ReplicaId, SpaceId};
 
 use crate::apply::Effects;
 use crate::engine::Engine;
 use crate::io::{Command, CommandError, Notice, Now, Output, Reply, RequestId};
 use crate::keys;
-use crate::space::{Founder, Incarnation, Space, SpaceRow};
+use crate::own::Incarnation;
+use crate::space::{Founder, Space, SpaceRow};
 use crate::store::Store;
 use crate::work::Work;
 
@@ -94,8 +95,7 @@ impl Engine {
         space.found(&mut work, &mut effects, founder, name.to_owned());
         // Nobody can have heard of anything before this incarnation, so nobody needs to confirm it.
         space.row.incarnation = Some((founder.nonce, self.instance));
-        let origin = OriginId::derive(&id, &self.replica, &founder.nonce);
-        space.incarnation = Some(Incarnation { origin, nonce: founder.nonce });
+        space.incarnation = Some(Incarnation::new(&id, &self.replica, founder.nonce));
         space.progress.digest.0 = effects.digest;
         space.put_row(&mut work);
         space.put_progress(&mut work, &space.progress);

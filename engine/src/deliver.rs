@@ -12,6 +12,7 @@ use crate::engine::Engine;
 use crate::io::{Applied, Now};
 use crate::keys;
 use crate::limits::{HEAD_SPACING_BYTES, STAGED_BYTES_APPLY};
+use crate::own::append_entry;
 use crate::run::RUN_ENTRIES_MAX;
 use crate::space::{LaneRow, RunHead, Space, Staged, encode};
 use crate::store::{LaneRecord, Store, StoreError};
@@ -161,9 +162,8 @@ impl Space {
         delivery.frontier.advance(*lane_id, staged.after.lsn);
         delivery.applied += 1;
         let bytes = staged.stored.clone();
-        work.append(LaneRecord { space: self.id, lane: *lane_id, lsn: staged.after.lsn, bytes });
-        let place = [lane_id.0.as_slice(), &staged.after.lsn.to_be_bytes()].concat();
-        work.put(keys::apply_log(&self.id, delivery.applied), place);
+        let record = LaneRecord { space: self.id, lane: *lane_id, lsn: staged.after.lsn, bytes };
+        append_entry(work, delivery.applied, record);
         if let Some(head) = &staged.head {
             keep_head(work, &self.id, lane_id, row, head);
         }

@@ -8,7 +8,6 @@ use comity_crdts::{Frontier, LaneId, ReplicaId, SpaceId, canary};
 use ed25519_dalek::SigningKey;
 
 use crate::acks::Waits;
-use crate::change::LaneOwner;
 use crate::hash::hash;
 use crate::invitations::Invitation;
 use crate::io::{
@@ -20,7 +19,7 @@ use crate::limits::SYNC_RETRY;
 use crate::op::Role;
 use crate::options::{EngineOptions, ROWS_VERSION, WriteOptions, check_version};
 use crate::session::Session;
-use crate::space::{Incarnation, InstanceToken, Lane, Space, SpaceRow, decode};
+use crate::space::{InstanceToken, Space, SpaceRow, decode};
 use crate::store::{Position, StateRead, Store, StoreError};
 use crate::tx::{Finished, Tx, TxError};
 use crate::work::Work;
@@ -307,8 +306,7 @@ impl Engine {
         finished: Finished,
         store: &mut dyn Store,
     ) -> Result<(LaneId, u64), StoreError> {
-        let Finished { batch, incarnation, minted, tip, progress, space_row, objects, effects, region_said } =
-            finished;
+        let Finished { batch, own, objects, effects, region_said } = finished;
         let space = self.spaces.get_mut(&id).expect("the transaction ran on this space");
         let position = match store.commit(batch) {
             Ok(position) => position,
@@ -320,19 +318,8 @@ impl Engine {
                 return Err(error);
             }
         };
-        let Incarnation { origin, nonce } = incarnation;
-        if minted {
-            space.incarnation = Some(incarnation);
-        }
-        let owner = LaneOwner { replica: self.replica, nonce };
-        space.lanes.entry(origin).or_insert_with(|| Lane::new(&id, owner));
-        if let Some(row) = space_row {
-            space.row = row;
-        }
-        let (hlc, lsn) = (tip.hlc, tip.lsn);
-        space.lanes.get_mut(&origin).expect("the own lane exists once an incarnation does").row.tip = tip;
-        space.frontier.advance(origin, lsn);
-        space.progress = progress;
+        let (origin, hlc, lsn) = (own.incarnation.origin, own.row.tip.hlc, own.row.tip.lsn);
+        space.take_own(own);
         let frontier = space.frontier.clone();
         let event = Applied { space: id, author: self.replica, hlc, objects, frontier: frontier.clone() };
         space.region_said |= region_said;

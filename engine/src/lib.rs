@@ -29,6 +29,7 @@ mod members;
 mod message;
 mod op;
 mod options;
+mod own;
 mod parents;
 mod read;
 mod receive;

@@ -15,6 +15,7 @@ use crate::keys;
 use crate::limits::STAGED_BYTES_MAX;
 use crate::members::{self, Member};
 use crate::op::Role;
+use crate::own::Incarnation;
 use crate::read::members;
 use crate::rows::damaged;
 use crate::status::{Freeze, StateDigest};
@@ -162,13 +163,6 @@ impl Lane {
     }
 }
 
-/// This replica's incarnation in a space.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Incarnation {
-    pub(crate) origin: OriginId,
-    pub(crate) nonce: Nonce,
-}
-
 /// One space. No state is shared between spaces.
 pub(crate) struct Space {
     pub(crate) id: SpaceId,
@@ -291,9 +285,9 @@ impl Space {
             members(read, &id).map_err(|error| damaged("member rows", &error))?.into_iter().collect();
         space.incarnation = match space.row.incarnation {
             Some((nonce, minted_in)) if minted_in == *instance || canary!(InstanceIgnored) => {
-                let origin = OriginId::derive(&id, replica, &nonce);
-                let frozen = space.lanes.get(&origin).is_some_and(|lane| lane.row.frozen.is_some());
-                (!frozen).then_some(Incarnation { origin, nonce })
+                let own = Incarnation::new(&id, replica, nonce);
+                let frozen = space.lanes.get(&own.origin).is_some_and(|lane| lane.row.frozen.is_some());
+                (!frozen).then_some(own)
             }
             _ => None,
         };

@@ -12,13 +12,13 @@ use comity_crdts::limits::{CHANGE_SET_BYTES_MAX, CHANGE_SET_OBJECTS_MAX, CHANGE_
 use comity_crdts::{Dot, Hlc, Nonce, ObjectAddress, ObjectId, ReplicaId, SpaceId, canary};
 
 use crate::apply::{Application, Effects};
-use crate::change::{Body, ChangeSet, LaneEntry, LaneOwner, LaneTip, encode_stored};
+use crate::change::{Body, ChangeSet, LaneEntry, encode_stored};
 use crate::conflicts::Location;
-use crate::keys;
 use crate::op::{Group, Op, Role};
+use crate::own::{Incarnation, OwnEntry};
 use crate::read::{self, Listing};
-use crate::space::{Incarnation, Lane, Space};
-use crate::store::{LaneRecord, StateRead, StoreError};
+use crate::space::Space;
+use crate::store::{StateRead, StoreError};
 use crate::work::Work;
 
 pub use error::TxError;
@@ -49,11 +49,7 @@ pub struct Tx<'a> {
 /// What a finished transaction hands to the engine.
 pub(crate) struct Finished {
     pub(crate) batch: crate::store::Batch,
-    pub(crate) incarnation: Incarnation,
-    pub(crate) minted: bool,
-    pub(crate) tip: LaneTip,
-    pub(crate) progress: crate::space::Progress,
-    pub(crate) space_row: Option<crate::space::SpaceRow>,
+    pub(crate) own: OwnEntry,
     pub(crate) objects: Vec<ObjectAddress>,
     pub(crate) effects: Effects,
     /// It is said where this replica is, or need not be.
@@ -73,8 +69,7 @@ impl<'a> Tx<'a> {
         let incarnation = current.unwrap_or_else(|| {
             let counted = Nonce([space.lanes.len() as u8; 16]);
             let nonce = if canary!(IncarnationCounted) { counted } else { now.fresh };
-            let owner = LaneOwner { replica, nonce };
-            Incarnation { origin: owner.lane(&space.id), nonce }
+            Incarnation::new(&space.id, &replica, nonce)
         });
         if minted {
             // Loaded documents carry the actor of the incarnation they were loaded in.
@@ -220,60 +215,36 @@ impl<'a> Tx<'a> {
             self.roll_back();
             return Err(error);
         }
+        let origin = self.incarnation.origin;
         let lanes = self.space.lanes.len();
-        if self.minted && lanes >= LANES_MAX {
+        if !self.space.has_room_for(&origin) {
             self.roll_back();
             return Err(TxError::TooManyLanes { lanes, lanes_max: LANES_MAX });
         }
-        let origin = self.incarnation.origin;
-        let fresh_lane =
-            Lane::new(&self.space.id, LaneOwner { replica: self.replica, nonce: self.incarnation.nonce });
-        let lane = self.space.lanes.get(&origin).unwrap_or(&fresh_lane);
-        let before = &lane.row.tip;
-        let context: comity_crdts::Frontier =
-            self.space.frontier.iter().filter(|(lane, _)| *lane != origin).collect();
+        let mut row = self.space.own_row(self.replica, self.incarnation);
+        let context = self.space.applied_of_others(&origin);
         let objects = self.groups.iter().map(|group| group.address.clone()).collect();
         let change = ChangeSet {
             origin,
-            seq: before.seq + 1,
-            prev: before.change_hash,
+            seq: row.tip.seq + 1,
+            prev: row.tip.change_hash,
             context: context.clone(),
             hlc: self.hlc,
             groups: std::mem::take(&mut self.groups),
         };
-        let entry = LaneEntry { admitted: context, at: self.hlc.max(before.at), body: Body::Change(change) };
-        let tip = before.after(&self.space.id, &entry);
-        let bytes = encode_stored(&self.space.id, &origin, &tip.hash, &entry);
+        let entry = LaneEntry { admitted: context, at: self.hlc.max(row.tip.at), body: Body::Change(change) };
+        row.tip = row.tip.after(&self.space.id, &entry);
+        let bytes = encode_stored(&self.space.id, &origin, &row.tip.hash, &entry);
         if bytes.len() > CHANGE_SET_BYTES_MAX {
             let bytes = bytes.len();
             self.roll_back();
             return Err(TxError::TooLarge { bytes, bytes_max: CHANGE_SET_BYTES_MAX });
         }
-        let mut row = lane.row.clone();
-        row.tip = tip.clone();
-        let mut progress = self.space.progress;
-        progress.applied += 1;
-        progress.digest.0 = progress.digest.0.wrapping_add(self.effects.digest);
-        progress.clock_floor = self.space.clock.last();
-        self.work.append(LaneRecord { space: self.space.id, lane: origin, lsn: tip.lsn, bytes });
-        self.work.put(keys::lane(&self.space.id, &origin), crate::space::encode(&row));
-        let position = [origin.0.as_slice(), &tip.lsn.to_be_bytes()].concat();
-        self.work.put(keys::apply_log(&self.space.id, progress.applied), position);
-        self.space.put_progress(&mut self.work, &progress);
-        let space_row = self.minted.then(|| {
-            let mut row = self.space.row.clone();
-            row.incarnation = Some((self.incarnation.nonce, *instance));
-            row
-        });
-        if let Some(row) = &space_row {
-            self.work.put_fact(keys::space(&self.space.id), crate::space::encode(row));
-        }
+        let minted = (self.incarnation, self.minted.then_some(*instance));
+        let stamps = (self.effects.digest, self.space.clock.last());
+        let own = self.space.put_own(&mut self.work, minted, (row, bytes), stamps);
         Ok(Some(Finished {
-            incarnation: self.incarnation,
-            minted: self.minted,
-            tip,
-            progress,
-            space_row,
+            own,
             objects,
             effects: self.effects,
             region_said: self.region.is_none(),
