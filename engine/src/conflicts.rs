@@ -97,22 +97,35 @@ impl Conflict {
     }
 }
 
+/// A location as rows hold it.
 #[derive(Serialize, Deserialize)]
-struct ConflictRow {
+pub(crate) struct LocationRow {
     kind: Kind,
     collection: String,
     key: String,
     path: Vec<String>,
 }
 
+impl LocationRow {
+    pub(crate) fn new(object: &ObjectAddress, path: &[String]) -> Self {
+        Self {
+            kind: object.kind(),
+            collection: object.collection().to_owned(),
+            key: object.key().to_owned(),
+            path: path.to_vec(),
+        }
+    }
+
+    /// The location in a row of what is named.
+    pub(crate) fn location(self, what: &str) -> Result<Location, StoreError> {
+        let object = ObjectAddress::new(self.kind, &self.collection, &self.key);
+        let object = object.map_err(|error| damaged(what, &error))?;
+        Ok(Location { object, path: self.path })
+    }
+}
+
 fn put_row(work: &mut Work<'_>, space: &SpaceId, (object, path): (&ObjectAddress, &[String]), what: u8) {
-    let row = ConflictRow {
-        kind: object.kind(),
-        collection: object.collection().to_owned(),
-        key: object.key().to_owned(),
-        path: path.to_vec(),
-    };
-    work.put(keys::conflict(space, object, path, what), encode(&row));
+    work.put(keys::conflict(space, object, path, what), encode(&LocationRow::new(object, path)));
 }
 
 /// Notes how many siblings a register held and holds.
@@ -196,10 +209,7 @@ pub fn conflicts(
 }
 
 fn decode_location(bytes: &[u8]) -> Result<Location, StoreError> {
-    let row: ConflictRow = decode("conflict row", bytes)?;
-    let object = ObjectAddress::new(row.kind, &row.collection, &row.key)
-        .map_err(|error| damaged("conflict row", &error))?;
-    Ok(Location { object, path: row.path })
+    decode::<LocationRow>("conflict row", bytes)?.location("conflict row")
 }
 
 /// The conflict in one place, if there is one. O(siblings).

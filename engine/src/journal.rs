@@ -4,12 +4,12 @@
 use std::collections::BTreeMap;
 
 use comity_crdts::{
-    Dot, Hlc, Kind, MvRegister, ObjectAddress, ObjectId, Policy, PolicyRegistry, RegisterView, ReplicaId,
-    Sibling, SpaceId, Value, canary,
+    Dot, Hlc, MvRegister, ObjectAddress, ObjectId, Policy, PolicyRegistry, RegisterView, ReplicaId, Sibling,
+    SpaceId, Value, canary,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::conflicts::Location;
+use crate::conflicts::{Location, LocationRow};
 use crate::keys;
 use crate::read::author_of;
 use crate::rows::damaged;
@@ -93,10 +93,7 @@ pub struct JournalTotals {
 
 #[derive(Serialize, Deserialize)]
 struct JournalRow {
-    kind: Kind,
-    collection: String,
-    key: String,
-    path: Vec<String>,
+    location: LocationRow,
     dot: Dot,
     written: Hlc,
     value: Vec<u8>,
@@ -129,10 +126,7 @@ pub(crate) fn record_siblings(
         if aside.was_written { JournalReason::SiblingReplaced } else { JournalReason::SiblingRemoved };
     for (dot, Sibling { hlc, value }) in aside.siblings {
         let row = JournalRow {
-            kind: object.kind(),
-            collection: object.collection().to_owned(),
-            key: object.key().to_owned(),
-            path: path.to_vec(),
+            location: LocationRow::new(object, path),
             dot,
             written: hlc,
             value: value.to_bytes(),
@@ -163,10 +157,7 @@ pub(crate) fn record_change(
     aside: ChangeAside<'_>,
 ) -> Result<(), StoreError> {
     let row = JournalRow {
-        kind: object.kind(),
-        collection: object.collection().to_owned(),
-        key: object.key().to_owned(),
-        path: Vec::new(),
+        location: LocationRow::new(object, &[]),
         dot: aside.dot,
         written: aside.written,
         value: Value::Bytes(aside.change.to_vec()).to_bytes(),
@@ -275,12 +266,10 @@ pub fn journal_of(
 
 fn decode_row(read: &dyn StateRead, space: &SpaceId, bytes: &[u8]) -> Result<JournalEntry, StoreError> {
     let row: JournalRow = decode("journal row", bytes)?;
-    let object = ObjectAddress::new(row.kind, &row.collection, &row.key)
-        .map_err(|error| damaged("journal row", &error))?;
     let value =
         Value::from_bytes(&row.value, row.value.len()).map_err(|error| damaged("journal row", &error))?;
     Ok(JournalEntry {
-        location: Location { object, path: row.path },
+        location: row.location.location("journal row")?,
         dot: row.dot,
         author: author_of(read, space, &row.dot.origin)?,
         written: row.written,
