@@ -82,6 +82,15 @@ impl Space {
         self.members.contains_key(replica) && self.lanes.iter().any(is_owed)
     }
 
+    /// Whether this replica has something to say: how far it has come, or that it has heard of who greets.
+    fn has_to_announce(&self, own: Option<&LaneId>, is_confirmed: bool, replica: &ReplicaId) -> bool {
+        if !is_confirmed {
+            return self.owes_answer(own, replica);
+        }
+        let lane = own.and_then(|own| self.lanes.get(own)).filter(|lane| lane.row.tip.lsn > 0);
+        lane.is_some_and(|lane| !lane.announced.covers(&self.unstable))
+    }
+
     /// Moves the cut to what every lane's owner has announced. It never goes back: a lane that is new here
     /// belongs to somebody who has seen everything up to the cut, or will not remove anything before it has.
     pub(crate) fn move_cut(&mut self) {
@@ -143,13 +152,12 @@ impl Engine {
             space.wants_confirmation = true;
         }
         let wants_greeting = space.wants_confirmation && (own.is_none() || space.has_greeted != own);
-        let announced = own.and_then(|own| space.lanes.get(&own)).filter(|lane| lane.row.tip.lsn > 0);
-        let is_due = announced.is_some_and(|lane| !lane.announced.covers(&space.unstable));
-        let after = match is_confirmed {
-            true => is_due.then_some(if space.greeted { ANSWER_AFTER } else { ANNOUNCE_AFTER }),
-            false => space.owes_answer(own.as_ref(), &replica).then_some(STAND_IN_AFTER),
-        };
-        if let Some(after) = after.filter(|_| !canary!(AnnouncementForgotten)) {
+        if space.has_to_announce(own.as_ref(), is_confirmed, &replica) && !canary!(AnnouncementForgotten) {
+            let after = match (is_confirmed, space.greeted) {
+                (true, true) => ANSWER_AFTER,
+                (true, false) => ANNOUNCE_AFTER,
+                (false, _) => STAND_IN_AFTER,
+            };
             let due = now.monotonic + after;
             if space.announce_due.is_none_or(|at| due < at) {
                 space.announce_due = Some(due);
@@ -189,11 +197,7 @@ impl Engine {
         space.greeted = false;
         let own = space.own_lane();
         let is_confirmed = own.is_some_and(|own| space.is_confirmed(&own, &replica));
-        let announced = own.and_then(|own| space.lanes.get(&own)).map(|lane| &lane.announced);
-        let is_due = match is_confirmed {
-            true => announced.is_some_and(|announced| !announced.covers(&space.unstable)),
-            false => space.owes_answer(own.as_ref(), &replica),
-        };
+        let is_due = space.has_to_announce(own.as_ref(), is_confirmed, &replica);
         if self.failed.is_some() || !is_due {
             return Ok(());
         }
