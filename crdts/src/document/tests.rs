@@ -28,7 +28,7 @@ fn base() -> (Document, Vec<RawChange>) {
             tx.splice_text(&text, 0, 0, "hello")
         })
         .unwrap();
-    let changes = document.changes().cloned().collect();
+    let changes = document.changes();
     (document, changes)
 }
 
@@ -38,7 +38,7 @@ fn encode(expanded: ExpandedChange) -> RawChange {
 
 /// A change by Mallory on top of `document`, well-formed until the caller changes it.
 fn forged(document: &Document, operations: Vec<Op>) -> ExpandedChange {
-    let max_op = document.changes().map(RawChange::max_op).max().unwrap_or(0);
+    let max_op = document.changes().iter().map(RawChange::max_op).max().unwrap_or(0);
     ExpandedChange {
         operations,
         actor_id: ActorId::from(&MALLORY[..]),
@@ -112,8 +112,10 @@ fn variant(error: &DocumentError) -> String {
 /// The document takes new changes and edits, and can be had back from its changes.
 fn assert_sound(document: &mut Document) {
     put(document, "after", 1);
-    let chunks: Vec<_> = document.changes().map(|raw| raw.bytes().to_vec()).collect();
-    let loaded = Document::load(&chunks, BOB).unwrap();
+    let loaded = load(&document.changes(), BOB);
+    assert_eq!(loaded.change_count(), document.change_count());
+    let snapshot = document.save().unwrap();
+    assert_eq!(Document::load(Some(&snapshot), &[], BOB).unwrap().0.heads(), document.heads());
     assert_eq!(loaded.heads(), document.heads());
     let heads: BTreeSet<_> = document.automerge().get_heads().into_iter().map(|head| head.0).collect();
     assert_eq!(heads.into_iter().collect::<Vec<_>>(), document.heads());
@@ -141,7 +143,7 @@ fn an_ill_formed_change_in_a_batch_takes_down_only_what_depends_on_it() {
     let (document, _) = base();
     for (expected, change) in ill_formed(&document) {
         let mut document = document.clone();
-        let mut bob = Document::load(&chunks(&document), BOB).unwrap();
+        let mut bob = load(&document.changes(), BOB);
         let good: Vec<_> = (0..5).map(|n| put(&mut bob, "b", n)).collect();
         let mut child = forged(&document, vec![put_op("y")]);
         child.actor_id = ActorId::from(&[0xcc; 16][..]);
@@ -162,8 +164,10 @@ fn an_ill_formed_change_in_a_batch_takes_down_only_what_depends_on_it() {
     }
 }
 
-fn chunks(document: &Document) -> Vec<Vec<u8>> {
-    document.changes().map(|raw| raw.bytes().to_vec()).collect()
+fn load(changes: &[RawChange], actor: [u8; 16]) -> Document {
+    let (document, applied) = Document::load(None, changes, actor).unwrap();
+    assert_eq!(applied.refused, []);
+    document
 }
 
 #[test]
@@ -211,7 +215,7 @@ fn marks_that_end_before_they_begin_do_not_break_loading() {
     let operations = vec![mark(OpType::MarkBegin(begin), 9), mark(OpType::MarkEnd(false), 6)];
     let change = encode(forged(&document, operations));
     document.apply(&[change]).unwrap();
-    Document::load(&chunks(&document), BOB).unwrap();
+    load(&document.changes(), BOB);
 }
 
 #[test]
@@ -249,21 +253,6 @@ fn a_panicking_or_failing_edit_leaves_the_document_as_it_was() {
     let nothing = document.edit(0, |_| Ok::<_, ()>(5)).unwrap();
     assert_eq!(nothing, (5, None));
     assert_sound(&mut document);
-}
-
-#[test]
-fn a_document_that_cannot_be_rebuilt_says_so_and_takes_nothing_more() {
-    let (mut document, changes) = base();
-    let unknown_object = Op { obj: ObjectId::Id(op_id(1000, ALICE)), ..put_op("x") };
-    let impossible = encode(forged(&document, vec![unknown_object]));
-    document.history.push(impossible);
-    let poisoned = document.edit(0, |_| -> Result<(), ()> { panic!("so that it is rebuilt") });
-    let Err(EditError::Document(error @ DocumentError::Poisoned { .. })) = poisoned else {
-        panic!("not poisoned: {poisoned:?}")
-    };
-    assert_eq!(document.apply(&changes), Err(error.clone()));
-    assert_eq!(document.edit(0, |_| Ok::<_, ()>(())), Err(EditError::Document(error)));
-    assert_eq!((document.change_count(), document.heads()), (0, Vec::new()));
 }
 
 #[test]
@@ -307,7 +296,7 @@ fn an_edit_at_an_older_version_is_concurrent_with_what_came_after() {
     document.edit_at(&heads, 0, |tx| tx.put(ROOT, "joined", 1)).unwrap();
     assert_eq!(document.heads().len(), 1);
     let mut other = Document::new(BOB);
-    let all: Vec<_> = document.changes().cloned().collect();
+    let all: Vec<_> = document.changes();
     assert_eq!(other.apply(&all).unwrap().refused, []);
     assert_eq!(other.heads(), document.heads());
     assert_sound(&mut document);
@@ -318,11 +307,11 @@ fn an_actor_may_follow_its_own_previous_change_through_others() {
     let mut alice = Document::new(ALICE);
     put(&mut alice, "n", 1);
     let merge = encode(forged(&alice, Vec::new()));
-    let mut bob = Document::load(&chunks(&alice), BOB).unwrap();
+    let mut bob = load(&alice.changes(), BOB);
     bob.apply(&[merge]).unwrap();
     put(&mut bob, "n", 2);
     let version = bob.heads();
-    alice.apply(&bob.changes().cloned().collect::<Vec<_>>()).unwrap();
+    alice.apply(&bob.changes()).unwrap();
     let (_, change) = alice.edit_at(&version, 0, |tx| tx.put(ROOT, "n", 3)).unwrap();
     let change = change.unwrap();
     assert_eq!((change.actor(), change.seq()), (&ALICE[..], 2));
@@ -343,14 +332,32 @@ fn a_repeated_change_is_known_whether_it_comes_twice_or_was_there() {
 }
 
 #[test]
-fn loading_refuses_a_gap_and_an_altered_byte() {
-    let (document, _) = base();
-    let chunks = chunks(&document);
-    let gap = Document::load(&chunks[1..], BOB).unwrap_err();
-    assert!(matches!(gap, DocumentError::MissingDependency { .. }));
-    let mut altered = chunks;
-    *altered[1].last_mut().unwrap() ^= 1;
-    assert_eq!(Document::load(&altered, BOB).unwrap_err(), DocumentError::Checksum);
+fn loading_tells_what_does_not_follow_and_refuses_a_spoiled_snapshot() {
+    let (document, changes) = base();
+    let (empty, applied) = Document::load(None, &changes[1..], BOB).unwrap();
+    assert_eq!((empty.change_count(), applied.applied.len()), (0, 0));
+    assert!(matches!(applied.refused[..], [(_, DocumentError::MissingDependency { .. })]));
+    let snapshot = document.save().unwrap();
+    for length in [0, 1, 8, snapshot.len() / 2, snapshot.len() - 1] {
+        let spoiled = Document::load(Some(&snapshot[..length]), &[], BOB);
+        assert!(spoiled.is_err() || length == 0, "{length} bytes of a snapshot were taken for one");
+    }
+    let mut altered = snapshot.clone();
+    *altered.last_mut().unwrap() ^= 1;
+    assert!(Document::load(Some(&altered), &[], BOB).is_err());
+}
+
+#[test]
+fn a_snapshot_and_the_changes_since_are_the_document() {
+    let (mut document, changes) = base();
+    let snapshot = document.save().unwrap();
+    let late = put(&mut document, "late", 1);
+    let again = [changes[1].clone(), late.clone()];
+    let (mut loaded, applied) = Document::load(Some(&snapshot), &again, BOB).unwrap();
+    assert_eq!((&applied.applied[..], &applied.known[..]), (&[late.hash()][..], &[changes[1].hash()][..]));
+    assert_eq!(loaded.heads(), document.heads());
+    assert_eq!(loaded.latest(&ALICE), Some(LatestChange::of(&late)));
+    assert_sound(&mut loaded);
 }
 
 #[test]
@@ -358,10 +365,10 @@ fn nesting_of_any_depth_is_applied_within_a_small_stack() {
     let mut deep = Document::new(ALICE);
     deep.edit(0, |tx| (0..3_000).try_fold(ROOT, |object, _| tx.put_object(object, "m", ObjType::Map)))
         .unwrap();
-    let chunks = chunks(&deep);
+    let changes = deep.changes();
     let apply = std::thread::Builder::new().stack_size(256 * 1024);
     apply
-        .spawn(move || Document::load(&chunks, BOB).unwrap().edit(0, |tx| tx.put(ROOT, "m", 1)).unwrap().0)
+        .spawn(move || load(&changes, BOB).edit(0, |tx| tx.put(ROOT, "m", 1)).unwrap().0)
         .unwrap()
         .join()
         .unwrap();
@@ -404,7 +411,7 @@ fn run(documents: &mut [Document], step: &Step) {
         }
         Step::EditOld { replica, change } => {
             let count = documents[replica].change_count();
-            let head = documents[replica].changes().nth(change % count).unwrap().hash();
+            let head = documents[replica].changes()[change % count].hash();
             documents[replica].edit_at(&[head], 0, |tx| tx.put(ROOT, "old", 1)).unwrap();
         }
         Step::Merge { from, to } => merge(documents, from, to),
@@ -412,7 +419,7 @@ fn run(documents: &mut [Document], step: &Step) {
 }
 
 fn merge(documents: &mut [Document], from: usize, to: usize) {
-    let mut changes: Vec<_> = documents[from].changes().cloned().collect();
+    let mut changes = documents[from].changes();
     changes.reverse();
     let outcome = documents[to].apply(&changes).unwrap();
     assert_eq!(outcome.refused, []);
@@ -425,7 +432,7 @@ proptest! {
     fn replicas_that_hold_the_same_changes_hold_the_same_document(steps in prop::collection::vec(step(), 1..24)) {
         let (shared, _) = base();
         let mut documents: Vec<_> =
-            (0..3).map(|n| Document::load(&chunks(&shared), [n; 16]).unwrap()).collect();
+            (0..3).map(|n| load(&shared.changes(), [n; 16])).collect();
         steps.iter().for_each(|step| run(&mut documents, step));
         for (from, to) in [(1, 0), (2, 0), (0, 1), (0, 2)] {
             merge(&mut documents, from, to);
