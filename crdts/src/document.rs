@@ -238,6 +238,13 @@ impl Document {
         self.automerge.stats().num_changes as usize
     }
 
+    /// About how many bytes of memory the document takes.
+    pub fn weight(&self) -> u64 {
+        let stats = self.automerge.stats();
+        let clocks = stats.num_changes / 16 * stats.num_actors * 4;
+        1_024 + stats.num_ops * 24 + stats.num_changes * 300 + clocks
+    }
+
     /// The number of the last operation of a change, if it was applied.
     pub fn max_op(&self, hash: &[u8; 32]) -> Option<u64> {
         self.automerge.get_change_meta_by_hash(&ChangeHash(*hash)).map(|meta| meta.max_op)
@@ -428,7 +435,11 @@ impl Document {
         })
         .unwrap_or_else(|reason| Err(DocumentError::Panicked { reason }))
         .and_then(|earlier| {
-            if sorted(earlier.get_heads()) == wanted { Ok(earlier) } else { Err(DocumentError::NotReproduced) }
+            if sorted(earlier.get_heads()) == wanted {
+                Ok(earlier)
+            } else {
+                Err(DocumentError::NotReproduced)
+            }
         });
         self.actors = OnceLock::new();
         match rebuilt {
@@ -481,7 +492,11 @@ impl Document {
             .map_err(|reason| DocumentError::Panicked { reason })?
             .ok_or(DocumentError::NotReproduced)?;
         let raw = RawChange::parse(change.raw_bytes())?;
-        if raw.hash() == hash.0 && change.len() as u64 == raw.ops() { Ok(raw) } else { Err(DocumentError::NotReproduced) }
+        if raw.hash() == hash.0 && change.len() as u64 == raw.ops() {
+            Ok(raw)
+        } else {
+            Err(DocumentError::NotReproduced)
+        }
     }
 }
 

@@ -123,6 +123,7 @@ impl Space {
         self.unstable.merge(&effects.unstable);
         self.greeted |= effects.greeted;
         self.prunable |= effects.journalled;
+        self.quarantined = self.quarantined.saturating_sub(effects.released);
         if moved {
             self.move_cut();
         }

@@ -38,6 +38,11 @@ impl PendingStep {
     pub(crate) fn context(&self) -> Context<'_> {
         Context { dot: self.dot, frontier: &self.context, lane: self.place.0, lsn: self.place.1 }
     }
+
+    /// The entry that carries it.
+    pub(crate) fn place(&self) -> (LaneId, u64) {
+        self.place
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -58,6 +63,8 @@ pub(crate) struct Effects {
     pub(crate) unstable: Frontier,
     /// The journal grew.
     pub(crate) journalled: bool,
+    /// Changes that are no longer in quarantine, because their documents are gone.
+    pub(crate) released: u64,
     /// Somebody new wants to hear that others have heard of it.
     pub(crate) greeted: bool,
 }
@@ -102,18 +109,6 @@ pub(crate) fn load_object(
     address: &ObjectAddress,
 ) -> Result<Object, StoreError> {
     Site::top(space, address).load(read)
-}
-
-/// Writes an object's header and keeps the space digest in step.
-pub(crate) fn store_object(
-    work: &mut Work<'_>,
-    effects: &mut Effects,
-    site: &Site,
-    (before, after): (Share, &Object),
-) {
-    let share = after.share(&site.id);
-    effects.digest = effects.digest.wrapping_sub(before.digest).wrapping_add(share.digest);
-    site.store(work, after);
 }
 
 impl Application<'_> {

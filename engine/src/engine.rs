@@ -17,7 +17,7 @@ use crate::journal::JournalLimits;
 use crate::keys;
 use crate::limits::SYNC_RETRY;
 use crate::op::Role;
-use crate::options::{EngineOptions, ROWS_VERSION, WriteOptions, check_version};
+use crate::options::{EngineOptions, ROWS_VERSION, TailLimits, WriteOptions, check_version};
 use crate::session::Session;
 use crate::space::{InstanceToken, Space, SpaceRow, decode};
 use crate::store::{Position, StateRead, Store, StoreError};
@@ -79,6 +79,7 @@ pub struct Engine {
     pub(crate) instance: InstanceToken,
     pub(crate) region: Option<String>,
     pub(crate) journal: JournalLimits,
+    pub(crate) tail: TailLimits,
     pub(crate) spaces: BTreeMap<SpaceId, Space>,
     pub(crate) sessions: BTreeMap<SessionId, Session>,
     pub(crate) invitations: BTreeMap<(SpaceId, [u8; 32]), Invitation>,
@@ -98,6 +99,8 @@ pub struct Engine {
     pub(crate) sync_in_flight: bool,
     /// The disk was full: the next sync waits for its timer.
     pub(crate) sync_paused: bool,
+    /// A document is being settled.
+    pub(crate) settling: bool,
     pub(crate) failed: Option<StoreError>,
     pub(crate) outputs: VecDeque<Output>,
 }
@@ -126,6 +129,7 @@ impl Engine {
             instance: options.instance,
             region: options.region.clone(),
             journal: options.journal,
+            tail: options.tail,
             spaces: BTreeMap::new(),
             sessions: BTreeMap::new(),
             invitations: BTreeMap::new(),
@@ -140,6 +144,7 @@ impl Engine {
             synced: Position(0),
             sync_in_flight: false,
             sync_paused: false,
+            settling: false,
             failed: None,
             outputs: VecDeque::new(),
         };
@@ -165,7 +170,7 @@ impl Engine {
                 .try_into()
                 .map_err(|_| StoreError::Corrupt { detail: "a space row's key is not one".to_owned() })?;
             let row: SpaceRow = decode("space row", &bytes)?;
-            let mut space = Space::load(store, SpaceId(id), row, &self.replica, &self.instance)?;
+            let mut space = Space::load(store, (SpaceId(id), row), self.tail, &self.replica, &self.instance)?;
             space.compacting = true;
             self.timers.insert((Duration::ZERO, Timer::Compact(SpaceId(id))));
             // What was to be announced still is.
@@ -222,6 +227,8 @@ impl Engine {
             Input::SessionClosed { session } => self.on_session_closed(session),
             Input::FrameReceived { session, frame } => self.on_frame(now, session, &frame, store),
             Input::Synced { result } => self.on_synced(now, result),
+            Input::Unsettled { space, object } => self.on_unsettled(&space, object),
+            Input::Settled { result } => self.on_settled(now, result, store),
             Input::DeadlineReached => self.on_deadline(now, store),
         }
         self.settle(now, store);
@@ -502,6 +509,7 @@ impl Engine {
             } else if let Some((id, session)) = self.to_serve.pop_first() {
                 self.serve(now, session, id, store)?;
             } else {
+                self.start_settling();
                 self.request_sync();
                 return Ok(());
             }

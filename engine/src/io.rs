@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use comity_crdts::{Frontier, Hlc, LaneId, Nonce, ObjectAddress, ReplicaId, SpaceId};
 
+use crate::documents::Settled;
 use crate::op::Role;
 use crate::status::{Freeze, Status};
 use crate::store::{Position, StoreError};
@@ -62,6 +63,18 @@ pub enum Input {
     Synced {
         /// The position it covers, or why it failed.
         result: Result<Position, StoreError>,
+    },
+    /// A reader found that a document holds changes which the document library refuses.
+    Unsettled {
+        /// The space.
+        space: SpaceId,
+        /// The document.
+        object: ObjectAddress,
+    },
+    /// The settling asked for by [`Output::Settle`] ended.
+    Settled {
+        /// What [`settle`](crate::settle) returned.
+        result: Result<Box<Settled>, StoreError>,
     },
     /// The moment named by `Engine::next_deadline` has come.
     DeadlineReached,
@@ -312,6 +325,14 @@ pub enum Output {
     },
     /// Run the storage barrier and report with [`Input::Synced`]. At most one is outstanding.
     RequestSync,
+    /// Run [`settle`](crate::settle) on a document over a view, which may take long, and report with
+    /// [`Input::Settled`]. At most one is outstanding.
+    Settle {
+        /// The space.
+        space: SpaceId,
+        /// The document.
+        object: ObjectAddress,
+    },
     /// Tell whoever watches.
     Notify(Notice),
 }

@@ -138,13 +138,53 @@ pub(crate) fn field_parts(row: &[u8]) -> Option<(&str, Kind)> {
     Some((std::str::from_utf8(name).ok()?, Kind::from_tag(kind[1])?))
 }
 
-/// The changes of a document, in the order applied here.
-pub(crate) fn document_changes(object: &ObjectId) -> (Vec<u8>, Vec<u8>) {
-    range(join(0x33, &[&object.0]))
+/// Where the changes of a document stand in the log, in the order admitted here.
+pub(crate) fn document_tail(object: &ObjectId, from: u64) -> (Vec<u8>, Vec<u8>) {
+    (document_change(object, from), range(join(0x33, &[&object.0])).1)
 }
 
 pub(crate) fn document_change(object: &ObjectId, index: u64) -> Vec<u8> {
     join(0x33, &[&object.0, &index.to_be_bytes()])
+}
+
+/// The actors of a document.
+pub(crate) fn document_actors(object: &ObjectId) -> (Vec<u8>, Vec<u8>) {
+    range(join(0x34, &[&object.0]))
+}
+
+pub(crate) fn document_actor(object: &ObjectId, actor: &[u8]) -> Vec<u8> {
+    join(0x34, &[&object.0, actor])
+}
+
+/// Every piece of every snapshot of a document.
+pub(crate) fn document_snapshots(object: &ObjectId) -> (Vec<u8>, Vec<u8>) {
+    range(join(0x35, &[&object.0]))
+}
+
+/// The pieces of one snapshot, in order.
+pub(crate) fn document_snapshot(object: &ObjectId, number: u64) -> (Vec<u8>, Vec<u8>) {
+    range(join(0x35, &[&object.0, &number.to_be_bytes()]))
+}
+
+pub(crate) fn document_snapshot_piece(object: &ObjectId, number: u64, piece: u32) -> Vec<u8> {
+    join(0x35, &[&object.0, &number.to_be_bytes(), &piece.to_be_bytes()])
+}
+
+/// The first byte of a quarantine row's key.
+pub(crate) const QUARANTINE: u8 = 0x39;
+
+/// The changes of a space that the document library refused after they were admitted.
+pub(crate) fn quarantine(space: &SpaceId) -> (Vec<u8>, Vec<u8>) {
+    range(join(QUARANTINE, &[&space.0]))
+}
+
+/// Of these the ones of one document.
+pub(crate) fn quarantine_of(space: &SpaceId, object: &ObjectId) -> (Vec<u8>, Vec<u8>) {
+    range(join(QUARANTINE, &[&space.0, &object.0]))
+}
+
+pub(crate) fn quarantined(space: &SpaceId, object: &ObjectId, change: &[u8; 32]) -> Vec<u8> {
+    join(QUARANTINE, &[&space.0, &object.0, change])
 }
 
 /// The members of a space.

@@ -52,6 +52,7 @@ mod work;
 
 pub use changes::{ChangeCursor, ChangeEvent, ChangePage, ChangesError, Did, ObjectChange, PageLimit, Scope};
 pub use conflicts::{Conflict, Location, Matter, SiblingReport, conflict_at, conflicts};
+pub use documents::{DocumentReaders, QuarantinedChange, ReadDocument, Settled, quarantined, settle};
 pub use engine::{Engine, TransactError, Trust};
 pub use io::{
     Acknowledgement, Applied, Class, CloseReason, Command, CommandError, Durability, Input, Notice, Now,
@@ -63,7 +64,7 @@ pub use journal::{
 };
 pub use limits::FRAME_BYTES_MAX;
 pub use op::Role;
-pub use options::{EngineOptions, WriteOptions};
+pub use options::{EngineOptions, TailLimits, WriteOptions};
 pub use read::{
     Listing, ReadError, bounded_counter, counter, counter_at, document, document_heads, flag_at, frontier,
     list, map_keys, map_len, members, register, register_at, set_contains, set_contains_at, set_elements,

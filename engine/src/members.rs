@@ -126,10 +126,18 @@ pub(crate) fn grant(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::Row;
+    use comity_crdts::LaneId;
+
+    use crate::store::{LogRead, Row};
 
     /// A state in which nothing is stored.
     struct Nothing;
+
+    impl LogRead for Nothing {
+        fn lane_entry(&self, _: &SpaceId, _: &LaneId, _: u64) -> Result<Option<Vec<u8>>, StoreError> {
+            Ok(None)
+        }
+    }
 
     impl StateRead for Nothing {
         fn get(&self, _key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {

@@ -18,12 +18,29 @@ pub struct EngineOptions {
     pub region: Option<String>,
     /// How much the journal of each space may hold.
     pub journal: JournalLimits,
+    /// When documents are settled.
+    pub tail: TailLimits,
+}
+
+/// When the tail of a document, the changes that are not in its snapshot, has become long: it goes into a new
+/// snapshot then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TailLimits {
+    /// Changes, when that is also more than a thirty-second part of those in the snapshot.
+    pub changes: u64,
+    /// Raw bytes, when that is also more than the snapshot has.
+    pub bytes: u64,
+}
+
+impl TailLimits {
+    /// 512 changes, 64 KiB.
+    pub const USUAL: Self = Self { changes: 512, bytes: 64 * 1024 };
 }
 
 impl EngineOptions {
     /// Of no region, with the usual journal.
     pub const fn new(fresh_key: [u8; 32], instance: InstanceToken) -> Self {
-        Self { fresh_key, instance, region: None, journal: JournalLimits::USUAL }
+        Self { fresh_key, instance, region: None, journal: JournalLimits::USUAL, tail: TailLimits::USUAL }
     }
 }
 
@@ -39,7 +56,7 @@ pub struct WriteOptions {
 }
 
 /// The version of the core's rows and of the entries in the log, `docs/storage.md`.
-pub(crate) const ROWS_VERSION: u8 = 2;
+pub(crate) const ROWS_VERSION: u8 = 3;
 
 /// Refuses rows of another version.
 pub(crate) fn check_version(read: &dyn StateRead) -> Result<(), StoreError> {

@@ -2,20 +2,20 @@
 
 use comity_crdts::limits::ELEMENT_BYTES_MAX;
 use comity_crdts::{
-    AddressError, BoundedCounter, Document, Frontier, Kind, MvRegister, ObjectAddress, ObjectId, OriginId,
-    ReplicaId, SpaceId, Value, check_collection,
+    AddressError, BoundedCounter, Document, Frontier, Kind, MvRegister, ObjectAddress, OriginId, ReplicaId,
+    SpaceId, Value, check_collection,
 };
 
 use crate::apply::{load_element, load_object, load_rw_element};
 use crate::conflicts::{Location, kinds_under};
-use crate::documents::read_document;
+use crate::documents::{DocumentPlace, load};
 use crate::keys;
 use crate::members::Member;
 use crate::op::Role;
 use crate::rows::{Object, damaged, decode_rw_element};
 use crate::site::Site;
 use crate::space::{LaneRow, decode};
-use crate::store::{StateRead, StoreError};
+use crate::store::{LogRead, StateRead, StoreError};
 
 /// Why a read failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -324,14 +324,16 @@ pub(crate) fn author_of(
 /// # Errors
 /// [`ReadError`].
 pub fn document(
-    read: &dyn StateRead,
+    read: &dyn LogRead,
     space: &SpaceId,
     collection: &str,
     key: &str,
 ) -> Result<Document, ReadError> {
-    let id = ObjectId::derive(space, &ObjectAddress::new(Kind::Document, collection, key)?);
+    let address = ObjectAddress::new(Kind::Document, collection, key)?;
+    let site = Site::top(space, &address);
+    let place = DocumentPlace { space, address: &address, site: &site };
     // Nothing is written through a document that was loaded for reading, so its actor never shows.
-    Ok(read_document(read, &id, [0; 16])?.0)
+    Ok(load(read, &place, &place.header(read)?, [0; 16])?.0)
 }
 
 /// A document's heads, sorted, without loading it. O(log n).
@@ -346,7 +348,7 @@ pub fn document_heads(
 ) -> Result<Vec<[u8; 32]>, ReadError> {
     let address = ObjectAddress::new(Kind::Document, collection, key)?;
     Ok(match load_object(read, space, &address)? {
-        Object::Document(header) => header.heads,
+        Object::Document(header) => header.head_hashes(),
         _ => Vec::new(),
     })
 }

@@ -31,6 +31,7 @@ impl Engine {
             peers: peers.collect(),
             cut: space.cut.clone(),
             stalled_by: space.stalled_by(),
+            quarantined: space.quarantined,
             confirmed: space.own_lane().is_some_and(|own| space.is_confirmed(&own, &self.replica)),
         }
     }

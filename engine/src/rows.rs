@@ -1,6 +1,6 @@
 //! The rows of objects: one header per object, one row per set element, document change and member.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use comity_crdts::{
     BoundedCounter, DecodeError, ElementDots, Kind, MvRegister, ObjectId, Place, Reader, ReplicaId,
@@ -10,18 +10,41 @@ use comity_crdts::{
 use crate::hash::hash;
 use crate::store::StoreError;
 
-/// What a document's header says of it; its changes are rows of their own.
+/// What a document's header says of it. Its changes are in the log; rows of their own tell where.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct DocumentHeader {
-    /// Automerge heads, sorted.
-    pub(crate) heads: Vec<[u8; 32]>,
-    /// The number of changes applied.
+    /// The changes that no other admitted change depends on, each with the number of its last operation.
+    pub(crate) heads: BTreeMap<[u8; 32], u64>,
+    /// The number of changes admitted since the document was last removed.
     pub(crate) changes: u64,
     /// Their raw bytes.
     pub(crate) bytes: u64,
     /// Removals: a change whose author did not see all of them is none of this document. They stay, because a
     /// replica that was restored may change a document without waiting for anybody.
     pub(crate) removals: BTreeSet<Place>,
+    /// How often the document was removed: what is remembered of it from before is of another document.
+    pub(crate) generation: u64,
+    pub(crate) snapshot: SnapshotRow,
+}
+
+/// The newest snapshot of a document.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SnapshotRow {
+    /// Its number, under which its pieces are; 0 when there is none.
+    pub(crate) number: u64,
+    /// How many of the admitted changes are in it. Those after it are the tail.
+    pub(crate) through: u64,
+    /// Its length.
+    pub(crate) bytes: u64,
+    /// The raw bytes of the changes that are in it.
+    pub(crate) raw_bytes: u64,
+}
+
+impl DocumentHeader {
+    /// The hashes of the heads, ascending.
+    pub(crate) fn head_hashes(&self) -> Vec<[u8; 32]> {
+        self.heads.keys().copied().collect()
+    }
 }
 
 /// What the header of a set or a map says of its parts, which are rows of their own.
@@ -115,16 +138,7 @@ impl Object {
                 out.bytes(&parts.sum.to_be_bytes());
             }
             Self::Register(register) => register.encode(&mut out),
-            Self::Document(document) => {
-                out.varint(document.changes);
-                out.varint(document.bytes);
-                out.varint(document.heads.len() as u64);
-                for head in &document.heads {
-                    out.bytes(head);
-                }
-                out.varint(document.removals.len() as u64);
-                document.removals.iter().for_each(|place| place.encode(&mut out));
-            }
+            Self::Document(document) => encode_document(document, &mut out),
             Self::Flag(dots) => dots.encode(&mut out),
             Self::DwFlag(row) => row.encode(&mut out),
             Self::Bounded(counter) => counter.encode(&mut out),
@@ -146,15 +160,7 @@ impl Object {
             Kind::RwSet => Self::RwSet(decode_parts(reader)?),
             Kind::Map => Self::Map(decode_parts(reader)?),
             Kind::Register | Kind::Settings => Self::Register(MvRegister::decode(reader)?),
-            Kind::Document => {
-                let changes = reader.varint("document changes")?;
-                let bytes = reader.varint("document bytes")?;
-                let count = reader.count(reader.remaining(), "document heads")?;
-                let heads = (0..count).map(|_| reader.array("document head")).collect::<Result<_, _>>()?;
-                let count = reader.count(reader.remaining(), "document removals")?;
-                let removals = (0..count).map(|_| Place::decode(reader)).collect::<Result<_, _>>()?;
-                Self::Document(DocumentHeader { heads, changes, bytes, removals })
-            }
+            Kind::Document => Self::Document(decode_document(reader)?),
             Kind::Flag => Self::Flag(ElementDots::decode(reader)?),
             Kind::DwFlag => Self::DwFlag(RwRow::decode(reader)?),
             Kind::BoundedCounter => Self::Bounded(BoundedCounter::decode(reader)?),
@@ -169,7 +175,7 @@ impl Object {
         }
         let digest = match self {
             // How many changes arrived, and in what order, is not state: the heads are.
-            Self::Document(document) => digest_of(id, &document.heads.concat()),
+            Self::Document(document) => digest_of(id, &document.head_hashes().concat()),
             Self::Counter(counter) => {
                 let mut out = Writer::new();
                 counter.digest_into(&mut out);
@@ -186,6 +192,38 @@ impl Object {
         };
         Share { is_present: true, digest }
     }
+}
+
+fn encode_document(document: &DocumentHeader, out: &mut Writer) {
+    let SnapshotRow { number, through, bytes, raw_bytes } = document.snapshot;
+    let numbers = [document.changes, document.bytes, document.generation, number, through, bytes, raw_bytes];
+    numbers.into_iter().for_each(|number| out.varint(number));
+    out.varint(document.heads.len() as u64);
+    for (head, max_op) in &document.heads {
+        out.bytes(head);
+        out.varint(*max_op);
+    }
+    out.varint(document.removals.len() as u64);
+    document.removals.iter().for_each(|place| place.encode(out));
+}
+
+fn decode_document(reader: &mut Reader<'_>) -> Result<DocumentHeader, DecodeError> {
+    let changes = reader.varint("document changes")?;
+    let bytes = reader.varint("document bytes")?;
+    let generation = reader.varint("document generation")?;
+    let snapshot = SnapshotRow {
+        number: reader.varint("snapshot number")?,
+        through: reader.varint("snapshot changes")?,
+        bytes: reader.varint("snapshot bytes")?,
+        raw_bytes: reader.varint("snapshot raw bytes")?,
+    };
+    let count = reader.count(reader.remaining(), "document heads")?;
+    let head =
+        |reader: &mut Reader<'_>| Ok((reader.array("document head")?, reader.varint("document head")?));
+    let heads = (0..count).map(|_| head(reader)).collect::<Result<_, DecodeError>>()?;
+    let count = reader.count(reader.remaining(), "document removals")?;
+    let removals = (0..count).map(|_| Place::decode(reader)).collect::<Result<_, _>>()?;
+    Ok(DocumentHeader { heads, changes, bytes, removals, generation, snapshot })
 }
 
 fn decode_parts(reader: &mut Reader<'_>) -> Result<Parts, DecodeError> {

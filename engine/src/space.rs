@@ -15,6 +15,7 @@ use crate::keys;
 use crate::limits::STAGED_BYTES_MAX;
 use crate::members::{self, Member};
 use crate::op::Role;
+use crate::options::TailLimits;
 use crate::own::Incarnation;
 use crate::read::members;
 use crate::rows::damaged;
@@ -212,10 +213,12 @@ pub(crate) struct Space {
     pub(crate) prunable: bool,
     /// There is a timer for the next step of forgetting.
     pub(crate) compacting: bool,
+    /// Changes of documents that are in quarantine.
+    pub(crate) quarantined: u64,
 }
 
 impl Space {
-    pub(crate) fn new(id: SpaceId, row: SpaceRow) -> Self {
+    pub(crate) fn new(id: SpaceId, row: SpaceRow, tail: TailLimits) -> Self {
         Self {
             id,
             row,
@@ -227,7 +230,7 @@ impl Space {
             frontier: Frontier::new(),
             durable: Frontier::new(),
             members: BTreeMap::new(),
-            documents: DocumentCache::default(),
+            documents: DocumentCache::new(tail),
             peer_durable: BTreeMap::new(),
             strangers: BTreeSet::new(),
             lagging: BTreeMap::new(),
@@ -244,6 +247,7 @@ impl Space {
             region_said: false,
             prunable: true,
             compacting: false,
+            quarantined: 0,
         }
     }
 
@@ -251,12 +255,12 @@ impl Space {
     /// minted in.
     pub(crate) fn load(
         read: &dyn StateRead,
-        id: SpaceId,
-        row: SpaceRow,
+        (id, row): (SpaceId, SpaceRow),
+        tail: TailLimits,
         replica: &ReplicaId,
         instance: &InstanceToken,
     ) -> Result<Self, StoreError> {
-        let mut space = Self::new(id, row);
+        let mut space = Self::new(id, row, tail);
         if let Some(bytes) = read.get(&keys::progress(&id))? {
             space.progress = decode("progress row", &bytes)?;
         }
@@ -281,6 +285,8 @@ impl Space {
         space.move_cut();
         space.compactable = true;
         space.durable = space.frontier.clone();
+        let (from, until) = keys::quarantine(&id);
+        space.quarantined = read.scan(&from, &until, usize::MAX)?.len() as u64;
         space.members =
             members(read, &id).map_err(|error| damaged("member rows", &error))?.into_iter().collect();
         space.incarnation = match space.row.incarnation {

@@ -86,6 +86,8 @@ pub struct SpaceStatus {
     /// Whether another writer is known to have heard of this incarnation; see `Command::AwaitConfirmation`.
     /// Also true where none need be.
     pub confirmed: bool,
+    /// Changes of documents that the document library refused after they were admitted: see `quarantined`.
+    pub quarantined: u64,
 }
 
 /// The report on one lane.

@@ -18,7 +18,7 @@ use crate::op::{Group, Op, Role};
 use crate::own::{Incarnation, OwnEntry};
 use crate::read::{self, Listing};
 use crate::space::Space;
-use crate::store::{StateRead, StoreError};
+use crate::store::{LogRead, StoreError};
 use crate::work::Work;
 
 pub use error::TxError;
@@ -35,6 +35,8 @@ pub struct Tx<'a> {
     groups: Vec<Group>,
     index: BTreeMap<ObjectAddress, usize>,
     edited: BTreeSet<ObjectId>,
+    /// Documents whose edits so far are not in memory any more, nor anywhere else yet.
+    lost: BTreeSet<ObjectId>,
     ops: usize,
     /// Of the values in the operations so far: a lower bound of the change set's size, so that a transaction
     /// that will be refused does not fill the memory first.
@@ -59,7 +61,7 @@ pub(crate) struct Finished {
 impl<'a> Tx<'a> {
     pub(crate) fn begin(
         space: &'a mut Space,
-        below: &'a dyn StateRead,
+        below: &'a dyn LogRead,
         (replica, region): (ReplicaId, Option<&str>),
         now: &crate::io::Now,
     ) -> Self {
@@ -87,6 +89,7 @@ impl<'a> Tx<'a> {
             groups: Vec::new(),
             index: BTreeMap::new(),
             edited: BTreeSet::new(),
+            lost: BTreeSet::new(),
             ops: 0,
             value_bytes: 0,
             hlc,
@@ -106,7 +109,7 @@ impl<'a> Tx<'a> {
     }
 
     /// The state the transaction sees, for the functions of the read API.
-    pub fn state(&self) -> &dyn StateRead {
+    pub fn state(&self) -> &dyn LogRead {
         &self.work
     }
 

@@ -2,18 +2,20 @@
 
 use std::collections::BTreeMap;
 
-use crate::store::{Batch, LaneRecord, Row, StateRead, StoreError};
+use comity_crdts::{LaneId, SpaceId};
+
+use crate::store::{Batch, LaneRecord, LogRead, Row, StateRead, StoreError};
 
 /// Puts and appends gathered over a store; nothing is visible to others until the batch is committed.
 pub(crate) struct Work<'a> {
-    below: &'a dyn StateRead,
+    below: &'a dyn LogRead,
     state: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
     facts: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
     entries: Vec<LaneRecord>,
 }
 
 impl<'a> Work<'a> {
-    pub(crate) fn over(below: &'a dyn StateRead) -> Self {
+    pub(crate) fn over(below: &'a dyn LogRead) -> Self {
         Self { below, state: BTreeMap::new(), facts: BTreeMap::new(), entries: Vec::new() }
     }
 
@@ -76,5 +78,16 @@ impl StateRead for Work<'_> {
             };
         }
         Ok(rows.into_iter().take(limit).collect())
+    }
+}
+
+impl LogRead for Work<'_> {
+    fn lane_entry(&self, space: &SpaceId, lane: &LaneId, lsn: u64) -> Result<Option<Vec<u8>>, StoreError> {
+        let is_it =
+            |record: &&LaneRecord| record.lsn == lsn && record.lane == *lane && record.space == *space;
+        match self.entries.iter().find(is_it) {
+            Some(record) => Ok(Some(record.bytes.clone())),
+            None => self.below.lane_entry(space, lane, lsn),
+        }
     }
 }

@@ -156,6 +156,10 @@ impl Driven {
                 Output::CloseSession { session, .. } => drop(self.open.remove(&session)),
                 Output::Reply { reply, .. } => self.replies.extend(reply),
                 Output::Notify(_) => {}
+                Output::Settle { space, object } => {
+                    let result = comity_engine::settle(&self.store, &space, &object);
+                    self.input(Input::Settled { result });
+                }
             }
         }
     }

@@ -8,8 +8,8 @@
 use automerge::legacy::{ElementId, Key, ObjectId, Op, OpId, OpType};
 use automerge::transaction::{CommitOptions, Transactable, Transaction};
 use automerge::{
-    ActorId, Automerge, AutomergeError, Change, ChangeHash, Cursor, ExpandedChange, ObjId, ObjType, PatchLog, Prop,
-    ReadDoc, ScalarValue,
+    ActorId, Automerge, AutomergeError, Change, ChangeHash, Cursor, ExpandedChange, ObjId, ObjType, PatchLog,
+    Prop, ReadDoc, ScalarValue,
 };
 
 /// What making a change again came to.
@@ -93,7 +93,9 @@ impl Step<'_> {
             (Key::Seq(element), true) => {
                 let index = match (element, inserted) {
                     (ElementId::Head, _) => 0,
-                    (ElementId::Id(id), Some((list, last, index))) if list == op.obj && last == *id => index + 1,
+                    (ElementId::Id(id), Some((list, last, index))) if list == op.obj && last == *id => {
+                        index + 1
+                    }
                     (ElementId::Id(id), _) => position(tx, &object, id)? + 1,
                 };
                 insert(tx, &object, index, op)?;
@@ -112,7 +114,8 @@ fn exid(id: &OpId) -> ObjId {
 
 /// Where an element that is visible stands in its list.
 fn position(tx: &Transaction<'_>, object: &ObjId, element: &OpId) -> Option<usize> {
-    let cursor = Cursor::try_from(format!("{}@{}", element.counter(), element.actor().to_hex_string()).as_str());
+    let cursor =
+        Cursor::try_from(format!("{}@{}", element.counter(), element.actor().to_hex_string()).as_str());
     let cursor = cursor.ok()?;
     let index = tx.get_cursor_position(object, &cursor, None).ok()?;
     // Of an element that is gone the position is that of a neighbour.

@@ -1,11 +1,11 @@
 //! Editing documents in a transaction.
 
 use comity_crdts::limits::CONTEXT_DOTS_MAX;
-use comity_crdts::{Document, EditError, Kind, ObjectAddress, ObjectId, RawChange, automerge};
+use comity_crdts::{Document, DocumentError, EditError, Kind, ObjectAddress, ObjectId, RawChange, automerge};
 
 use crate::apply::actor;
 use crate::conflicts::Location;
-use crate::documents::{flush, store_changes};
+use crate::documents::{DocumentPlace, flush, store_edit};
 use crate::op::Op;
 use crate::rows::Object;
 use crate::site::Site;
@@ -50,42 +50,68 @@ impl Tx<'_> {
         edit: impl FnOnce(&mut Document) -> Result<(R, Option<RawChange>), EditError<E>>,
     ) -> Result<R, E> {
         let address = ObjectAddress::new(Kind::Document, collection, key).map_err(TxError::from)?;
-        let site = Site::top(&self.space.id, &address);
-        let id = site.id;
         let group = self.group(&address)?;
-        let actor = actor(&self.incarnation.origin, &self.incarnation.nonce);
-        self.edited.insert(id);
-        let document = self.space.documents.load(&self.work, &id, actor).map_err(TxError::from)?;
+        let document = self.load_document(&address)?;
         let (result, change) = match edit(document) {
             Ok(done) => done,
             Err(error) => {
-                let poisoned = matches!(error, EditError::Panicked | EditError::Document(_));
-                let error = edit_error(&address, error);
-                if poisoned {
-                    // Its memory may hold half an edit; the rows hold what was committed, but not what this
-                    // transaction did before, so the transaction cannot go on with the document.
-                    self.space.documents.evict(&id);
+                if matches!(error, EditError::Document(DocumentError::Poisoned { .. })) {
+                    self.lose(&address);
                 }
-                return Err(error);
+                return Err(edit_error(&address, error));
             }
         };
         let Some(change) = change else { return Ok(result) };
-        let heads = document.heads();
         let value_bytes = match self.check_size(change.bytes().len()) {
             Ok(value_bytes) => value_bytes,
             Err(error) => {
                 // Its memory holds the edit, which is not kept.
-                self.space.documents.evict(&id);
+                self.lose(&address);
                 return Err(error.into());
             }
         };
-        let changes = std::iter::once(&change);
-        store_changes(&mut self.work, &mut self.effects, &site, heads, changes).map_err(TxError::from)?;
-        self.space.documents.grew(&id, change.bytes().len() as u64);
+        self.store_edit(&address, &change).map_err(TxError::from)?;
         self.groups[group].ops.push(Op::DocumentChange(change));
         self.ops += 1;
         self.value_bytes = value_bytes;
         Ok(result)
+    }
+
+    fn load_document(&mut self, address: &ObjectAddress) -> Result<&mut Document, TxError> {
+        let site = Site::top(&self.space.id, address);
+        if self.lost.contains(&site.id) {
+            let reason = "an earlier edit of it in this transaction was undone with all before it".to_owned();
+            let (object, source) = (address.clone().into(), DocumentError::Poisoned { reason });
+            return Err(TxError::Document { object, source });
+        }
+        let actor = actor(&self.incarnation.origin, &self.incarnation.nonce);
+        let Space { documents, id, .. } = &mut *self.space;
+        let place = DocumentPlace { space: id, address, site: &site };
+        Ok(documents.load(&self.work, &place, actor, &self.edited)?)
+    }
+
+    /// Drops a document whose memory is not what the transaction did. The rows hold what was committed, but not what
+    /// the transaction did to it before, so it cannot go on with the document.
+    fn lose(&mut self, address: &ObjectAddress) {
+        let id = ObjectId::derive(&self.space.id, address);
+        self.space.documents.evict(&id);
+        if self.edited.contains(&id) {
+            self.lost.insert(id);
+        }
+    }
+
+    fn store_edit(
+        &mut self,
+        address: &ObjectAddress,
+        change: &RawChange,
+    ) -> Result<(), crate::store::StoreError> {
+        let site = Site::top(&self.space.id, address);
+        self.edited.insert(site.id);
+        let own = self.incarnation.origin;
+        let at = (own, self.space.frontier.at(&own) + 1);
+        let Space { documents, id, .. } = &mut *self.space;
+        let place = DocumentPlace { space: id, address, site: &site };
+        store_edit(documents, &mut self.work, &mut self.effects, place, (change, at))
     }
 
     /// A document as the transaction sees it.
@@ -94,9 +120,7 @@ impl Tx<'_> {
     /// [`TxError`] when the name is out of limits or storage fails.
     pub fn document(&mut self, collection: &str, key: &str) -> Result<&Document, TxError> {
         let address = ObjectAddress::new(Kind::Document, collection, key)?;
-        let id = ObjectId::derive(&self.space.id, &address);
-        let actor = actor(&self.incarnation.origin, &self.incarnation.nonce);
-        Ok(self.space.documents.load(&self.work, &id, actor)?)
+        Ok(self.load_document(&address)?)
     }
 
     /// Removes a document for good: what others do to it at the same time goes too, into their journals and this
@@ -106,7 +130,7 @@ impl Tx<'_> {
         if header.changes == 0 {
             return Ok(());
         }
-        let heads = header.heads;
+        let heads = header.head_hashes();
         if heads.len() > CONTEXT_DOTS_MAX {
             let (object, dots) = (at.clone(), heads.len());
             return Err(TxError::TooManySiblings { object, dots, dots_max: CONTEXT_DOTS_MAX });

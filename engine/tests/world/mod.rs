@@ -138,6 +138,10 @@ impl World {
                     assert!(node.replies.insert(request, reply).is_none(), "one reply per request");
                 }
                 Output::Notify(notice) => node.notices.push(notice),
+                Output::Settle { space, object } => {
+                    let result = comity_engine::settle(&node.disk.view(), &space, &object);
+                    self.input(index, Input::Settled { result });
+                }
                 Output::RequestSync => {
                     assert!(!node.sync_wanted, "at most one sync is outstanding");
                     node.sync_wanted = true;

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use comity_crdts::automerge::transaction::Transactable;
 use comity_crdts::automerge::{ROOT, ReadDoc};
 use comity_crdts::{Kind, ObjectAddress, SpaceId, Value, Writer};
-use comity_engine::{Durability, Listing, Location, StateDigest, StateRead, Tx, TxError};
+use comity_engine::{Durability, Listing, Location, LogRead, StateDigest, Tx, TxError};
 
 use super::World;
 
@@ -91,7 +91,7 @@ pub(crate) struct Spec {
 }
 
 /// The transactions that are visible: each adds itself to a set.
-fn visible(read: &dyn StateRead, space: &SpaceId) -> BTreeSet<i64> {
+fn visible(read: &dyn LogRead, space: &SpaceId) -> BTreeSet<i64> {
     let elements = comity_engine::set_elements(read, space, ("writes", "all"), None, usize::MAX).unwrap();
     let number = |value: &Value| match value {
         Value::I64(number) => *number,
@@ -337,7 +337,7 @@ impl Spec {
         visible
     }
 
-    fn check_place(&self, view: &dyn StateRead, space: &SpaceId, shown: &[Event], at: &Location) {
+    fn check_place(&self, view: &dyn LogRead, space: &SpaceId, shown: &[Event], at: &Location) {
         let kind = at.object.kind();
         let is = |asked: Kind| if at.path.is_empty() { kind == asked } else { kind == Kind::Map };
         if is(Kind::Counter) {
@@ -397,7 +397,7 @@ impl Spec {
         }
     }
 
-    fn check_elements(&self, view: &dyn StateRead, space: &SpaceId, at: &Location, elements: &BTreeSet<u8>) {
+    fn check_elements(&self, view: &dyn LogRead, space: &SpaceId, at: &Location, elements: &BTreeSet<u8>) {
         let shown = comity_engine::set_elements_at(view, space, at, None, usize::MAX).unwrap();
         let wanted: Vec<Value> = elements.iter().map(|number| Value::I64(i64::from(*number))).collect();
         assert_eq!(shown, wanted, "{at}");

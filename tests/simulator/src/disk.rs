@@ -197,7 +197,7 @@ impl Disk {
     }
 
     /// The state as readers see it.
-    pub(crate) fn view(&self) -> Box<dyn StateRead> {
+    pub(crate) fn view(&self) -> Box<dyn LogRead> {
         match &self.data {
             Data::Memory(memory) => Box::new(memory.view()),
             Data::Sectors(sectors) => match sectors.view() {
@@ -251,6 +251,12 @@ impl StateRead for Unreadable {
     }
 
     fn scan(&self, _: &[u8], _: &[u8], _: usize) -> Result<Vec<Row>, StoreError> {
+        Err(self.0.clone())
+    }
+}
+
+impl LogRead for Unreadable {
+    fn lane_entry(&self, _: &SpaceId, _: &LaneId, _: u64) -> Result<Option<Vec<u8>>, StoreError> {
         Err(self.0.clone())
     }
 }

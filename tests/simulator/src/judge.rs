@@ -2,7 +2,7 @@
 
 use comity_crdts::automerge::{ROOT, ReadDoc};
 use comity_crdts::{Kind, Nonce, OriginId, Policy, Value};
-use comity_engine::{Applied, ReadError, StateRead, StoreError};
+use comity_engine::{Applied, LogRead, ReadError, StoreError};
 
 use crate::clients::{COLLECTION, INNER, location, map_location, number, policy, siblings, value_of};
 use crate::disk::Appended;
@@ -348,7 +348,7 @@ impl World {
     /// Compares what a map holds under a key: a counter, a map with a register, a set.
     fn field_difference(
         &self,
-        view: &dyn StateRead,
+        view: &dyn LogRead,
         node: usize,
         space: usize,
         (map, field): (u16, u16),
@@ -377,7 +377,7 @@ impl World {
     /// holds the values that no other edit has seen.
     fn document_difference(
         &self,
-        view: &dyn StateRead,
+        view: &dyn LogRead,
         node: usize,
         space: usize,
         document: u16,

@@ -46,6 +46,8 @@ impl World {
         let mut options = EngineOptions::new(target.key, target.instance);
         // Wall clocks here jump by a century.
         options.journal.age_ms_max = u64::MAX;
+        // Documents here have a few dozen changes.
+        options.tail.changes = 3;
         let engine = match Engine::open(&options, &mut target.disk) {
             Ok(engine) => engine,
             Err(error) => {

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use comity_engine::{Position, StateRead, StoreError};
+use comity_engine::{LogRead, Position, StoreError};
 use comity_store::faults::{self, Disk, Image, Rot, Tear};
 use comity_store::{EmbeddedStore, OpenError, Reader, StoreOptions, Syncer};
 
@@ -80,7 +80,7 @@ impl Sectors {
         self.disk.renewals()
     }
 
-    pub(crate) fn view(&self) -> Result<Box<dyn StateRead>, StoreError> {
+    pub(crate) fn view(&self) -> Result<Box<dyn LogRead>, StoreError> {
         Ok(Box::new(self.reader.snapshot()?))
     }
 }

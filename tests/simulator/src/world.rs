@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use comity_crdts::Nonce;
-use comity_engine::{Class, Engine, Input, Notice, Now, Output, SessionId, Store};
+use comity_engine::{Class, Engine, Input, Notice, Now, Output, SessionId, Settled, Store, StoreError};
 
 use crate::clients::Client;
 use crate::enrolment::Enrolment;
@@ -56,6 +56,11 @@ pub(crate) enum Happening {
         node: usize,
         boot: u32,
         through: u64,
+    },
+    Settled {
+        node: usize,
+        boot: u32,
+        result: Result<Box<Settled>, StoreError>,
     },
     Wake {
         node: usize,
@@ -283,6 +288,9 @@ impl World {
                 self.dial(link);
                 Ok(())
             }
+            Happening::Settled { node, boot, result } if self.nodes[node].boot == boot => {
+                self.input(node, Input::Settled { result })
+            }
             Happening::Sync { node, boot, through } if self.nodes[node].boot == boot => {
                 self.sync(node, through)
             }
@@ -298,6 +306,7 @@ impl World {
             }
             Happening::Resume { .. }
             | Happening::Sync { .. }
+            | Happening::Settled { .. }
             | Happening::Wake { .. }
             | Happening::Crash { .. } => Ok(()),
         }
@@ -377,6 +386,15 @@ impl World {
                     let at = self.now + dice.between(least, most);
                     self.at(at, Happening::Sync { node, boot, through });
                 }
+                Output::Settle { space, object } => {
+                    let boot = self.nodes[node].boot;
+                    let view = self.nodes[node].disk.view();
+                    let result = comity_engine::settle(view.as_ref(), &space, &object);
+                    let mut dice = self.dice(Domain::Disk, node as u64, self.nodes[node].calls);
+                    let (least, most) = self.plan.sync_us;
+                    let at = self.now + dice.between(least, most);
+                    self.at(at, Happening::Settled { node, boot, result });
+                }
                 Output::Notify(notice) => self.noticed(node, notice)?,
             }
         }
@@ -439,6 +457,7 @@ impl Happening {
     fn is_under_way(&self) -> bool {
         match self {
             Self::Frame { .. } | Self::Opened { .. } | Self::Closed { .. } | Self::Sync { .. } => true,
+            Self::Settled { .. } => true,
             Self::Resume { .. } | Self::Start { .. } | Self::Crash { .. } => true,
             Self::Planned(_)
             | Self::Wake { .. }
@@ -457,6 +476,7 @@ impl Happening {
                 world.connections.get(session).map(|connection| connection.ends[*end])
             }
             Self::Resume { node, .. } | Self::Sync { node, .. } | Self::Wake { node, .. } => Some(*node),
+            Self::Settled { node, .. } => Some(*node),
             Self::Planned(_)
             | Self::Dial { .. }
             | Self::Start { .. }

@@ -1,0 +1,209 @@
+//! Settling a document: its tail goes into a new snapshot, and what the library refuses into quarantine.
+//!
+//! Loading and saving take O(document), so they happen outside the core, over a view; the core takes what came out
+//! as one more input, if the document is still the one that was settled.
+
+use comity_crdts::{Document, DocumentError, Dot, ObjectAddress, RawChange, SpaceId};
+
+use crate::apply::Effects;
+use crate::change::Body;
+use crate::conflicts::LocationRow;
+use crate::documents::tail::{QuarantineRow, change_in, read_entry, read_snapshot, tail_rows};
+use crate::documents::{DocumentPlace, Reached, read_tail};
+use crate::engine::Engine;
+use crate::io::{Now, Output};
+use crate::journal::{ChangeAside, JournalReason, record_change};
+use crate::keys;
+use crate::options::TailLimits;
+use crate::rows::{DocumentHeader, Object, SnapshotRow, damaged};
+use crate::site::Site;
+use crate::space::encode;
+use crate::store::{LogRead, StateRead, Store, StoreError};
+use crate::work::Work;
+
+/// The part of the changes in a snapshot that a tail must exceed: so loading reads little besides the snapshot, and
+/// snapshots write about as much as the log does.
+const TAIL_CHANGES_PART: u64 = 32;
+/// The bytes of one piece of a snapshot.
+const PIECE_BYTES: usize = 64 * 1024;
+
+/// Whether a document's tail has become long.
+pub(crate) fn is_due(header: &DocumentHeader, limits: &TailLimits) -> bool {
+    let SnapshotRow { through, bytes, raw_bytes, .. } = header.snapshot;
+    header.changes - through > limits.changes.max(through / TAIL_CHANGES_PART)
+        || header.bytes - raw_bytes > limits.bytes.max(bytes)
+}
+
+/// What settling a document came to.
+#[derive(Clone, Debug)]
+pub struct Settled {
+    space: SpaceId,
+    address: ObjectAddress,
+    reached: Reached,
+    /// The number of the snapshot that it was made from.
+    number: u64,
+    raw_bytes: u64,
+    /// What was saved, and loaded back.
+    snapshot: Result<Vec<u8>, DocumentError>,
+    refused: Vec<([u8; 32], DocumentError)>,
+}
+
+/// Settles a document as a view shows it; what [`Output::Settle`] asks for. O(document).
+///
+/// # Errors
+/// [`StoreError`] when storage fails or the view has expired: nothing is lost, the document is settled later.
+pub fn settle(
+    read: &dyn LogRead,
+    space: &SpaceId,
+    address: &ObjectAddress,
+) -> Result<Box<Settled>, StoreError> {
+    let site = Site::top(space, address);
+    let place = DocumentPlace { space, address, site: &site };
+    let header = place.header(read)?;
+    let before = read_snapshot(read, &site.id, &header)?;
+    let tail: Vec<RawChange> = read_tail(read, &place, header.snapshot.through..header.changes)?;
+    // Nothing is written through it, so its actor never shows.
+    let loaded = Document::load(before.as_deref(), &tail, [0; 16]);
+    let (document, applied) = loaded.map_err(|error| damaged("document", &error))?;
+    Ok(Box::new(Settled {
+        space: *space,
+        address: address.clone(),
+        reached: Reached::of(&header),
+        number: header.snapshot.number,
+        raw_bytes: header.bytes,
+        snapshot: document.save(),
+        refused: applied.refused,
+    }))
+}
+
+impl Settled {
+    /// The error of a document that cannot be saved; its changes stay where they are.
+    pub fn error(&self) -> Option<&DocumentError> {
+        self.snapshot.as_ref().err()
+    }
+
+    /// Puts it into the document's rows, if the document is still the one that was settled. Returns how many changes
+    /// went into quarantine.
+    fn put(self, work: &mut Work<'_>, effects: &mut Effects) -> Result<u64, StoreError> {
+        let site = Site::top(&self.space, &self.address);
+        let place = DocumentPlace { space: &self.space, address: &self.address, site: &site };
+        let mut header = place.header(work)?;
+        let is_same = header.generation == self.reached.generation && header.snapshot.number == self.number;
+        if !is_same || header.changes < self.reached.changes {
+            return Ok(0);
+        }
+        let mut quarantined = 0;
+        for (change, error) in &self.refused {
+            quarantined += u64::from(quarantine(work, effects, &place, &header, (change, error))?);
+        }
+        let Ok(snapshot) = self.snapshot else { return Ok(quarantined) };
+        let (from, until) = keys::document_snapshots(&site.id);
+        for (key, _) in work.scan(&from, &until, usize::MAX)? {
+            work.delete(key);
+        }
+        for index in header.snapshot.through..self.reached.changes {
+            work.delete(keys::document_change(&site.id, index));
+        }
+        let number = self.number + 1;
+        for (piece, bytes) in snapshot.chunks(PIECE_BYTES).enumerate() {
+            work.put(keys::document_snapshot_piece(&site.id, number, piece as u32), bytes.to_vec());
+        }
+        let (through, bytes) = (self.reached.changes, snapshot.len() as u64);
+        header.snapshot = SnapshotRow { number, through, bytes, raw_bytes: self.raw_bytes };
+        site.store(work, &Object::Document(header));
+        Ok(quarantined)
+    }
+}
+
+/// Notes a change that the library refused. Returns whether that is new.
+fn quarantine(
+    work: &mut Work<'_>,
+    effects: &mut Effects,
+    place: &DocumentPlace<'_>,
+    header: &DocumentHeader,
+    (hash, error): (&[u8; 32], &DocumentError),
+) -> Result<bool, StoreError> {
+    let key = keys::quarantined(place.space, &place.site.id, hash);
+    if work.get(&key)?.is_some() {
+        return Ok(false);
+    }
+    let tail = tail_rows(work, &place.site.id, &(header.snapshot.through..header.changes))?;
+    let Some(row) = tail.into_iter().find(|row| row.change == *hash) else { return Ok(false) };
+    let entry = read_entry(work, place.space, (row.lane, row.lsn))?;
+    let (Some((seq, index, change)), Body::Change(set)) =
+        (change_in(&entry, place.address, hash), &entry.body)
+    else {
+        return Ok(false);
+    };
+    let quarantined = QuarantineRow {
+        object: LocationRow::new(place.address, &[]),
+        lane: row.lane,
+        lsn: row.lsn,
+        max_op: row.max_op,
+        deps: change.deps().collect(),
+        reason: error.to_string(),
+    };
+    work.put(key, encode(&quarantined));
+    let dot = Dot { origin: set.origin, seq, index };
+    effects.journalled = true;
+    let reason = JournalReason::ChangeRefused { detail: error.to_string() };
+    let aside = ChangeAside { dot, written: set.hlc, change: change.bytes(), reason, by: dot, at: set.hlc };
+    record_change(work, place.space, place.address, aside)?;
+    Ok(true)
+}
+
+impl Engine {
+    /// Has the next document settled that ought to be, one at a time.
+    pub(crate) fn start_settling(&mut self) {
+        if self.settling || self.failed.is_some() {
+            return;
+        }
+        for space in self.spaces.values_mut() {
+            if let Some(object) = space.documents.unsettled.pop_first() {
+                self.settling = true;
+                let space = space.id;
+                return self.push(Output::Settle { space, object });
+            }
+        }
+    }
+
+    /// Somebody found that a document holds what the library refuses.
+    pub(crate) fn on_unsettled(&mut self, space: &SpaceId, object: ObjectAddress) {
+        if let Some(space) = self.spaces.get_mut(space) {
+            space.documents.unsettled.insert(object);
+        }
+    }
+
+    /// Takes what settling came to.
+    pub(crate) fn on_settled(
+        &mut self,
+        now: &Now,
+        result: Result<Box<Settled>, StoreError>,
+        store: &mut dyn Store,
+    ) {
+        self.settling = false;
+        // Whatever keeps the view from being read shows when the store is used.
+        let Ok(settled) = result else { return };
+        if let Err(error) = self.take_settled(*settled, store) {
+            self.on_store_error(now, error);
+        }
+    }
+
+    fn take_settled(&mut self, settled: Settled, store: &mut dyn Store) -> Result<(), StoreError> {
+        let Some(space) = self.spaces.get_mut(&settled.space) else { return Ok(()) };
+        if settled.error().is_some() {
+            space.documents.unsavable.insert(settled.address.clone(), settled.reached.changes);
+        }
+        let (mut work, mut effects) = (Work::over(&*store), Effects::default());
+        let quarantined = settled.put(&mut work, &mut effects)?;
+        let batch = work.into_batch();
+        if !batch.is_empty() {
+            self.committed = store.commit(batch)?;
+            space.quarantined += quarantined;
+            space.prunable |= effects.journalled;
+            self.dirty.insert(space.id);
+            self.request_sync();
+        }
+        Ok(())
+    }
+}
