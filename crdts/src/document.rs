@@ -6,6 +6,8 @@
 //! an instance that failed is replaced by one rebuilt from the changes applied before.
 
 mod history;
+pub mod json;
+mod patch;
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,6 +18,7 @@ use automerge::{ActorId, Automerge, AutomergeError, Change, ChangeHash, PatchLog
 use crate::limits::DOCUMENT_CHANGE_OPS_MAX;
 use crate::raw_change::{DocumentError, RawChange};
 use history::History;
+pub use patch::{DocumentAction, DocumentMark, DocumentPatch};
 
 /// A replicated JSON-like document. Holds every change ever applied twice, in Automerge's own form and as
 /// its bytes: the second copy is what a failed instance is rebuilt from.

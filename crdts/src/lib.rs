@@ -35,7 +35,7 @@ pub use address::{AddressError, Kind, ObjectAddress, check_collection};
 pub use bounded::{BoundedCounter, BoundedError};
 pub use codec::{DecodeError, Reader, Writer};
 pub use counter::{CounterRange, PnCounter};
-pub use document::{Applied, Document, EditError};
+pub use document::{Applied, Document, DocumentAction, DocumentMark, DocumentPatch, EditError, json};
 pub use dot::Dot;
 pub use flag::{DwFlag, EwFlag};
 pub use frontier::Frontier;
