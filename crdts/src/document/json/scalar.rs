@@ -13,7 +13,7 @@ const FLOAT: &str = "$float";
 const STRING: &str = "$string";
 const UNKNOWN: &str = "$unknown";
 /// Around a map that would otherwise be taken for a tag.
-pub(super) const MAP: &str = "$map";
+const MAP: &str = "$map";
 
 /// A scalar of a document as JSON.
 pub(crate) fn to_json(scalar: &ScalarValue, form: JsonForm) -> Value {
@@ -62,9 +62,11 @@ fn is_tag(key: &str) -> bool {
     [COUNTER, BYTES, TIMESTAMP, FLOAT, STRING, UNKNOWN, MAP].contains(&key)
 }
 
-/// Whether a map of a document needs [`MAP`] around it.
-pub(super) fn needs_escape(map: &Map<String, Value>) -> bool {
-    tag(map).is_some()
+/// A map of a document as JSON: itself, or with [`MAP`] around it where it would be taken for a tag.
+pub(super) fn escaped(map: Map<String, Value>) -> Value {
+    let is_tag = tag(&map).is_some();
+    let map = Value::Object(map);
+    if is_tag { json!({ MAP: map }) } else { map }
 }
 
 /// What a JSON object stands for.
