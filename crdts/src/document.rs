@@ -6,6 +6,8 @@
 //! an instance that failed is replaced by the one before.
 
 mod admission;
+pub mod json;
+mod patch;
 mod replay;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,6 +23,7 @@ use admission::Branch;
 use replay::{Replayed, continues, replay};
 
 pub use admission::{Admitted, LatestChange, admit};
+pub use patch::{DocumentAction, DocumentMark, DocumentPatch};
 
 /// A batch of at most this many changes is looked through for changes that can be made again.
 const REPLAY_CHANGES_MAX: usize = 256;

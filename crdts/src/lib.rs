@@ -35,7 +35,10 @@ pub use address::{AddressError, Kind, ObjectAddress, check_collection};
 pub use bounded::{BoundedCounter, BoundedError};
 pub use codec::{DecodeError, Reader, Writer};
 pub use counter::{CounterRange, PnCounter};
-pub use document::{Admitted, Applied, Document, EditError, LatestChange, admit};
+pub use document::{
+    Admitted, Applied, Document, DocumentAction, DocumentMark, DocumentPatch, EditError, LatestChange, admit,
+    json,
+};
 pub use dot::Dot;
 pub use flag::{DwFlag, EwFlag};
 pub use frontier::Frontier;
