@@ -5,7 +5,7 @@ use std::sync::{Arc, RwLock, mpsc as std_mpsc};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use comity_crdts::{Nonce, ReplicaId};
+use comity_crdts::{Nonce, ObjectAddress, ReplicaId, SpaceId};
 use comity_engine::{
     Class, CommandError, Engine, Input, Notice, Now, Output, Reply, RequestId, SessionId, Trust,
 };
@@ -95,6 +95,7 @@ pub(crate) struct Core {
     sinks: BTreeMap<SessionId, Sink>,
     signals: Signals,
     storage: std_mpsc::SyncSender<StorageRequest>,
+    settling: std_mpsc::SyncSender<(SpaceId, ObjectAddress)>,
     /// Who waits for the compaction under way.
     compactions: Vec<oneshot::Sender<Compacted>>,
     started: Instant,
@@ -108,6 +109,7 @@ impl Core {
         store: EmbeddedStore,
         signals: Signals,
         storage: std_mpsc::SyncSender<StorageRequest>,
+        settling: std_mpsc::SyncSender<(SpaceId, ObjectAddress)>,
     ) -> Self {
         signals.trust.set(engine.trust());
         Self {
@@ -117,6 +119,7 @@ impl Core {
             sinks: BTreeMap::new(),
             signals,
             storage,
+            settling,
             compactions: Vec::new(),
             started: Instant::now(),
             next_request: 0,
@@ -285,6 +288,8 @@ impl Core {
                 }
                 // At most one is outstanding, so there is room; a storage thread that is gone has said why.
                 Output::RequestSync => drop(self.storage.try_send(StorageRequest::Sync)),
+                // As above.
+                Output::Settle { space, object } => drop(self.settling.try_send((space, object))),
                 Output::Notify(Notice::Applied(applied)) => drop(moved.insert(applied.space)),
                 Output::Notify(notice) => self.notify(&notice),
             }
@@ -399,7 +404,7 @@ fn sync(syncer: &mut Syncer, events: &mpsc::WeakSender<Event>) -> bool {
 }
 
 /// Whether the core was still there to be told.
-fn tell(events: &mpsc::WeakSender<Event>, event: Event) -> bool {
+pub(crate) fn tell(events: &mpsc::WeakSender<Event>, event: Event) -> bool {
     events.upgrade().is_some_and(|events| events.blocking_send(event).is_ok())
 }
 

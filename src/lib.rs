@@ -66,7 +66,9 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test"))]
 
 mod core;
+mod documents;
 mod error;
+mod follow;
 mod handles;
 mod inbox;
 mod network;
@@ -83,16 +85,16 @@ mod write;
 pub use comity_crdts::automerge::transaction::Transactable;
 pub use comity_crdts::automerge::{self, ObjType, ROOT, ReadDoc};
 pub use comity_crdts::{
-    AddressError, BoundedCounter, BoundedError, ConflictPolicy, CustomPolicy, Document, Dot, Frontier, Hlc,
-    Kind, LaneId, MvRegister, ObjectAddress, OriginId, Policy, PolicyFault, PolicyLaw, PolicyNameError,
-    PolicyRegistry, RegisterView, RegistryError, ReplicaId, Sibling, SpaceId, Value, ValueError,
-    ValueSerdeError, check_policy, limits,
+    AddressError, BoundedCounter, BoundedError, ConflictPolicy, CustomPolicy, Document, DocumentAction,
+    DocumentMark, DocumentPatch, Dot, Frontier, Hlc, Kind, LaneId, MvRegister, ObjectAddress, OriginId,
+    Policy, PolicyFault, PolicyLaw, PolicyNameError, PolicyRegistry, RegisterView, RegistryError, ReplicaId,
+    Sibling, SpaceId, Value, ValueError, ValueSerdeError, check_policy, limits,
 };
 pub use comity_engine::{
     ChangeEvent, CommandError, Conflict, Did, Durability, Freeze, JournalEntry, JournalLimits, JournalReason,
-    JournalTotals, LaneStatus, Listing, Location, Matter, ObjectChange, REGION_BYTES_MAX, ReadError,
-    Replayed, Role, SiblingReport, SpaceStatus, StateDigest, Status, StoreError, Token, TransactError,
-    TxError,
+    JournalTotals, LaneStatus, Listing, Location, Matter, ObjectChange, QuarantinedChange, REGION_BYTES_MAX,
+    ReadError, Replayed, Role, SiblingReport, SpaceStatus, StateDigest, Status, StoreError, Token,
+    TransactError, TxError,
 };
 pub use comity_store::{
     CompactError as StorageCompactError, CompactReport, Damage, OpenError as DirectoryError, StoreOptions,
@@ -102,6 +104,7 @@ pub use error::{
     CompactError, ConnectedError, ContentError, DecreaseError, InviteError, OpenError, RequestError,
     ResolveError, TransferError, WatchError, WriteError,
 };
+pub use follow::{DocumentFeed, DocumentUpdate};
 pub use handles::{
     BoundedCounterHandle, Counter, Decrease, DocumentHandle, Flag, Map, MapReader, Register, RegisterReader,
     Set, SetReader, TxBoundedCounter, TxCounter, TxDocument, TxFlag, TxMap, TxRegister, TxSet,

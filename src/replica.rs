@@ -15,6 +15,7 @@ use comity_transport::{BindError, CloseCode, ConnectionStats, Identity, Transpor
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::core::{Core, EVENTS_MAX, Event, STORAGE_REQUESTS_MAX, Signals, TrustSet, fresh, run_syncer};
+use crate::documents::{Documents, SETTLE_REQUESTS_MAX, run_settling};
 use crate::error::{CompactError, ConnectedError, OpenError, RequestError};
 use crate::network::Network;
 use crate::space::Space;
@@ -110,6 +111,7 @@ pub(crate) struct Shared {
     pub(crate) events: mpsc::Sender<Event>,
     pub(crate) reader: Reader,
     pub(crate) registry: Arc<PolicyRegistry>,
+    pub(crate) documents: Arc<Documents>,
     damage: Option<Damage>,
     pub(crate) visible: watch::Receiver<Visible>,
     pub(crate) network: Arc<Network>,
@@ -166,7 +168,10 @@ impl Replica {
             trust: Arc::clone(&trust),
         };
         let (storage, storage_requests) = std_mpsc::sync_channel(STORAGE_REQUESTS_MAX);
-        let core = Core::new(engine, store, signals, storage);
+        let (settling, settle_requests) = std_mpsc::sync_channel(SETTLE_REQUESTS_MAX);
+        let core = Core::new(engine, store, signals, storage, settling);
+        let (weak, snapshots) = (events.downgrade(), reader.clone());
+        let settling = spawn("comity-documents", move || run_settling(&snapshots, &settle_requests, &weak))?;
         let weak = events.downgrade();
         let syncing = spawn("comity-storage", move || run_syncer(syncer, &storage_requests, &weak))?;
         let runtime =
@@ -176,9 +181,21 @@ impl Replica {
         let weak = events.downgrade();
         let switches = (online_sender, stopped);
         let network = Network::new(identity, trust, options.transport, weak, connected.clone(), switches);
-        let threads = std::sync::Mutex::new(vec![running, syncing]);
-        let shared =
-            Shared { id, events, reader, registry, damage, visible, network, connected, stop, threads };
+        let threads = std::sync::Mutex::new(vec![running, syncing, settling]);
+        let documents = Arc::new(Documents::new(events.downgrade()));
+        let shared = Shared {
+            id,
+            events,
+            reader,
+            registry,
+            documents,
+            damage,
+            visible,
+            network,
+            connected,
+            stop,
+            threads,
+        };
         let replica = Self { shared: Arc::new(shared) };
         if !options.stay_offline {
             for (peer, addresses) in remembered {

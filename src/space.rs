@@ -111,7 +111,8 @@ impl Space {
     /// # Errors
     /// [`StoreError`] when storage fails.
     pub fn view(&self) -> Result<View, StoreError> {
-        Ok(View::new(self.replica.shared.reader.snapshot()?, self.id, Arc::clone(self.registry())))
+        let shared = &self.replica.shared;
+        Ok(View::new(shared.reader.snapshot()?, self.id, (&shared.registry, &shared.documents)))
     }
 
     /// A view that shows at least everything the token has seen; waits up to [`WAIT_DEFAULT`] for it to arrive.

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use comity_crdts::{BoundedCounter, Document, Kind, Policy, PolicyRegistry, SpaceId, check_collection};
 use comity_engine::{
-    Conflict, JournalEntry, JournalTotals, Listing, Location, ReadError, Replayed, StateRead, StoreError,
-    Token, counter_at, flag_at, policy_of, register_at,
+    Conflict, JournalEntry, JournalTotals, Listing, Location, QuarantinedChange, ReadError, Replayed,
+    StateRead, StoreError, Token, counter_at, flag_at, policy_of, register_at,
 };
 use comity_store::Snapshot;
 
+use crate::documents::Documents;
 use crate::handles::{MapReader, RegisterReader, SetReader, ViewObject, load_bounded};
 use crate::place::Place;
 
@@ -18,11 +19,16 @@ pub struct View {
     snapshot: Snapshot,
     space: SpaceId,
     registry: Arc<PolicyRegistry>,
+    documents: Arc<Documents>,
 }
 
 impl View {
-    pub(crate) fn new(snapshot: Snapshot, space: SpaceId, registry: Arc<PolicyRegistry>) -> Self {
-        Self { snapshot, space, registry }
+    pub(crate) fn new(
+        snapshot: Snapshot,
+        space: SpaceId,
+        (registry, documents): (&Arc<PolicyRegistry>, &Arc<Documents>),
+    ) -> Self {
+        Self { snapshot, space, registry: Arc::clone(registry), documents: Arc::clone(documents) }
     }
 
     pub(crate) fn registry(&self) -> &Arc<PolicyRegistry> {
@@ -106,12 +112,23 @@ impl View {
         MapReader(self.object(Kind::Map, collection, key))
     }
 
-    /// A document, loaded for reading. O(history).
+    /// A document. All readers share one instance of it: the first one loads it, which takes O(document), later ones
+    /// take what applying the changes takes that came since. Whoever holds on to it holds this version, and has it
+    /// copied once there is a newer one.
     ///
     /// # Errors
     /// [`ReadError`].
-    pub fn document(&self, collection: &str, key: &str) -> Result<Document, ReadError> {
-        comity_engine::document(&self.snapshot, &self.space, collection, key)
+    pub fn document(&self, collection: &str, key: &str) -> Result<Arc<Document>, ReadError> {
+        self.documents.read(&self.snapshot, &self.space, collection, key)
+    }
+
+    /// At most `limit` changes of documents that were admitted and that the document library then refused: who made
+    /// them, and why they are not shown. They are in the journal, too.
+    ///
+    /// # Errors
+    /// [`StoreError`] when storage fails.
+    pub fn quarantined(&self, limit: usize) -> Result<Vec<QuarantinedChange>, StoreError> {
+        comity_engine::quarantined(&self.snapshot, &self.space, limit)
     }
 
     /// A document's heads, sorted. O(log n).

@@ -20,7 +20,7 @@ use crate::site::Site;
 use crate::store::{LogRead, StateRead, StoreError};
 
 pub(crate) use apply::{flush, store_edit};
-pub use reading::{DocumentReaders, ReadDocument};
+pub use reading::{DocumentPosition, DocumentReaders, Followed, ReadDocument};
 pub use settle::{Settled, settle};
 pub use tail::{QuarantinedChange, quarantined};
 use tail::{TailRow, tail_rows};
@@ -58,6 +58,12 @@ pub(crate) struct Reached {
 impl Reached {
     pub(crate) fn of(header: &DocumentHeader) -> Self {
         Self { generation: header.generation, changes: header.changes }
+    }
+
+    /// Whether this is a later version of the same document.
+    pub(crate) fn is_beyond(self, other: Self) -> bool {
+        self.generation == other.generation && self.changes > other.changes
+            || self.generation > other.generation
     }
 
     /// Whether what is between here and `header` is in the tail.

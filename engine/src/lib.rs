@@ -52,7 +52,10 @@ mod work;
 
 pub use changes::{ChangeCursor, ChangeEvent, ChangePage, ChangesError, Did, ObjectChange, PageLimit, Scope};
 pub use conflicts::{Conflict, Location, Matter, SiblingReport, conflict_at, conflicts};
-pub use documents::{DocumentReaders, QuarantinedChange, ReadDocument, Settled, quarantined, settle};
+pub use documents::{
+    DocumentPosition, DocumentReaders, Followed, QuarantinedChange, ReadDocument, Settled, quarantined,
+    settle,
+};
 pub use engine::{Engine, TransactError, Trust};
 pub use io::{
     Acknowledgement, Applied, Class, CloseReason, Command, CommandError, Durability, Input, Notice, Now,

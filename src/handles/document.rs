@@ -1,9 +1,12 @@
 //! Automerge documents.
 
-use comity_crdts::Document;
+use std::sync::Arc;
+
 use comity_crdts::automerge::transaction::Transaction as DocumentEdit;
+use comity_crdts::{AddressError, Document, Kind, ObjectAddress};
 use comity_engine::{ReadError, TxError};
 
+use crate::follow::DocumentFeed;
 use crate::handles::{Object, TxObject};
 use crate::write::Transact;
 
@@ -26,12 +29,21 @@ impl DocumentHandle {
         self.0.remove()
     }
 
-    /// The newest durable state, loaded for reading. O(history).
+    /// The newest durable state; as [`View::document`](crate::View::document).
     ///
     /// # Errors
     /// [`ReadError`].
-    pub fn read(&self) -> Result<Document, ReadError> {
+    pub fn read(&self) -> Result<Arc<Document>, ReadError> {
         self.0.space.view()?.document(&self.0.place.collection, &self.0.place.key)
+    }
+
+    /// Follows the document: its newest durable state, and then what changes, as it becomes visible.
+    ///
+    /// # Errors
+    /// [`AddressError`] when a name is out of limits.
+    pub fn follow(&self) -> Result<DocumentFeed, AddressError> {
+        let address = ObjectAddress::new(Kind::Document, &self.0.place.collection, &self.0.place.key)?;
+        Ok(DocumentFeed::new(&self.0.space, address))
     }
 }
 

@@ -7,6 +7,7 @@ use comity_crdts::{Dot, Hlc, Kind, Policy, PolicyRegistry, ReplicaId};
 use comity_engine::{ChangeEvent, Conflict, Did, Location, StoreError, Token};
 use comity_store::Reader;
 
+use crate::documents::Documents;
 use crate::error::WatchError;
 use crate::space::Space;
 use crate::view::View;
@@ -75,6 +76,7 @@ pub struct ConflictEvents {
     watch: Watch,
     reader: Reader,
     registry: Arc<PolicyRegistry>,
+    documents: Arc<Documents>,
     looking: Option<Looking>,
 }
 
@@ -99,8 +101,9 @@ struct Touch {
 
 impl ConflictEvents {
     fn new(space: &Space, watch: Watch) -> Self {
-        let (reader, registry) = (space.replica().shared.reader.clone(), Arc::clone(space.registry()));
-        Self { watch, reader, registry, looking: None }
+        let shared = &space.replica().shared;
+        let (registry, documents) = (Arc::clone(&shared.registry), Arc::clone(&shared.documents));
+        Self { watch, reader: shared.reader.clone(), registry, documents, looking: None }
     }
 
     /// How far behind this may be before it is told; as [`Watch::lag_max`].
@@ -154,7 +157,7 @@ impl ConflictEvents {
         let space = self.watch.token().space;
         let Some(looking) = &mut self.looking else { return Ok(None) };
         while let Some((location, touch)) = looking.places.front() {
-            let view = View::new(self.reader.snapshot()?, space, Arc::clone(&self.registry));
+            let view = View::new(self.reader.snapshot()?, space, (&self.registry, &self.documents));
             let event = told(&view, looking, location, touch)?;
             looking.places.pop_front();
             if event.is_some() {
