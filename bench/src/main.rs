@@ -2,6 +2,7 @@
 //! what machine it ran on and Markdown tables, and ends with exit code 1 where something is not as it must be.
 
 mod bytes;
+mod documents;
 mod machine;
 mod options;
 mod removal;
@@ -30,11 +31,16 @@ struct Benchmark {
     run: fn(&Options) -> Result<Verdict, Failure>,
 }
 
-const BENCHMARKS: [Benchmark; 3] = [
+const BENCHMARKS: [Benchmark; 4] = [
     Benchmark {
         name: "bytes",
         about: "bytes per change on the wire, against their budgets",
         run: bytes::run,
+    },
+    Benchmark {
+        name: "documents",
+        about: "editing and following documents, against plain Automerge",
+        run: documents::run,
     },
     Benchmark { name: "removal", about: "what stays of elements that were removed", run: removal::run },
     Benchmark { name: "set", about: "operations on small and large sets", run: set::run },

@@ -1,6 +1,7 @@
 use std::num::NonZeroU64;
 
 use automerge::legacy::{ElementId, Key, MarkData, ObjectId, Op, OpId, OpType, SortedVec};
+use automerge::marks::{ExpandMark, Mark};
 use automerge::{Author, ExpandedChange, ObjType, ROOT, ScalarValue};
 use proptest::prelude::*;
 
@@ -372,6 +373,111 @@ fn nesting_of_any_depth_is_applied_within_a_small_stack() {
         .unwrap()
         .join()
         .unwrap();
+}
+
+type Edit = fn(&mut Transaction<'_>) -> Result<(), AutomergeError>;
+
+/// Edits of every kind that an author makes, with whether a follower can make them again.
+const EDITS: [(&str, bool, Edit); 14] = [
+    ("a key", true, |tx| tx.put(ROOT, "n", 2)),
+    ("the same value again", true, |tx| tx.put(ROOT, "other", 2)),
+    ("a key removed", true, |tx| tx.delete(ROOT, "n")),
+    ("letters", true, |tx| tx.splice_text(in_root(tx, "text"), 3, 0, "wörld")),
+    ("letters at the start", true, |tx| tx.splice_text(in_root(tx, "text"), 0, 0, "a")),
+    ("letters replaced", true, |tx| tx.splice_text(in_root(tx, "text"), 1, 2, "xyz")),
+    ("letters removed", true, |tx| tx.splice_text(in_root(tx, "text"), 1, 3, "")),
+    ("an element", true, |tx| tx.insert(in_root(tx, "list"), 1, 7)),
+    ("an element replaced and one removed", true, |tx| {
+        let list = in_root(tx, "list");
+        tx.put(&list, 0, "z")?;
+        tx.delete(&list, 1)
+    }),
+    ("objects in objects", true, |tx| {
+        let map = tx.put_object(ROOT, "map", ObjType::Map)?;
+        let list = tx.put_object(&map, "list", ObjType::List)?;
+        let inner = tx.insert_object(&list, 0, ObjType::Text)?;
+        tx.splice_text(&inner, 0, 0, "deep")
+    }),
+    ("a counter", true, |tx| {
+        tx.put(ROOT, "count", ScalarValue::counter(1))?;
+        tx.increment(ROOT, "count", 5)
+    }),
+    ("an object removed", true, |tx| tx.delete(ROOT, "list")),
+    ("a mark", false, |tx| {
+        let mark = Mark::new("bold".to_owned(), true, 1, 3);
+        tx.mark(in_root(tx, "text"), mark, ExpandMark::Both)
+    }),
+    ("a block", false, |tx| tx.split_block(in_root(tx, "text"), 1).map(drop)),
+];
+
+fn in_root(document: &impl ReadDoc, key: &str) -> automerge::ObjId {
+    document.get(ROOT, key).unwrap().unwrap().1
+}
+
+#[test]
+fn an_edit_that_continues_the_document_is_made_again_and_gives_the_same() {
+    for (name, is_made_again, edit) in EDITS {
+        let (mut author, changes) = base();
+        let mut follower = load(&changes, BOB);
+        let (_, change) = author.edit(7, edit).unwrap();
+        let change = change.unwrap_or_else(|| panic!("{name} changed nothing"));
+        let mut outcome = Applied::default();
+        let ready = follower.check(std::slice::from_ref(&change), &mut outcome);
+        let (before, mut patches) = (follower.clone(), Vec::new());
+        let made = follower.make_again(&ready, &mut outcome, Some(&mut patches)).unwrap();
+        assert_eq!((made == 1, outcome.applied.len()), (is_made_again, made), "{name}");
+        if made == 0 {
+            assert_eq!(follower.automerge().save(), before.automerge().save(), "{name} leaves no trace");
+        }
+        assert_eq!(follower.apply(std::slice::from_ref(&change)).unwrap().refused, []);
+        let (mut mirror, mut plain) = (before.automerge().hydrate(None), before.automerge().clone());
+        plain.apply_changes([parse(&change).unwrap()]).unwrap();
+        assert_eq!(follower.automerge().hydrate(None), plain.hydrate(None), "{name}");
+        assert_eq!(follower.latest(&ALICE), Some(LatestChange::of(&change)));
+        if made == 1 {
+            mirror.apply_patches(automerge::TextEncoding::UnicodeCodePoint, patches).unwrap();
+            assert_eq!(mirror, plain.hydrate(None), "{name}: the patches are what changed");
+        }
+        assert_sound(&mut follower);
+    }
+}
+
+#[test]
+fn what_does_not_continue_the_document_is_not_made_again() {
+    let (mut author, changes) = base();
+    let mut follower = load(&changes, BOB);
+    put(&mut follower, "own", 1);
+    let concurrent = put(&mut author, "n", 5);
+    let mut outcome = Applied::default();
+    let ready = follower.check(std::slice::from_ref(&concurrent), &mut outcome);
+    assert_eq!(follower.make_again(&ready, &mut outcome, None), Ok(0));
+    assert_eq!(follower.apply(&[concurrent.clone()]).unwrap().applied, [concurrent.hash()]);
+    // The author merges, so what it does next continues what the follower holds.
+    author.apply(&follower.changes()).unwrap();
+    let merged = put(&mut author, "n", 6);
+    let ready = follower.check(std::slice::from_ref(&merged), &mut outcome);
+    assert_eq!(follower.make_again(&ready, &mut outcome, None), Ok(1));
+    assert_eq!(follower.heads(), author.heads());
+}
+
+#[test]
+fn a_change_that_no_edit_makes_is_applied_all_the_same() {
+    let (document, _) = base();
+    // A letter after one that is gone, which an edit would put after the one before.
+    let text = ObjectId::Id(op_id(5, ALICE));
+    let mut author = document.clone();
+    author.edit(0, |tx| tx.splice_text(in_root(tx, "text"), 1, 1, "")).unwrap();
+    let op = Op {
+        action: OpType::Put(ScalarValue::Str("q".into())),
+        obj: text,
+        key: Key::Seq(ElementId::Id(op_id(7, ALICE))),
+        pred: SortedVec::new(),
+        insert: true,
+    };
+    let odd = encode(forged(&author, vec![op]));
+    assert_eq!(author.apply(std::slice::from_ref(&odd)).unwrap().applied, [odd.hash()]);
+    assert!(author.replays);
+    assert_sound(&mut author);
 }
 
 #[derive(Clone, Copy, Debug)]
