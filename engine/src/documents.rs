@@ -29,6 +29,9 @@ pub(crate) use tail::{load, read_tail};
 /// What loaded documents may take, by estimate, per space; the least recently used go first.
 const LOADED_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
+/// A document with more changes than this in its tail is settled when it is dropped.
+const EVICTED_TAIL_MAX: u64 = 32;
+
 /// Documents of which it is remembered what their tails hold.
 const TAILS_MAX: usize = 64;
 
@@ -74,6 +77,9 @@ impl Reached {
 }
 
 struct Loaded {
+    address: ObjectAddress,
+    /// The changes in its tail.
+    tail: u64,
     document: Document,
     reached: Reached,
     bytes: u64,
@@ -126,12 +132,15 @@ impl DocumentCache {
             let bytes = document.weight();
             self.make_room(bytes, keep);
             self.note_refused(place.address, refused);
-            let loaded = Loaded { document, reached: Reached::of(&header), bytes, used: self.uses };
+            let (address, tail) = (place.address.clone(), 0);
+            let loaded =
+                Loaded { address, tail, document, reached: Reached::of(&header), bytes, used: self.uses };
             self.loaded.insert(id, loaded);
         }
         let mut refused = 0;
         let loaded = self.loaded.get_mut(&id).expect("the document was inserted above when it was absent");
         loaded.used = self.uses;
+        loaded.tail = header.changes - header.snapshot.through;
         if loaded.reached.changes < header.changes {
             let changes = read_tail(read, place, loaded.reached.changes..header.changes)?;
             let outcome = loaded.document.apply(&changes).map_err(|error| damaged("document", &error))?;
@@ -182,7 +191,12 @@ impl DocumentCache {
             let others = self.loaded.iter().filter(|(id, _)| !keep.contains(id));
             let oldest = others.min_by_key(|(_, loaded)| loaded.used).map(|(id, _)| *id);
             let Some(oldest) = oldest else { return };
-            total -= self.loaded.remove(&oldest).map_or(0, |loaded| loaded.bytes);
+            let Some(oldest) = self.loaded.remove(&oldest) else { return };
+            total -= oldest.bytes;
+            if oldest.tail > EVICTED_TAIL_MAX {
+                // It will be loaded again, and that is to cost less.
+                self.unsettled.insert(oldest.address);
+            }
         }
     }
 
