@@ -5,6 +5,9 @@
 //! more of one of the other lanes, and there are 1 to 300 ms between two entries. Operations that replace
 //! something observe one dot, most often one of another origin.
 
+mod catch_up;
+mod typist;
+
 use comity_crdts::{Dot, Frontier, Hlc, Kind, LaneId, Nonce, ObjectAddress, ReplicaId, SpaceId, Value};
 use comity_engine::wire::{
     Body, ChangeSet, Data, Dictionary, Group, LaneEntry, LaneOwner, LaneTip, Message, Op, decode_run,
@@ -14,6 +17,7 @@ use ed25519_dalek::SigningKey;
 
 use crate::options::Options;
 use crate::{Failure, Verdict, table};
+use typist::Typist;
 
 /// Objects the changes go to; so many that most references take two bytes.
 const OBJECTS: u64 = 500;
@@ -34,16 +38,27 @@ struct Case {
     /// What the application's own bytes are called.
     own: &'static str,
     kind: Kind,
-    make: fn(&mut Random, &[LaneId; 3]) -> (Op, usize),
+    make: Make,
 }
 
-/// SplitMix64.
-struct Random(u64);
+/// Makes an operation, and says how many bytes of it are the application's own.
+type Make = fn(&mut Source, &[LaneId; 3]) -> (Op, usize);
 
-impl Random {
+/// What changes are made from: chance (SplitMix64), the time, and a text that is being typed.
+struct Source {
+    state: u64,
+    at: Hlc,
+    typist: Typist,
+}
+
+impl Source {
+    fn new() -> Result<Self, Failure> {
+        Ok(Self { state: 1, at: Hlc::ZERO, typist: Typist::new()? })
+    }
+
     fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.state;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         (z ^ (z >> 31)) % bound
@@ -68,7 +83,7 @@ impl Random {
 
 /// Budgets of the protocol's design for the first three, and of the same measure for the others: each is
 /// what its fields take where every reference and number is as long as it gets here.
-const CASES: [Case; 16] = [
+const CASES: [Case; 18] = [
     Case { name: "counter add", budget: 14, own: "", kind: Kind::Counter, make: counter_add },
     Case { name: "set add, new element", budget: 16, own: "element", kind: Kind::Set, make: set_add },
     Case {
@@ -117,91 +132,105 @@ const CASES: [Case; 16] = [
         budget: 14,
         own: "",
         kind: Kind::BoundedCounter,
-        make: |random, _| (Op::BoundedIncrement(random.delta()), 0),
+        make: |source, _| (Op::BoundedIncrement(source.delta()), 0),
     },
     Case {
         name: "bounded counter decrement",
         budget: 14,
         own: "",
         kind: Kind::BoundedCounter,
-        make: |random, _| (Op::BoundedDecrement(random.delta()), 0),
+        make: |source, _| (Op::BoundedDecrement(source.delta()), 0),
     },
     Case { name: "set clear", budget: 26, own: "", kind: Kind::Set, make: set_clear },
+    Case {
+        name: "document: one character typed",
+        budget: 30,
+        own: "character",
+        kind: Kind::Document,
+        make: |source, _| source.typist.keystroke(source.at),
+    },
+    Case {
+        name: "document: typed, erased, moved about",
+        budget: 30,
+        own: "character",
+        kind: Kind::Document,
+        make: edit,
+    },
 ];
 
-fn counter_add(random: &mut Random, _: &[LaneId; 3]) -> (Op, usize) {
-    (Op::CounterAdd(random.delta() as i64 - 500), 0)
+fn counter_add(source: &mut Source, _: &[LaneId; 3]) -> (Op, usize) {
+    (Op::CounterAdd(source.delta() as i64 - 500), 0)
 }
 
-fn set_add(random: &mut Random, _: &[LaneId; 3]) -> (Op, usize) {
-    let (element, own) = random.text();
+fn set_add(source: &mut Source, _: &[LaneId; 3]) -> (Op, usize) {
+    let (element, own) = source.text();
     (Op::SetAdd { element, observed: Vec::new() }, own)
 }
 
-fn set_add_again(random: &mut Random, lanes: &[LaneId; 3]) -> (Op, usize) {
-    let (element, own) = random.text();
-    (Op::SetAdd { element, observed: random.dot(lanes) }, own)
+fn set_add_again(source: &mut Source, lanes: &[LaneId; 3]) -> (Op, usize) {
+    let (element, own) = source.text();
+    (Op::SetAdd { element, observed: source.dot(lanes) }, own)
 }
 
-fn set_remove(random: &mut Random, lanes: &[LaneId; 3]) -> (Op, usize) {
-    let (element, own) = random.text();
-    (Op::SetRemove { element, observed: random.dot(lanes) }, own)
+fn set_remove(source: &mut Source, lanes: &[LaneId; 3]) -> (Op, usize) {
+    let (element, own) = source.text();
+    (Op::SetRemove { element, observed: source.dot(lanes) }, own)
 }
 
-fn set_clear(_: &mut Random, lanes: &[LaneId; 3]) -> (Op, usize) {
+fn set_clear(_: &mut Source, lanes: &[LaneId; 3]) -> (Op, usize) {
     (Op::SetClear { observed: lanes.iter().map(|lane| (*lane, STEADY_FROM)).collect() }, 0)
 }
 
-fn write(random: &mut Random, lanes: &[LaneId; 3]) -> (Op, usize) {
-    let (value, own) = random.text();
+fn write(source: &mut Source, lanes: &[LaneId; 3]) -> (Op, usize) {
+    let (value, own) = source.text();
     // The stamp is the change set's, unless the register was last written by a clock that is ahead.
-    (Op::RegisterSet { value, hlc: Hlc::ZERO, observed: random.dot(lanes) }, own)
+    (Op::RegisterSet { value, hlc: source.at, observed: source.dot(lanes) }, own)
 }
 
-fn flag_enable(_: &mut Random, _: &[LaneId; 3]) -> (Op, usize) {
+fn flag_enable(_: &mut Source, _: &[LaneId; 3]) -> (Op, usize) {
     (Op::FlagEnable { observed: Vec::new() }, 0)
 }
 
-fn flag_disable(random: &mut Random, lanes: &[LaneId; 3]) -> (Op, usize) {
-    (Op::FlagDisable { observed: random.dot(lanes) }, 0)
+fn flag_disable(source: &mut Source, lanes: &[LaneId; 3]) -> (Op, usize) {
+    (Op::FlagDisable { observed: source.dot(lanes) }, 0)
 }
 
-fn rw_add(random: &mut Random, _: &[LaneId; 3]) -> (Op, usize) {
-    let (element, own) = random.text();
+fn rw_add(source: &mut Source, _: &[LaneId; 3]) -> (Op, usize) {
+    let (element, own) = source.text();
     (Op::RwSetAdd { element }, own)
 }
 
-fn rw_remove(random: &mut Random, _: &[LaneId; 3]) -> (Op, usize) {
-    let (element, own) = random.text();
+fn rw_remove(source: &mut Source, _: &[LaneId; 3]) -> (Op, usize) {
+    let (element, own) = source.text();
     (Op::RwSetRemove { element }, own)
 }
 
-fn map_add(random: &mut Random, lanes: &[LaneId; 3]) -> (Op, usize) {
-    nested(random, counter_add, lanes)
+/// Nine keystrokes in twelve go on where the last one was.
+fn edit(source: &mut Source, _: &[LaneId; 3]) -> (Op, usize) {
+    match source.below(12) {
+        0 => {
+            let to = source.below(u64::MAX);
+            source.typist.jump(to);
+            source.typist.keystroke(source.at)
+        }
+        1 | 2 => source.typist.backspace(source.at),
+        _ => source.typist.keystroke(source.at),
+    }
 }
 
-fn map_write(random: &mut Random, lanes: &[LaneId; 3]) -> (Op, usize) {
-    nested(random, write, lanes)
+fn map_add(source: &mut Source, lanes: &[LaneId; 3]) -> (Op, usize) {
+    nested(source, counter_add, lanes)
 }
 
-fn nested(
-    random: &mut Random,
-    make: fn(&mut Random, &[LaneId; 3]) -> (Op, usize),
-    lanes: &[LaneId; 3],
-) -> (Op, usize) {
-    let key = format!("key-{:04}", random.below(10_000));
-    let (op, own) = make(random, lanes);
+fn map_write(source: &mut Source, lanes: &[LaneId; 3]) -> (Op, usize) {
+    nested(source, write, lanes)
+}
+
+fn nested(source: &mut Source, make: Make, lanes: &[LaneId; 3]) -> (Op, usize) {
+    let key = format!("key-{:04}", source.below(10_000));
+    let (op, own) = make(source, lanes);
     let bytes = key.len();
     (Op::Nested { path: vec![key], op: Box::new(op) }, own + bytes)
-}
-
-/// Gives register writes the stamp of their change set.
-fn stamp(op: &mut Op, at: Hlc) {
-    match op {
-        Op::RegisterSet { hlc, .. } => *hlc = at,
-        Op::Nested { op, .. } => stamp(op, at),
-        _ => {}
-    }
 }
 
 /// A lane that goes on from where it is steady, and what its owner's peer knows of it.
@@ -214,8 +243,10 @@ struct Steady {
     dictionary: Dictionary,
     /// The receiver's, which grows in step.
     received: Dictionary,
-    random: Random,
+    source: Source,
     kind: Kind,
+    /// How many objects of it the changes go to.
+    objects: u64,
 }
 
 impl Steady {
@@ -231,16 +262,17 @@ impl Steady {
         tip.at = Hlc::new(1_790_000_000_000, 0);
         tip.hlc = tip.at;
         lanes[1..].iter().for_each(|other| tip.admitted.advance(*other, STEADY_FROM));
-        let (dictionary, received, random) = (Dictionary::default(), Dictionary::default(), Random(1));
-        let mut steady = Self { space, owner, secret, lanes, tip, dictionary, received, random, kind };
+        let (dictionary, received, source) = (Dictionary::default(), Dictionary::default(), Source::new()?);
+        let objects = OBJECTS;
+        let mut steady =
+            Self { space, owner, secret, lanes, tip, dictionary, received, source, kind, objects };
         steady.warm_up()?;
         Ok(steady)
     }
 
     /// A run that names every object and origin.
     fn warm_up(&mut self) -> Result<(), Failure> {
-        let mut entry =
-            self.entry(Op::SetClear { observed: self.lanes.iter().map(|lane| (*lane, 1)).collect() })?;
+        let (mut entry, _) = self.entry(set_clear)?;
         let Body::Change(change) = &mut entry.body else { return Err("a change was made".into()) };
         let op = change.groups[0].ops[0].clone();
         change.groups = (0..OBJECTS)
@@ -249,14 +281,8 @@ impl Steady {
         let before = self.tip.clone();
         self.tip = self.tip.after(&self.space, &entry);
         let entries = [(entry, self.tip.clone())];
-        encode_run(
-            &self.lanes[0],
-            &self.owner,
-            &before,
-            &entries,
-            &[0; SIGNATURE_BYTES],
-            &mut self.dictionary,
-        );
+        let (lane, signature) = (&self.lanes[0], [0; SIGNATURE_BYTES]);
+        encode_run(lane, &self.owner, &before, &entries, &signature, &mut self.dictionary);
         self.received = self.dictionary.clone();
         Ok(())
     }
@@ -265,15 +291,18 @@ impl Steady {
         Ok(ObjectAddress::new(self.kind, "measured", &format!("object-{number:06}"))?)
     }
 
-    fn entry(&mut self, mut op: Op) -> Result<LaneEntry, Failure> {
+    /// An entry with what `make` makes at its time, and how many bytes of that are the application's own.
+    fn entry(&mut self, make: Make) -> Result<(LaneEntry, usize), Failure> {
         let mut admitted: Frontier = self.tip.admitted.clone();
-        if self.random.below(4) == 0 {
-            let other = self.lanes[1 + self.random.below(2) as usize];
-            admitted.advance(other, admitted.at(&other) + 1 + self.random.below(3));
+        if self.source.below(4) == 0 {
+            let other = self.lanes[1 + self.source.below(2) as usize];
+            admitted.advance(other, admitted.at(&other) + 1 + self.source.below(3));
         }
-        let at = Hlc::new(self.tip.at.millis() + 1 + self.random.below(300), 0);
-        stamp(&mut op, at);
-        let number = self.random.below(OBJECTS);
+        let at = Hlc::new(self.tip.at.millis() + 1 + self.source.below(300), 0);
+        self.source.at = at;
+        let (op, own) = make(&mut self.source, &self.lanes);
+        // One document is edited, from the first change to the last.
+        let number = if self.kind == Kind::Document { OBJECTS - 1 } else { self.source.below(self.objects) };
         let change = ChangeSet {
             origin: self.lanes[0],
             seq: self.tip.seq + 1,
@@ -282,25 +311,26 @@ impl Steady {
             hlc: at,
             groups: vec![Group { address: self.address(number)?, ops: vec![op] }],
         };
-        Ok(LaneEntry { admitted, at, body: Body::Change(change) })
+        Ok((LaneEntry { admitted, at, body: Body::Change(change) }, own))
     }
 
-    /// The bytes of `count` changes in one run, checked by the receiver's decoder, and those of the frame
-    /// around it; and how many bytes are the application's own.
-    fn run(&mut self, case: &Case, count: usize) -> Result<Run, Failure> {
-        let (mut entries, mut own) = (Vec::new(), 0);
-        let before = self.tip.clone();
-        for _ in 0..count {
-            let (op, bytes) = (case.make)(&mut self.random, &self.lanes);
-            let entry = self.entry(op)?;
-            self.tip = self.tip.after(&self.space, &entry);
-            entries.push((entry, self.tip.clone()));
-            own += bytes;
-        }
-        let lane = &self.lanes[0];
-        let signature = sign(&self.secret, &self.space, lane, self.tip.lsn, &self.tip.hash);
-        let run = encode_run(lane, &self.owner, &before, &entries, &signature, &mut self.dictionary);
-        let read = decode_run(&self.space, lane, Some(self.owner), &before, &mut self.received, &run)?;
+    /// Appends an entry to the lane.
+    fn append(&mut self, make: Make) -> Result<((LaneEntry, LaneTip), usize), Failure> {
+        let (entry, own) = self.entry(make)?;
+        self.tip = self.tip.after(&self.space, &entry);
+        Ok(((entry, self.tip.clone()), own))
+    }
+
+    /// The bytes of a run of `entries`, checked by the receiver's decoder, and those of the frame around it.
+    fn send(
+        &mut self,
+        before: &LaneTip,
+        entries: &[(LaneEntry, LaneTip)],
+    ) -> Result<(usize, usize), Failure> {
+        let (lane, tip) = (&self.lanes[0], entries.last().map_or(before, |(_, tip)| tip));
+        let signature = sign(&self.secret, &self.space, lane, tip.lsn, &tip.hash);
+        let run = encode_run(lane, &self.owner, before, entries, &signature, &mut self.dictionary);
+        let read = decode_run(&self.space, lane, Some(self.owner), before, &mut self.received, &run)?;
         if read.entries != entries {
             return Err("a run does not decode to what was encoded".into());
         }
@@ -308,9 +338,22 @@ impl Steady {
         let frame = Message::Data(data).encode().len();
         // The transport precedes each frame with its length.
         let length_prefix = frame.max(1).ilog2() as usize / 7 + 1;
+        Ok((run.len(), frame + length_prefix))
+    }
+
+    /// The bytes of `count` changes in one run and of all around it; and how many are the application's own.
+    fn run(&mut self, case: &Case, count: usize) -> Result<Run, Failure> {
+        let (mut entries, mut own) = (Vec::new(), 0);
+        let before = self.tip.clone();
+        for _ in 0..count {
+            let (entry, bytes) = self.append(case.make)?;
+            entries.push(entry);
+            own += bytes;
+        }
+        let (run, wire) = self.send(&before, &entries)?;
         // Flags and the number of entries come before them.
         let head = 1 + if count < 128 { 1 } else { 2 };
-        Ok(Run { entries: run.len() - SIGNATURE_BYTES - head, own, wire: frame + length_prefix })
+        Ok(Run { entries: run - SIGNATURE_BYTES - head, own, wire })
     }
 }
 
@@ -360,5 +403,6 @@ pub(crate) fn run(_: &Options) -> Result<Verdict, Failure> {
     }
     let heads = ["change", "budget", "entry: mean", "most", "own bytes", "all, runs of 1", "of 10", "of 100"];
     table::print(&heads, &rows);
+    catch_up::run(&mut verdict)?;
     Ok(verdict)
 }

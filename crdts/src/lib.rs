@@ -50,7 +50,7 @@ pub use policy::{
     ConflictPolicy, CustomPolicy, Policy, PolicyFault, PolicyLaw, PolicyNameError, PolicyRegistry,
     RegisterView, RegistryError, check_policy,
 };
-pub use raw_change::{DocumentError, RawChange};
+pub use raw_change::{DocumentError, Expected, RawChange, RecentChanges};
 pub use register::{MvRegister, Sibling};
 pub use remove_wins::{RwRow, RwSet};
 pub use resettable::{ResetColumn, ResettableCounter, Step};

@@ -1,5 +1,7 @@
 //! Automerge changes as bytes, checked before anything is parsed or allocated.
 
+mod elided;
+
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -12,9 +14,13 @@ use crate::limits::{
     DOCUMENT_CHANGE_OPS_MAX, DOCUMENT_CHANGE_PREDECESSORS_MAX, DOCUMENT_OP_COUNTER_MAX,
 };
 
+pub use elided::{Expected, RecentChanges};
+
 const MAGIC: [u8; 4] = [0x85, 0x6f, 0x4a, 0x83];
 const CHUNK_CHANGE: u8 = 1;
 const HASH_BYTES: usize = 32;
+/// What stands before the contents: magic, checksum, type, and a length of up to four bytes.
+const HEADER_BYTES_MAX: usize = 4 + 4 + 1 + 4;
 /// The bit of a column specification that says the column is deflated.
 const COLUMN_DEFLATED: u64 = 8;
 const COLUMN_KEY: u64 = 21;
@@ -161,6 +167,18 @@ impl RawChange {
         parse_contents(bytes, contents, hash)
     }
 
+    /// The change with these contents, checked like bytes from elsewhere.
+    fn from_contents(contents: &[u8]) -> Result<Self, DocumentError> {
+        let hash = change_hash(contents);
+        let mut bytes = Writer::with_room(HEADER_BYTES_MAX + contents.len());
+        bytes.bytes(&MAGIC);
+        bytes.bytes(&hash[..4]);
+        bytes.u8(CHUNK_CHANGE);
+        bytes.blob(contents);
+        within("change bytes", bytes.len() as u64, DOCUMENT_CHANGE_BYTES_MAX as u64)?;
+        parse_contents(bytes.as_slice(), contents, hash)
+    }
+
     /// The bytes.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
@@ -264,11 +282,10 @@ fn read_actor<'a>(reader: &mut Reader<'a>) -> Result<&'a [u8], DocumentError> {
     Ok(actor)
 }
 
-/// Counts the operations from the column directory and the action column, and refuses what would grow out
-/// of proportion to its bytes.
-fn count_ops(reader: &mut Reader<'_>) -> Result<u64, DocumentError> {
+/// Reads the specification and the length of each column.
+fn read_directory(reader: &mut Reader<'_>) -> Result<Vec<(u64, usize)>, DocumentError> {
     let columns = reader.count(DOCUMENT_CHANGE_BYTES_MAX, "columns")?;
-    let mut directory = Vec::new();
+    let mut directory: Vec<(u64, usize)> = Vec::new();
     for _ in 0..columns {
         let spec = reader.varint_max(u64::from(u32::MAX), "column specification")?;
         let bytes = reader.varint_max(DOCUMENT_CHANGE_BYTES_MAX as u64, "column length")? as usize;
@@ -280,8 +297,14 @@ fn count_ops(reader: &mut Reader<'_>) -> Result<u64, DocumentError> {
         }
         directory.push((spec, bytes));
     }
+    Ok(directory)
+}
+
+/// Counts the operations from the column directory and the action column, and refuses what would grow out
+/// of proportion to its bytes.
+fn count_ops(reader: &mut Reader<'_>) -> Result<u64, DocumentError> {
     let mut ops = 0;
-    for (spec, bytes) in directory {
+    for (spec, bytes) in read_directory(reader)? {
         let column = reader.bytes(bytes, "column")?;
         match spec {
             COLUMN_ACTION => {
@@ -360,6 +383,19 @@ fn leb128_signed(reader: &mut Reader<'_>, what: &'static str) -> Result<i64, Dec
         previous = byte;
     }
     Err(DecodeError::NotCanonical { what })
+}
+
+/// Writes a number as [`leb128_signed`] reads it.
+fn write_leb128_signed(mut value: i64, out: &mut Writer) {
+    loop {
+        let byte = value as u8 & 0x7f;
+        value >>= 7;
+        let is_last = value == if byte & 0x40 == 0 { 0 } else { -1 };
+        out.u8(if is_last { byte } else { byte | 0x80 });
+        if is_last {
+            return;
+        }
+    }
 }
 
 #[cfg(test)]

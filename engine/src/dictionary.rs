@@ -5,20 +5,36 @@ use std::collections::BTreeMap;
 
 use comity_crdts::{DecodeError, Kind, ObjectAddress, OriginId, Reader, Writer};
 
+use crate::elision::Elision;
+
 /// References a dictionary may hold; its writer starts a fresh one well before.
 pub(crate) const DICTIONARY_REFERENCES_MAX: usize = 16_384;
 /// A writer starts afresh at the next run once a dictionary holds this many references.
 pub(crate) const DICTIONARY_REFERENCES_FRESH: usize = 2_048;
 
-/// A table of origins and one of objects. Reference 0 introduces a new name; n is the n-th introduced.
+/// A table of origins and one of objects. Reference 0 introduces a new name; n is the n-th introduced. And,
+/// for runs, what was changed in documents last.
 #[derive(Clone, Debug, Default)]
 pub struct Dictionary {
     origins: Table<OriginId>,
     objects: Table<ObjectAddress>,
+    /// The stored form leaves nothing out.
+    elision: Option<Elision>,
     spent: bool,
 }
 
 impl Dictionary {
+    /// From here on document changes are written without what is known of those before. `actor` is asked
+    /// once, for whom the lane's owner edits as.
+    pub(crate) fn elide(&mut self, actor: impl FnOnce() -> [u8; 16]) {
+        self.elision.get_or_insert_with(|| Elision::new(actor()));
+    }
+
+    /// What is known of document changes, if they are written without it.
+    pub(crate) fn elision(&mut self) -> Option<&mut Elision> {
+        self.elision.as_mut()
+    }
+
     /// Makes the writer start a fresh dictionary before its next run.
     pub(crate) fn spend(&mut self) {
         self.spent = true;
@@ -52,9 +68,11 @@ impl Dictionary {
         Ok(origin)
     }
 
-    pub(crate) fn write_object(&mut self, address: &ObjectAddress, out: &mut Writer) {
+    /// Writes a reference to an object, and returns it.
+    pub(crate) fn write_object(&mut self, address: &ObjectAddress, out: &mut Writer) -> u64 {
         if let Some(reference) = self.objects.reference(address) {
-            return out.varint(reference);
+            out.varint(reference);
+            return reference;
         }
         out.varint(0);
         out.u8(address.kind() as u8);
@@ -63,17 +81,19 @@ impl Dictionary {
             out.blob(address.key().as_bytes());
         }
         self.objects.push(address.clone());
+        self.objects.len() as u64
     }
 
+    /// Reads a reference to an object; and the object.
     pub(crate) fn read_object(
         &mut self,
         reader: &mut Reader<'_>,
         collection_bytes_max: usize,
         key_bytes_max: usize,
-    ) -> Result<ObjectAddress, DecodeError> {
+    ) -> Result<(u64, ObjectAddress), DecodeError> {
         let reference = reader.varint_max(self.objects.len() as u64, "object reference")?;
         if let Some(index) = reference.checked_sub(1) {
-            return Ok(self.objects.names[index as usize].clone());
+            return Ok((reference, self.objects.names[index as usize].clone()));
         }
         let tag = reader.u8("kind")?;
         let address = match Kind::from_tag(tag) {
@@ -93,7 +113,7 @@ impl Dictionary {
             return Err(DecodeError::NotCanonical { what: "object reference" });
         }
         self.objects.push(address.clone());
-        Ok(address)
+        Ok((self.objects.len() as u64, address))
     }
 
     fn check_room(&self) -> Result<(), DecodeError> {

@@ -243,10 +243,10 @@ impl Group {
 pub(crate) fn encode_groups(groups: &[Group], at: Hlc, out: &mut Writer, dictionary: &mut Dictionary) {
     out.varint(groups.len() as u64);
     for group in groups {
-        dictionary.write_object(&group.address, out);
+        let object = dictionary.write_object(&group.address, out);
         out.varint(group.ops.len() as u64);
         for op in &group.ops {
-            op.encode(at, out, dictionary);
+            op.encode((at, object), out, dictionary);
         }
     }
 }
@@ -261,8 +261,11 @@ pub(crate) fn decode_groups(
     let mut groups: Vec<Group> = Vec::new();
     let mut addresses = std::collections::BTreeSet::new();
     let mut ops_total = 0_usize;
+    if let Some(elision) = dictionary.elision() {
+        elision.begin_change_set();
+    }
     for _ in 0..count {
-        let address = dictionary.read_object(reader, COLLECTION_BYTES_MAX, KEY_BYTES_MAX)?;
+        let (object, address) = dictionary.read_object(reader, COLLECTION_BYTES_MAX, KEY_BYTES_MAX)?;
         let ops_count = reader.count(CHANGE_SET_OPS_MAX, "operations")?;
         ops_total += ops_count;
         if ops_count == 0 || ops_total > CHANGE_SET_OPS_MAX {
@@ -274,7 +277,7 @@ pub(crate) fn decode_groups(
         }
         let mut ops = Vec::new();
         for _ in 0..ops_count {
-            let op = Op::decode(at, reader, dictionary)?;
+            let op = Op::decode((at, object), reader, dictionary)?;
             if !op.is_for(address.kind()) {
                 return Err(DecodeError::Invalid { what: "operation", rule: "must be of its object's kind" });
             }

@@ -4,10 +4,12 @@
 use comity_crdts::limits::CHANGE_SET_BYTES_MAX;
 use comity_crdts::{DecodeError, LaneId, Nonce, Reader, ReplicaId, SpaceId, Writer, canary};
 
+use crate::apply::actor;
 use crate::change::{LaneEntry, LaneOwner, LaneTip, decode_entry, encode_entry, encode_stored};
 use crate::dictionary::Dictionary;
 use crate::head::{self, HeadSignature};
 use crate::limits::RUN_BYTES_MAX;
+use crate::pack::{pack, read_packed, write_packed};
 
 /// Entries in one run.
 pub(crate) const RUN_ENTRIES_MAX: usize = 4_096;
@@ -17,6 +19,7 @@ const RUN_BYTES: usize = 256;
 
 const OWNER: u8 = 1;
 const FRESH_DICTIONARY: u8 = 1 << 1;
+const PACKED: u8 = 1 << 2;
 
 /// A run that was decoded and whose signature was checked.
 #[derive(Debug)]
@@ -52,22 +55,30 @@ pub fn encode_run(
     signature: &HeadSignature,
     dictionary: &mut Dictionary,
 ) -> Vec<u8> {
-    let mut out = Writer::with_room(RUN_BYTES);
     let fresh = dictionary.is_full();
     if fresh {
         *dictionary = Dictionary::default();
     }
-    let starts = before.lsn == 0;
-    out.u8(if starts { OWNER } else { 0 } | if fresh { FRESH_DICTIONARY } else { 0 });
+    dictionary.elide(|| actor(lane, &owner.nonce));
+    let mut written = Writer::with_room(RUN_BYTES);
+    written.varint(entries.len() as u64);
+    let mut tip = before;
+    for (entry, after) in entries {
+        encode_entry(lane, tip, entry, dictionary, &mut written);
+        tip = after;
+    }
+    let (starts, packed) = (before.lsn == 0, pack(written.as_slice()));
+    let bytes = packed.as_ref().map_or(written.len(), Vec::len);
+    let mut out = Writer::with_room(bytes + RUN_BYTES);
+    let flag = |bit: u8, is_set: bool| if is_set { bit } else { 0 };
+    out.u8(flag(OWNER, starts) | flag(FRESH_DICTIONARY, fresh) | flag(PACKED, packed.is_some()));
     if starts {
         out.bytes(&owner.replica.0);
         out.bytes(&owner.nonce.0);
     }
-    out.varint(entries.len() as u64);
-    let mut tip = before;
-    for (entry, after) in entries {
-        encode_entry(lane, tip, entry, dictionary, &mut out);
-        tip = after;
+    match packed {
+        Some(packed) => write_packed(written.as_slice(), &packed, &mut out),
+        None => out.bytes(written.as_slice()),
     }
     out.bytes(signature);
     out.finish()
@@ -100,7 +111,7 @@ pub(crate) fn check_run(
 ) -> Result<(CheckedRun, Vec<Vec<u8>>), RunError> {
     let mut reader = Reader::new(bytes);
     let flags = reader.u8("run flags")?;
-    if flags & !(OWNER | FRESH_DICTIONARY) != 0 {
+    if flags & !(OWNER | FRESH_DICTIONARY | PACKED) != 0 {
         return Err(DecodeError::UnknownTag { what: "run flags", tag: u64::from(flags) }.into());
     }
     if flags & FRESH_DICTIONARY != 0 {
@@ -110,23 +121,16 @@ pub(crate) fn check_run(
     if owner.lane(space) != *lane {
         return Err(RunError::Owner);
     }
-    let entries_max = if canary!(LimitDiffers) { 8 } else { RUN_ENTRIES_MAX };
-    let count = reader.count(entries_max, "entries in a run")?;
-    if count == 0 {
-        return Err(DecodeError::Invalid { what: "run", rule: "must hold an entry" }.into());
-    }
-    let mut entries: Vec<(LaneEntry, LaneTip)> = Vec::new();
-    let mut stored = Vec::new();
-    let mut room = RUN_BYTES_MAX;
-    for _ in 0..count {
-        let tip = entries.last().map_or(before, |(_, tip)| tip);
-        let entry = decode_entry(lane, tip, dictionary, &mut reader)?;
-        let after = tip.after(space, &entry);
-        let bytes = encode_stored(space, lane, &after.hash, &entry);
-        room = check_size(bytes.len(), room)?;
-        stored.push(bytes);
-        entries.push((entry, after));
-    }
+    dictionary.elide(|| actor(lane, &owner.nonce));
+    let (entries, stored) = if flags & PACKED != 0 {
+        let unpacked = read_packed(&mut reader)?;
+        let mut packed = Reader::new(&unpacked);
+        let entries = decode_entries(space, lane, before, dictionary, &mut packed)?;
+        packed.finish("entries of a run")?;
+        entries
+    } else {
+        decode_entries(space, lane, before, dictionary, &mut reader)?
+    };
     let signature: HeadSignature = reader.array("head signature")?;
     reader.finish("run")?;
     let last = entries.last().map_or(before, |(_, tip)| tip);
@@ -134,6 +138,36 @@ pub(crate) fn check_run(
         return Err(RunError::Signature);
     }
     Ok((CheckedRun { owner, entries, signature }, stored))
+}
+
+/// Entries, and each in stored form.
+type Decoded = (Vec<(LaneEntry, LaneTip)>, Vec<Vec<u8>>);
+
+fn decode_entries(
+    space: &SpaceId,
+    lane: &LaneId,
+    before: &LaneTip,
+    dictionary: &mut Dictionary,
+    reader: &mut Reader<'_>,
+) -> Result<Decoded, DecodeError> {
+    let entries_max = if canary!(LimitDiffers) { 8 } else { RUN_ENTRIES_MAX };
+    let count = reader.count(entries_max, "entries in a run")?;
+    if count == 0 {
+        return Err(DecodeError::Invalid { what: "run", rule: "must hold an entry" });
+    }
+    let mut entries: Vec<(LaneEntry, LaneTip)> = Vec::new();
+    let mut stored = Vec::new();
+    let mut room = RUN_BYTES_MAX;
+    for _ in 0..count {
+        let tip = entries.last().map_or(before, |(_, tip)| tip);
+        let entry = decode_entry(lane, tip, dictionary, reader)?;
+        let after = tip.after(space, &entry);
+        let bytes = encode_stored(space, lane, &after.hash, &entry);
+        room = check_size(bytes.len(), room)?;
+        stored.push(bytes);
+        entries.push((entry, after));
+    }
+    Ok((entries, stored))
 }
 
 /// What is left of `room` after an entry.

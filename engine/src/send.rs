@@ -14,7 +14,7 @@ use crate::hash::Hash;
 use crate::head::{self, HeadSignature};
 use crate::io::{Class, CloseReason, Now, Output, SessionId};
 use crate::keys;
-use crate::limits::{FRAME_BYTES_MAX, HAVE_INTERVAL, RUN_BYTES_TARGET};
+use crate::limits::{FRAME_BYTES_MAX, HAVE_INTERVAL, RUN_BYTES_MAX, RUN_BYTES_TARGET};
 use crate::message::{
     DATA_HEADER_BYTES_MAX, Data, Have, Hello, Join, LaneRef, Message, Open, OpenLane, PROTOCOL_VERSION,
     Subscribe, Unsubscribe,
@@ -303,8 +303,8 @@ impl Engine {
             outgoing.class = if reaches_tip { Class::Live } else { Class::CatchUp };
         }
         let weight = stretch.sizes.iter().sum();
-        if weight > RUN_BYTES_TARGET {
-            // References into a long dictionary can be longer than those of the stored form.
+        if weight > RUN_BYTES_MAX / 2 {
+            // References into a long dictionary can be longer than those of the stored form, up to twice.
             outgoing.dictionary.spend();
         }
         let (from, owner, entries) = (outgoing.sent.clone(), &lane.row.owner, stretch.entries);

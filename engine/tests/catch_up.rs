@@ -10,8 +10,8 @@ use std::time::Duration;
 use comity_crdts::{Hlc, Kind, LaneId, ObjectAddress, SpaceId, Value};
 use comity_engine::wire::{Body, Group, Have, Join, LaneRef, LaneTip, Message, Op, Subscribe};
 use comity_engine::{Class, Durability, Role, SessionId, TxError};
-use world::World;
 use world::ghost::{Ghost, data, hello, open};
+use world::{World, noise};
 
 const MIB: usize = 1024 * 1024;
 /// The window of a lane that is catching up.
@@ -27,7 +27,7 @@ fn write_much(world: &mut World, node: usize, space: SpaceId, bytes: usize) {
         let (result, _) = world.write_with::<_, TxError>(node, space, Durability::Local, |tx| {
             for part in 0..4 {
                 let key = format!("{node}/{round}/{part}");
-                tx.register_write("blobs", &key, Value::Bytes(vec![round as u8; 60_000]))?;
+                tx.register_write("blobs", &key, Value::Bytes(noise(round as u64, 60_000)))?;
             }
             tx.counter_add("stats", "likes", 1)
         });
@@ -125,9 +125,8 @@ fn a_change_set_of_almost_a_megabyte_travels_in_frames() {
     let (mut world, space) = World::mesh(2);
     world
         .write(0, space, |tx| {
-            (0..17).try_for_each(|n| {
-                tx.register_write("blobs", &n.to_string(), Value::Bytes(vec![n as u8; 60_000]))
-            })
+            (0..17)
+                .try_for_each(|n| tx.register_write("blobs", &n.to_string(), Value::Bytes(noise(n, 60_000))))
         })
         .unwrap();
     world.assert_converged(space);

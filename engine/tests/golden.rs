@@ -4,7 +4,11 @@
 
 use std::collections::BTreeMap;
 
-use comity_crdts::{Frontier, Hlc, Kind, Nonce, ObjectAddress, OriginId, ReplicaId, SpaceId, Value, Writer};
+use comity_crdts::automerge::transaction::{CommitOptions, Transactable};
+use comity_crdts::automerge::{Automerge, ObjType, ROOT};
+use comity_crdts::{
+    Frontier, Hlc, Kind, Nonce, ObjectAddress, OriginId, RawChange, ReplicaId, SpaceId, Value, Writer,
+};
 use comity_engine::CloseReason;
 use comity_engine::wire::{
     Body, ChangeSet, Data, Denied, Dictionary, Genesis, Group, Have, Head, Hello, Join, LaneEntry, LaneOwner,
@@ -14,6 +18,9 @@ use comity_engine::wire::{
 use ed25519_dalek::SigningKey;
 
 const DOCUMENT: &str = include_str!("../../docs/wire.md");
+
+/// The changes of the document that the example types.
+const TYPED: [&str; 3] = ["typed-change-1", "typed-change-2", "typed-change-3"];
 
 /// The blocks fenced as "```hex <name>", without what follows a `;` on each line.
 fn blocks() -> BTreeMap<&'static str, Vec<u8>> {
@@ -73,6 +80,47 @@ fn entry(lane: OriginId, before: &LaneTip, at: Hlc, admitted: Frontier, groups: 
     LaneEntry { admitted, at, body: Body::Change(change) }
 }
 
+/// As whom the lane's owner edits documents.
+fn actor(example: &Example) -> [u8; 16] {
+    let parts = [&b"comity 2026 actor\0"[..], &example.lane.0, &example.owner.nonce.0].concat();
+    *blake3::hash(&parts).as_bytes().first_chunk().unwrap()
+}
+
+/// Three more entries: a document with the text "H", and an "i" and a "!" that are typed after it.
+fn typed(example: &Example) -> Vec<(LaneEntry, LaneTip)> {
+    let mut document = Automerge::new().with_actor(actor(example).into());
+    let mut before = example.entries[1].1.clone();
+    let mut entries = Vec::new();
+    let mut text = None;
+    for (at, letter) in ["H", "i", "!"].into_iter().enumerate() {
+        let hlc = Hlc::new(1_700_000_001_000 + 150 * at as u64, 0);
+        let mut tx = document.transaction();
+        let text = text.get_or_insert_with(|| tx.put_object(ROOT, "text", ObjType::Text).unwrap());
+        tx.splice_text(&*text, at, 0, letter).unwrap();
+        tx.commit_with(CommitOptions::default().with_time(1_700_000_001));
+        let change = RawChange::parse(document.get_last_local_change().unwrap().raw_bytes()).unwrap();
+        let address = ObjectAddress::new(Kind::Document, "notes", "draft").unwrap();
+        let groups = vec![Group { address, ops: vec![Op::DocumentChange(change)] }];
+        let entry = entry(example.lane, &before, hlc, before.admitted.clone(), groups);
+        before = before.after(&example.space, &entry);
+        entries.push((entry, before.clone()));
+    }
+    entries
+}
+
+/// The changes in entries that each change one document.
+fn changes(entries: &[(LaneEntry, LaneTip)]) -> Vec<Vec<u8>> {
+    let ops = entries.iter().map(|(entry, _)| match &entry.body {
+        Body::Change(change) => change.groups[0].ops[0].clone(),
+        Body::Checkpoint(_) => panic!("a change set"),
+    });
+    let bytes = ops.map(|op| match op {
+        Op::DocumentChange(change) => change.bytes().to_vec(),
+        other => panic!("{other:?}"),
+    });
+    bytes.collect()
+}
+
 /// The messages of the example, with the names under which the document shows them.
 fn messages(example: &Example, run: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
     let Example { space, lane, owner, entries, founder, key } = example;
@@ -84,7 +132,7 @@ fn messages(example: &Example, run: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
     let name = "home".to_owned();
     let signature = sign(key, &space, &lane, tip.lsn, &tip.hash);
     let all = [
-        ("hello", Message::Hello(Hello { version_min: 2, version_max: 2, wall_ms: 1_700_000_000_000 })),
+        ("hello", Message::Hello(Hello { version_min: 3, version_max: 3, wall_ms: 1_700_000_000_000 })),
         ("join", Message::Join(Join { space, secret: [5; 16] })),
         (
             "open",
@@ -145,12 +193,19 @@ fn encoded(example: &Example) -> Vec<(&'static str, Vec<u8>)> {
         ("run", run.clone()),
     ];
     all.extend(messages(example, &run));
+    let typed = typed(example);
+    let last = &typed[2].1;
+    let signature = sign(key, space, lane, last.lsn, &last.hash);
+    all.push(("typed", encode_run(lane, owner, tip, &typed, &signature, &mut Dictionary::default())));
+    all.push(("actor", actor(example).to_vec()));
+    all.extend(TYPED.into_iter().zip(changes(&typed)));
     all
 }
 
 #[test]
 fn the_code_encodes_exactly_the_bytes_that_the_document_shows() {
     let mut shown = blocks();
+    assert!(shown.remove("packed").is_some(), "may be packed in many ways");
     for (name, bytes) in encoded(&example()) {
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(shown.remove(name), Some(bytes), "{name} is {hex}");
@@ -184,6 +239,20 @@ fn the_run_of_the_document_decodes_and_its_signature_holds() {
     assert!(
         matches!(&change.groups[1].ops[0], Op::RegisterSet { value: Value::Text(city), .. } if city == "Berlin")
     );
+}
+
+#[test]
+fn the_runs_of_the_document_give_the_changes_that_were_left_out_and_what_was_packed() {
+    let example = example();
+    let Example { space, lane, owner, entries, .. } = &example;
+    let shown = blocks();
+    let (tip, mut dictionary) = (&entries[1].1, Dictionary::default());
+    let run = decode_run(space, lane, Some(*owner), tip, &mut dictionary, &shown["typed"]).unwrap();
+    assert_eq!(changes(&run.entries), TYPED.map(|name| shown[name].clone()));
+    let start = LaneTip::start(space, lane);
+    let run = decode_run(space, lane, None, &start, &mut Dictionary::default(), &shown["packed"]).unwrap();
+    let Body::Change(change) = &run.entries[0].0.body else { panic!("a change set") };
+    assert_eq!(change.groups[0].ops, vec![Op::CounterAdd(5); 100]);
 }
 
 #[test]

@@ -230,7 +230,7 @@ fn one_number_cannot_stand_for_two_spaces() {
 #[test]
 fn a_session_without_a_common_version_ends() {
     let (mut world, space, ghost) = victim();
-    for (version_min, version_max) in [(3, 9), (0, 1), (0, 0), (1, 0), (u16::MAX, 0)] {
+    for (version_min, version_max) in [(4, 9), (0, 2), (0, 0), (1, 0), (u16::MAX, 0)] {
         let session = world.connect_ghost(0, ghost.replica());
         let hello = Message::Hello(Hello { version_min, version_max, wall_ms: 0 }).encode();
         assert_refused(&mut world, space, session, &[hello], CloseReason::Version);
@@ -238,7 +238,7 @@ fn a_session_without_a_common_version_ends() {
     let session = world.connect_ghost(0, ghost.replica());
     let newer = Message::Hello(Hello { version_min: 0, version_max: 900, wall_ms: u64::MAX }).encode();
     world.inject(0, session, newer);
-    assert!(world.is_connected(session), "a wider range has version 2 in it");
+    assert!(world.is_connected(session), "a wider range has version 3 in it");
 }
 
 #[test]

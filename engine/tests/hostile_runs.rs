@@ -12,8 +12,8 @@ use comity_engine::wire::{
     Body, ChangeSet, Data, Dictionary, Group, Join, LaneEntry, LaneOwner, Message, Op, encode_run, sign,
 };
 use comity_engine::{CloseReason, Freeze, Role, SessionId};
-use world::World;
 use world::ghost::{Ghost, data, hello, likes, open};
+use world::{World, noise};
 
 /// A node with a ghost that is a member, and whose lane of two entries (1 and 2) the node wants.
 fn victim() -> (World, SpaceId, Ghost) {
@@ -176,7 +176,7 @@ fn data_of_a_subscription_that_was_ended_is_ignored() {
 
 /// An entry that waits for something that never comes, with a value of about `bytes`.
 fn waiting(ghost: &Ghost, bytes: usize) -> LaneEntry {
-    let mut entry = ghost.draft(vec![register(Value::Bytes(vec![7; bytes]))]);
+    let mut entry = ghost.draft(vec![register(Value::Bytes(noise(7, bytes)))]);
     entry.admitted.advance(OriginId([0x44; 16]), 1);
     if let Body::Change(change) = &mut entry.body {
         change.context = entry.admitted.clone();

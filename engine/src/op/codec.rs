@@ -9,6 +9,7 @@ use comity_crdts::{
 };
 
 use crate::dictionary::Dictionary;
+use crate::elision::refused;
 use crate::op::{Op, Role};
 
 const COUNTER_ADD: u8 = 1;
@@ -36,6 +37,7 @@ const DOCUMENT_REMOVE: u8 = 20;
 trait Form {
     fn origin(&mut self, origin: &OriginId, out: &mut Writer);
     fn stamp(&self, stamp: Hlc, out: &mut Writer);
+    fn document_change(&mut self, change: &RawChange, out: &mut Writer);
 }
 
 struct Canonical;
@@ -48,10 +50,17 @@ impl Form for Canonical {
     fn stamp(&self, stamp: Hlc, out: &mut Writer) {
         out.bytes(&stamp.bits().to_be_bytes());
     }
+
+    fn document_change(&mut self, change: &RawChange, out: &mut Writer) {
+        out.bytes(&change.hash());
+    }
 }
 
+/// Where an operation stands: the stamp of its change set, and the reference of its object.
+type Site = (Hlc, u64);
+
 struct Compact<'a> {
-    at: Hlc,
+    site: Site,
     dictionary: &'a mut Dictionary,
 }
 
@@ -61,26 +70,29 @@ impl Form for Compact<'_> {
     }
 
     fn stamp(&self, stamp: Hlc, out: &mut Writer) {
-        let ahead = stamp.bits().checked_sub(self.at.bits());
+        let ahead = stamp.bits().checked_sub(self.site.0.bits());
         out.varint(ahead.expect("a write is stamped no earlier than its change set"));
+    }
+
+    fn document_change(&mut self, change: &RawChange, out: &mut Writer) {
+        let (at, document) = self.site;
+        match self.dictionary.elision() {
+            Some(elision) => elision.write(document, at, change, out),
+            None => out.blob(change.bytes()),
+        }
     }
 }
 
 impl Op {
     /// The canonical form that is hashed: full ids, and a document change by its own hash.
     pub(super) fn encode_canonical(&self, out: &mut Writer) {
-        match self {
-            Self::DocumentChange(change) => {
-                out.u8(DOCUMENT_CHANGE);
-                out.bytes(&change.hash());
-            }
-            _ => self.encode_with(out, &mut Canonical),
-        }
+        self.encode_with(out, &mut Canonical);
     }
 
-    /// The compact form that is stored and sent: ids by dictionary reference, stamps relative to `at`.
-    pub(super) fn encode(&self, at: Hlc, out: &mut Writer, dictionary: &mut Dictionary) {
-        self.encode_with(out, &mut Compact { at, dictionary });
+    /// The compact form that is stored and sent: ids by dictionary reference, stamps relative to that of
+    /// `site`, and what a run leaves out of document changes.
+    pub(super) fn encode(&self, site: Site, out: &mut Writer, dictionary: &mut Dictionary) {
+        self.encode_with(out, &mut Compact { site, dictionary });
     }
 
     fn encode_with(&self, out: &mut Writer, form: &mut dyn Form) {
@@ -115,7 +127,7 @@ impl Op {
             Self::RegisterReset { observed }
             | Self::FlagEnable { observed }
             | Self::FlagDisable { observed } => encode_dots(observed, out, form),
-            Self::DocumentChange(change) => out.blob(change.bytes()),
+            Self::DocumentChange(change) => form.document_change(change, out),
             Self::DocumentRemove { heads } => {
                 out.varint(heads.len() as u64);
                 heads.iter().for_each(|head| out.bytes(head));
@@ -165,20 +177,20 @@ impl Op {
     }
 
     pub(super) fn decode(
-        at: Hlc,
+        site: Site,
         reader: &mut Reader<'_>,
         dictionary: &mut Dictionary,
     ) -> Result<Self, DecodeError> {
         match reader.u8("operation tag")? {
-            NESTED => decode_nested(at, reader, dictionary),
-            tag => decode_tagged(tag, at, reader, dictionary),
+            NESTED => decode_nested(site, reader, dictionary),
+            tag => decode_tagged(tag, site, reader, dictionary),
         }
     }
 }
 
 fn decode_tagged(
     tag: u8,
-    at: Hlc,
+    site: Site,
     reader: &mut Reader<'_>,
     dictionary: &mut Dictionary,
 ) -> Result<Op, DecodeError> {
@@ -196,17 +208,17 @@ fn decode_tagged(
         SET_CLEAR => Op::SetClear { observed: decode_observed(reader, dictionary)? },
         REGISTER_SET => Op::RegisterSet {
             value: Value::decode(reader, VALUE_BYTES_MAX)?,
-            hlc: decode_stamp(at, reader)?,
+            hlc: decode_stamp(site.0, reader)?,
             observed: decode_dots(reader, dictionary)?,
         },
         REGISTER_RESET => Op::RegisterReset { observed: decode_dots(reader, dictionary)? },
-        DOCUMENT_CHANGE => {
-            let bytes = reader.blob(DOCUMENT_CHANGE_BYTES_MAX, "document change")?;
-            RawChange::parse(bytes).map(Op::DocumentChange).map_err(|_| DecodeError::Invalid {
-                what: "document change",
-                rule: "must be one sound change",
-            })?
-        }
+        DOCUMENT_CHANGE => Op::DocumentChange(match dictionary.elision() {
+            Some(elision) => elision.read(site.1, site.0, reader)?,
+            None => {
+                let bytes = reader.blob(DOCUMENT_CHANGE_BYTES_MAX, "document change")?;
+                RawChange::parse(bytes).map_err(refused)?
+            }
+        }),
         DOCUMENT_REMOVE => Op::DocumentRemove { heads: decode_heads(reader)? },
         GRANT => {
             let replica = ReplicaId(reader.array("granted replica")?);
@@ -230,7 +242,11 @@ fn decode_tagged(
     })
 }
 
-fn decode_nested(at: Hlc, reader: &mut Reader<'_>, dictionary: &mut Dictionary) -> Result<Op, DecodeError> {
+fn decode_nested(
+    site: Site,
+    reader: &mut Reader<'_>,
+    dictionary: &mut Dictionary,
+) -> Result<Op, DecodeError> {
     let depth = reader.count(MAP_DEPTH_MAX, "map keys")?;
     let mut path = Vec::with_capacity(depth);
     for _ in 0..depth {
@@ -241,7 +257,7 @@ fn decode_nested(at: Hlc, reader: &mut Reader<'_>, dictionary: &mut Dictionary) 
         path.push(key.to_owned());
     }
     let tag = reader.u8("operation tag")?;
-    let op = decode_tagged(tag, at, reader, dictionary)?;
+    let op = decode_tagged(tag, site, reader, dictionary)?;
     if path.is_empty() || !op.nests() {
         return Err(DecodeError::Invalid {
             what: "operation in a map",

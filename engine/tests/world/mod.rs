@@ -49,6 +49,13 @@ pub(crate) struct Node {
     next_request: u64,
 }
 
+/// Bytes that cannot be compressed, the same for the same seed.
+pub(crate) fn noise(seed: u64, bytes: usize) -> Vec<u8> {
+    let mut noise = vec![0; bytes];
+    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut noise);
+    noise
+}
+
 /// Everything at once, run by one thread.
 pub(crate) struct World {
     pub(crate) nodes: Vec<Node>,
