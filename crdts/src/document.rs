@@ -8,6 +8,8 @@
 mod history;
 pub mod json;
 mod patch;
+pub mod text;
+pub mod versions;
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};

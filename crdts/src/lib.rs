@@ -35,7 +35,11 @@ pub use address::{AddressError, Kind, ObjectAddress, check_collection};
 pub use bounded::{BoundedCounter, BoundedError};
 pub use codec::{DecodeError, Reader, Writer};
 pub use counter::{CounterRange, PnCounter};
-pub use document::{Applied, Document, DocumentAction, DocumentMark, DocumentPatch, EditError, json};
+pub use document::json::{JsonError, JsonForm};
+pub use document::versions::DocumentVersion;
+pub use document::{
+    Applied, Document, DocumentAction, DocumentMark, DocumentPatch, EditError, json, text, versions,
+};
 pub use dot::Dot;
 pub use flag::{DwFlag, EwFlag};
 pub use frontier::Frontier;
