@@ -80,7 +80,8 @@ mod view;
 mod watch;
 mod write;
 
-/// Documents as an application's own types; the version whose traits the handles take.
+/// Documents as an application's own types: the version whose traits the handles take. The derive macros name the
+/// crates `autosurgeon` and `automerge`, so whoever derives depends on both, in the versions that are here.
 #[cfg(feature = "autosurgeon")]
 pub use autosurgeon;
 pub use comity_crdts::automerge::transaction::Transactable;
