@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use comity_crdts::{Dot, Kind, Policy, RegistryError, ReplicaId, SpaceId, ValueSerdeError};
+use comity_crdts::{Dot, JsonError, Kind, Policy, RegistryError, ReplicaId, SpaceId, ValueSerdeError};
 use comity_engine::{
     ChangesError, CommandError, Location, ReadError, StoreError, Token, TransactError, TxError,
 };
@@ -131,6 +131,32 @@ pub enum ContentError {
         location: Location,
         /// What is wrong, and where in it.
         source: ValueSerdeError,
+    },
+}
+
+/// Why something in a document could not be read as asked. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DocumentReadError {
+    /// The document could not be read at all.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// What the pointer, the cursor or the version asks for is not there, or is something else.
+    #[error("{location}: {source}")]
+    Json {
+        /// The document.
+        location: Location,
+        /// Where in it, and why.
+        source: JsonError,
+    },
+    /// The document is not the data that was asked for.
+    #[cfg(feature = "autosurgeon")]
+    #[error("{location}: {source}")]
+    Typed {
+        /// The document.
+        location: Location,
+        /// What does not fit.
+        source: autosurgeon::HydrateError,
     },
 }
 

@@ -21,7 +21,7 @@ use crate::write::Transact;
 pub(crate) use bounded::load as load_bounded;
 pub use bounded::{BoundedCounterHandle, Decrease, TxBoundedCounter};
 pub use counter::{Counter, TxCounter};
-pub use document::{DocumentHandle, TxDocument};
+pub use document::{DocumentAt, DocumentHandle, TxDocument};
 pub use flag::{Flag, TxFlag};
 pub use map::{Map, MapReader, TxMap};
 pub use register::{Register, RegisterReader, TxRegister};

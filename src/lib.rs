@@ -82,13 +82,18 @@ mod view;
 mod watch;
 mod write;
 
+/// Documents as an application's own types: the version whose traits the handles take. The derive macros name the
+/// crates `autosurgeon` and `automerge`, so whoever derives depends on both, in the versions that are here.
+#[cfg(feature = "autosurgeon")]
+pub use autosurgeon;
 pub use comity_crdts::automerge::transaction::Transactable;
-pub use comity_crdts::automerge::{self, ObjType, ROOT, ReadDoc};
+pub use comity_crdts::automerge::{self, ObjType, ROOT, ReadDoc, marks::ExpandMark};
 pub use comity_crdts::{
     AddressError, BoundedCounter, BoundedError, ConflictPolicy, CustomPolicy, Document, DocumentAction,
-    DocumentMark, DocumentPatch, Dot, Frontier, Hlc, Kind, LaneId, MvRegister, ObjectAddress, OriginId,
-    Policy, PolicyFault, PolicyLaw, PolicyNameError, PolicyRegistry, RegisterView, RegistryError, ReplicaId,
-    Sibling, SpaceId, Value, ValueError, ValueSerdeError, check_policy, limits,
+    DocumentMark, DocumentPatch, DocumentVersion, Dot, Frontier, Hlc, JsonError, JsonForm, Kind, LaneId,
+    MvRegister, ObjectAddress, OriginId, Policy, PolicyFault, PolicyLaw, PolicyNameError, PolicyRegistry,
+    RegisterView, RegistryError, ReplicaId, Sibling, SpaceId, Value, ValueError, ValueSerdeError,
+    check_policy, json, limits, text, versions,
 };
 pub use comity_engine::{
     ChangeEvent, CommandError, Conflict, Did, Durability, Freeze, JournalEntry, JournalLimits, JournalReason,
@@ -101,16 +106,19 @@ pub use comity_store::{
 };
 pub use comity_transport::{BindError, ClassStats, Congestion, ConnectionStats, TransportConfig};
 pub use error::{
-    CompactError, ConnectedError, ContentError, DecreaseError, InviteError, OpenError, RequestError,
-    ResolveError, TransferError, WatchError, WriteError,
+    CompactError, ConnectedError, ContentError, DecreaseError, DocumentReadError, InviteError, OpenError,
+    RequestError, ResolveError, TransferError, WatchError, WriteError,
 };
 pub use follow::{DocumentFeed, DocumentUpdate};
 pub use handles::{
-    BoundedCounterHandle, Counter, Decrease, DocumentHandle, Flag, Map, MapReader, Register, RegisterReader,
-    Set, SetReader, TxBoundedCounter, TxCounter, TxDocument, TxFlag, TxMap, TxRegister, TxSet,
+    BoundedCounterHandle, Counter, Decrease, DocumentAt, DocumentHandle, Flag, Map, MapReader, Register,
+    RegisterReader, Set, SetReader, TxBoundedCounter, TxCounter, TxDocument, TxFlag, TxMap, TxRegister,
+    TxSet,
 };
 pub use inbox::{Choice, ConflictEvent, ConflictEvents};
 pub use replica::{OpenOptions, Replica};
+/// JSON, in the version that documents are read and written in.
+pub use serde_json;
 pub use space::{INVITATION_VALID, Space};
 pub use ticket::{Ticket, TicketError};
 pub use transaction::Transaction;

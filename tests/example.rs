@@ -94,9 +94,31 @@ fn the_smaller_examples_end_well() {
     for (name, said) in [
         ("conflict_policies", r#"union     ["apples","bread","milk"]"#),
         ("bounded_stock", "us sells the last 1; 0 are left"),
+        ("offline_notes", "Buy oat milk, eggs and bread on the way home tonight."),
         ("custom_policy", "us does not: register bids/lot 7 holds 2 concurrent values"),
     ] {
         let output = succeeded(&example(name).output().unwrap());
         assert!(output.contains(said), "{said:?} is not in\n{output}");
     }
+}
+
+#[test]
+fn notes_are_written_and_brought_together_by_commands() {
+    let directory = tempfile::tempdir().unwrap();
+    let notes = |arguments: &[&str]| {
+        example("offline_notes").current_dir(directory.path()).args(arguments).output().unwrap()
+    };
+    succeeded(&notes(&["write", "laptop", "trip", "Pack a tent."]));
+    succeeded(&notes(&["sync", "laptop", "phone"]));
+    succeeded(&notes(&["write", "laptop", "trip", "Pack a big tent."]));
+    succeeded(&notes(&["write", "phone", "trip", "Pack a tent and a lamp."]));
+    succeeded(&notes(&["sync", "phone", "laptop"]));
+    for device in ["laptop", "phone"] {
+        let output = succeeded(&notes(&["show", device, "trip"]));
+        assert!(output.contains("Pack a big tent and a lamp."), "{output}");
+    }
+    succeeded(&notes(&["write", "tablet", "trip", "Stay."]));
+    let refused = notes(&["sync", "laptop", "tablet"]);
+    assert!(text(&refused.stderr).contains("both have notes of their own"), "{}", text(&refused.stderr));
+    assert_eq!(notes(&["what"]).status.code(), Some(1));
 }

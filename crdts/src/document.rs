@@ -9,6 +9,8 @@ mod admission;
 pub mod json;
 mod patch;
 mod replay;
+pub mod text;
+pub mod versions;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -35,9 +35,11 @@ pub use address::{AddressError, Kind, ObjectAddress, check_collection};
 pub use bounded::{BoundedCounter, BoundedError};
 pub use codec::{DecodeError, Reader, Writer};
 pub use counter::{CounterRange, PnCounter};
+pub use document::json::{JsonError, JsonForm};
+pub use document::versions::DocumentVersion;
 pub use document::{
     Admitted, Applied, Document, DocumentAction, DocumentMark, DocumentPatch, EditError, LatestChange, admit,
-    json,
+    json, text, versions,
 };
 pub use dot::Dot;
 pub use flag::{DwFlag, EwFlag};

@@ -233,7 +233,8 @@ fn likes(region: &Region) -> Result<i128, Failure> {
 }
 
 fn body(region: &Region) -> Result<String, Failure> {
-    text_of(&*region.space.document("notes", "today").read()?)
+    let document = region.space.document("notes", "today").read()?;
+    text_of(&document)
 }
 
 fn text_of(document: &Document) -> Result<String, Failure> {

@@ -20,14 +20,13 @@ mod tests;
 mod update;
 
 use automerge::transaction::Transaction;
-use automerge::{AutomergeError, ChangeHash, ObjType, ROOT, ReadDoc, Value as Held};
+use automerge::{AutomergeError, ChangeHash, ObjType, ROOT, ReadDoc, ScalarValue, Value as Held};
 use serde_json::Value;
 
 use node::{Node, Source};
-use pointer::Version;
 
 pub use patch::{PATCH_OPERATIONS_MAX, patch};
-pub(crate) use pointer::Pointer;
+pub(crate) use pointer::{Pointer, Version};
 pub(crate) use scalar::to_json as scalar_to_json;
 
 /// Lists and maps within lists and maps, counted from the document's root, that are read or written.
@@ -43,7 +42,7 @@ pub enum JsonForm {
     Plain,
 }
 
-/// Why JSON could not be read from a document or written to one. What an edit did before is rolled back with it.
+/// Why something in a document could not be read or written by its JSON Pointer. What an edit did before is rolled back with it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum JsonError {
@@ -96,6 +95,45 @@ pub enum JsonError {
         /// The rule that is broken.
         rule: &'static str,
     },
+    /// What is there is no text.
+    #[error("what is at {pointer:?} is no text")]
+    NotText {
+        /// Where.
+        pointer: String,
+    },
+    /// What is there is no counter.
+    #[error("what is at {pointer:?} is no counter")]
+    NotCounter {
+        /// Where.
+        pointer: String,
+    },
+    /// The counter would leave 64 bits.
+    #[error("the counter at {pointer:?} would leave 64 bits")]
+    CounterRange {
+        /// Where.
+        pointer: String,
+    },
+    /// The range is not one of the text, or an empty one was to be marked.
+    #[error("{start}..{end} is no such range of the text at {pointer:?}, which has {length} code points")]
+    Range {
+        /// Where.
+        pointer: String,
+        /// The first code point.
+        start: usize,
+        /// One past the last.
+        end: usize,
+        /// The length of the text.
+        length: usize,
+    },
+    /// A mark's value is a single value; null would remove it.
+    #[error("the value of the mark {name:?} is a list, a map or null")]
+    MarkValue {
+        /// The mark.
+        name: String,
+    },
+    /// A cursor is not one of this document as it is here.
+    #[error("the cursor is not one of this document as it is here")]
+    Cursor,
     /// The version is not known here.
     #[error("the document holds no change {}", data_encoding::HEXLOWER.encode(head))]
     UnknownVersion {
@@ -209,6 +247,15 @@ pub fn restore(tx: &mut Transaction<'_>, heads: &[[u8; 32]]) -> Result<(), JsonE
     let source = Source { document: &*tx, version: Some(&heads), has_marks: true };
     let map = source.read(&ROOT, &Held::Object(ObjType::Map), &mut Pointer::default())?;
     update::put_root(tx, &map)
+}
+
+/// The scalar that JSON stands for, strings included, or `None` when it stands for a list or a map.
+pub(crate) fn scalar_from_json(value: &Value) -> Result<Option<ScalarValue>, JsonError> {
+    Ok(match Node::from_json(value, &mut Pointer::default())? {
+        Node::Scalar(scalar) => Some(scalar),
+        Node::String(text) | Node::Text(text, _) => Some(ScalarValue::Str(text.into())),
+        Node::Map(_) | Node::List(_) => None,
+    })
 }
 
 /// The heads as the document library takes them, when it knows all of them.

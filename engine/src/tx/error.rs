@@ -1,6 +1,8 @@
 //! Why an operation in a transaction is refused.
 
-use comity_crdts::{AddressError, BoundedError, CounterRange, DocumentError, ValueError, automerge};
+use comity_crdts::{
+    AddressError, BoundedError, CounterRange, DocumentError, JsonError, ValueError, automerge,
+};
 
 use crate::conflicts::Location;
 use crate::read::ReadError;
@@ -87,6 +89,14 @@ pub enum TxError {
         object: Location,
         /// What it said.
         source: DocumentError,
+    },
+    /// What was asked of something in the document, by its JSON pointer, cannot be done.
+    #[error("{object}: {source}")]
+    Json {
+        /// The document.
+        object: Location,
+        /// Where in it, and why.
+        source: JsonError,
     },
     /// The edit is too large for one change; split it.
     #[error("{object}: {what} of the edit: {value}; the limit is {value_max}")]

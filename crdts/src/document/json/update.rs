@@ -141,7 +141,7 @@ fn replace_run(
 fn update_marks(tx: &mut Transaction<'_>, text: &ObjId, wanted: &[Mark]) -> Result<(), JsonError> {
     let current = tx.marks(text)?;
     for mark in current.iter().filter(|mark| !wanted.contains(mark)) {
-        tx.unmark(text, mark.name(), mark.start, mark.end, ExpandMark::None)?;
+        tx.unmark(text, mark.name(), mark.start, mark.end, ExpandMark::Both)?;
     }
     for mark in wanted.iter().filter(|mark| !current.contains(mark)) {
         tx.mark(text, mark.clone(), ExpandMark::After)?;
