@@ -125,7 +125,8 @@ fn check(trace: &Trace, text: &str) -> Result<(), Failure> {
 }
 
 async fn offline(directory: &Path) -> Result<(Replica, Space), Failure> {
-    let options = OpenOptions { stay_offline: true, ..OpenOptions::default() };
+    let mut options = OpenOptions::default();
+    options.stay_offline = true;
     let replica = Replica::open_with(directory, options).await?;
     let space = replica.create_space("bench").await?;
     Ok((replica, space))

@@ -137,6 +137,10 @@ impl Replicas {
                 Output::SendFrame { frame, .. } => self.all[1 - index].inbox.push_back(frame),
                 Output::CloseSession { reason, .. } => return Err(reason.sentence().into()),
                 Output::RequestSync => self.all[index].wants_sync = true,
+                Output::Settle { space, object } => {
+                    let result = comity_engine::settle(&self.all[index].store, &space, &object);
+                    self.input(index, Input::Settled { result })?;
+                }
                 Output::Notify(_) => {}
             }
         }
