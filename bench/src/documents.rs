@@ -208,6 +208,7 @@ async fn following(trace: &Arc<Trace>, verdict: &mut Verdict) -> Result<(), Fail
     let started = Instant::now();
     let mut shown = feed.next().await?.document.change_count();
     println!("{} changes: the follower's first view of the document took {:.2?}", shown, started.elapsed());
+    at_rest().await;
     let mut lags = Vec::new();
     let cpu = cpu_seconds();
     let started = Instant::now();
@@ -258,6 +259,17 @@ async fn following(trace: &Arc<Trace>, verdict: &mut Verdict) -> Result<(), Fail
     author.shutdown().await;
     follower.shutdown().await;
     Ok(())
+}
+
+/// Waits until this process does next to nothing: what was typed is settled then.
+async fn at_rest() {
+    loop {
+        let before = cpu_seconds();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        if cpu_seconds() - before < 0.05 {
+            return;
+        }
+    }
 }
 
 /// Documents that were made and are not touched.

@@ -27,6 +27,9 @@ use replay::{Replayed, continues, replay};
 pub use admission::{Admitted, LatestChange, admit};
 pub use patch::{DocumentAction, DocumentMark, DocumentPatch};
 
+/// About what Automerge takes for a document with one key.
+const DOCUMENT_BYTES_MIN: u64 = 20 * 1024;
+
 /// A batch of at most this many changes is looked through for changes that can be made again.
 const REPLAY_CHANGES_MAX: usize = 256;
 
@@ -247,7 +250,7 @@ impl Document {
     pub fn weight(&self) -> u64 {
         let stats = self.automerge.stats();
         let clocks = stats.num_changes / 16 * stats.num_actors * 4;
-        1_024 + stats.num_ops * 24 + stats.num_changes * 300 + clocks
+        DOCUMENT_BYTES_MIN + stats.num_ops * 24 + stats.num_changes * 300 + clocks
     }
 
     /// The number of the last operation of a change, if it was applied.
@@ -355,10 +358,12 @@ impl Document {
         outcome: &mut Applied,
         mut patches: Patches<'_>,
     ) {
-        let mut parts = vec![batch];
+        let (raws, changes): (Vec<RawChange>, Vec<Change>) = batch.into_iter().unzip();
+        let mut parts = vec![(raws, Some(changes))];
         let mut failed = BTreeSet::new();
-        while let Some(mut part) = parts.pop() {
-            part.retain(|(raw, _)| {
+        while let Some((mut raws, changes)) = parts.pop() {
+            // What failed can only be depended on once the batch was split, and what is split is parsed again.
+            raws.retain(|raw| {
                 let Some(dependency) = raw.deps().find(|dep| failed.contains(dep)) else {
                     return true;
                 };
@@ -366,36 +371,39 @@ impl Document {
                 outcome.refused.push((raw.hash(), DocumentError::MissingDependency { dependency }));
                 false
             });
-            if part.is_empty() {
+            if raws.is_empty() {
                 continue;
             }
-            match self.apply_batch(&part, patches.as_deref_mut()) {
+            match self.apply_batch(&raws, changes, patches.as_deref_mut()) {
                 Ok(()) => {
-                    outcome.applied.extend(part.iter().map(|(raw, _)| raw.hash()));
-                    part.iter().for_each(|(raw, _)| self.push(raw));
+                    raws.iter().for_each(|raw| self.push(raw));
+                    outcome.applied.extend(raws.iter().map(RawChange::hash));
                 }
                 Err(error) => {
-                    if let [(raw, _)] = &part[..] {
+                    if let [raw] = &raws[..] {
                         failed.insert(raw.hash());
                         outcome.refused.push((raw.hash(), error));
                     } else {
-                        let later = part.split_off(part.len() / 2);
-                        parts.push(later);
-                        parts.push(part);
+                        let later = raws.split_off(raws.len() / 2);
+                        parts.push((later, None));
+                        parts.push((raws, None));
                     }
                 }
             }
         }
     }
 
-    /// Applies a batch and checks that all of it can be had back. On an error the document is as before.
+    /// Applies a batch, parsed unless it is to be parsed again, and checks that all of it can be had back. On an error
+    /// the document is as before.
     fn apply_batch(
         &mut self,
-        batch: &[(RawChange, Change)],
+        raws: &[RawChange],
+        changes: Option<Vec<Change>>,
         patches: Patches<'_>,
     ) -> Result<(), DocumentError> {
+        let changes = changes.map_or_else(|| raws.iter().map(parse).collect(), Ok)?;
         let before = self.automerge.clone();
-        let result = self.try_batch(batch, patches);
+        let result = self.try_batch(raws, changes, patches);
         if result.is_err() {
             self.automerge = before;
         }
@@ -404,14 +412,14 @@ impl Document {
 
     fn try_batch(
         &mut self,
-        batch: &[(RawChange, Change)],
+        raws: &[RawChange],
+        changes: Vec<Change>,
         patches: Patches<'_>,
     ) -> Result<(), DocumentError> {
         let panicked = |reason| DocumentError::Panicked { reason };
         let heads = self.automerge.get_heads();
         let mut log = if patches.is_some() { PatchLog::active() } else { PatchLog::inactive() };
         let automerge = &mut self.automerge;
-        let changes = batch.iter().map(|(_, change)| change.clone());
         guard(|| automerge.apply_changes_log_patches(changes, &mut log))
             .map_err(panicked)?
             .map_err(|error| refused(&error))?;
@@ -419,10 +427,10 @@ impl Document {
         let reproduced = guard(|| automerge.get_changes(&heads)).map_err(|_| DocumentError::NotReproduced)?;
         let reproduced: BTreeMap<[u8; 32], &Change> =
             reproduced.iter().map(|change| (change.hash().0, change)).collect();
-        let is_there = |(raw, _): &(RawChange, Change)| {
+        let is_there = |raw: &RawChange| {
             reproduced.get(&raw.hash()).is_some_and(|change| change.raw_bytes() == raw.bytes())
         };
-        if reproduced.len() != batch.len() || !batch.iter().all(is_there) {
+        if reproduced.len() != raws.len() || !raws.iter().all(is_there) {
             return Err(DocumentError::NotReproduced);
         }
         if let Some(patches) = patches {

@@ -96,6 +96,10 @@ struct TailIndex {
 /// The documents of one space that are loaded. Any of them can be dropped at any time: rows are the truth.
 pub(crate) struct DocumentCache {
     loaded: BTreeMap<ObjectId, Loaded>,
+    /// The loaded ones, the least recently used first.
+    by_use: BTreeMap<u64, ObjectId>,
+    /// What they take together.
+    bytes: u64,
     tails: BTreeMap<ObjectId, TailIndex>,
     uses: u64,
     limits: TailLimits,
@@ -107,9 +111,16 @@ pub(crate) struct DocumentCache {
 
 impl DocumentCache {
     pub(crate) fn new(limits: TailLimits) -> Self {
-        let (loaded, tails, unsettled, unsavable) =
-            (BTreeMap::new(), BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
-        Self { loaded, tails, uses: 0, limits, unsettled, unsavable }
+        Self {
+            loaded: BTreeMap::new(),
+            by_use: BTreeMap::new(),
+            bytes: 0,
+            tails: BTreeMap::new(),
+            uses: 0,
+            limits,
+            unsettled: BTreeSet::new(),
+            unsavable: BTreeMap::new(),
+        }
     }
 
     /// The document with everything admitted to it, loaded if need be: O(document) then, otherwise what applying the
@@ -122,41 +133,44 @@ impl DocumentCache {
         keep: &BTreeSet<ObjectId>,
     ) -> Result<&mut Document, StoreError> {
         self.uses += 1;
-        let id = place.site.id;
+        let (id, used) = (place.site.id, self.uses);
         let header = place.header(read)?;
-        if self.loaded.get(&id).is_some_and(|loaded| !loaded.reached.can_go_on(&header)) {
-            self.loaded.remove(&id);
+        let held = self.remove(&id).filter(|held| held.reached.can_go_on(&header));
+        let (mut document, reached, mut refused) = match held {
+            Some(held) => (held.document, held.reached, 0),
+            None => {
+                let (document, refused) = load(read, place, &header, actor)?;
+                (document, Reached::of(&header), refused)
+            }
+        };
+        if reached.changes < header.changes {
+            let changes = read_tail(read, place, reached.changes..header.changes)?;
+            let outcome = document.apply(&changes).map_err(|error| damaged("document", &error))?;
+            refused += outcome.refused.len();
         }
-        if !self.loaded.contains_key(&id) {
-            let (document, refused) = load(read, place, &header, actor)?;
-            let bytes = document.weight();
-            self.make_room(bytes, keep);
-            self.note_refused(place.address, refused);
-            let (address, tail) = (place.address.clone(), 0);
-            let loaded =
-                Loaded { address, tail, document, reached: Reached::of(&header), bytes, used: self.uses };
-            self.loaded.insert(id, loaded);
+        if refused > 0 {
+            self.unsettled.insert(place.address.clone());
         }
-        let mut refused = 0;
-        let loaded = self.loaded.get_mut(&id).expect("the document was inserted above when it was absent");
-        loaded.used = self.uses;
-        loaded.tail = header.changes - header.snapshot.through;
-        if loaded.reached.changes < header.changes {
-            let changes = read_tail(read, place, loaded.reached.changes..header.changes)?;
-            let outcome = loaded.document.apply(&changes).map_err(|error| damaged("document", &error))?;
-            refused = outcome.refused.len();
-            loaded.reached = Reached::of(&header);
-            loaded.bytes = loaded.document.weight();
-        }
-        self.note_refused(place.address, refused);
-        let loaded = self.loaded.get_mut(&id).expect("it was there a moment ago");
+        let bytes = document.weight();
+        self.make_room(bytes, keep);
+        let (address, reached) = (place.address.clone(), Reached::of(&header));
+        let tail = header.changes - header.snapshot.through;
+        self.insert(id, Loaded { address, tail, document, reached, bytes, used });
+        let loaded = self.loaded.get_mut(&id).expect("it was inserted above");
         Ok(&mut loaded.document)
     }
 
-    fn note_refused(&mut self, address: &ObjectAddress, refused: usize) {
-        if refused > 0 {
-            self.unsettled.insert(address.clone());
-        }
+    fn insert(&mut self, id: ObjectId, loaded: Loaded) {
+        self.bytes += loaded.bytes;
+        self.by_use.insert(loaded.used, id);
+        self.loaded.insert(id, loaded);
+    }
+
+    fn remove(&mut self, id: &ObjectId) -> Option<Loaded> {
+        let loaded = self.loaded.remove(id)?;
+        self.bytes -= loaded.bytes;
+        self.by_use.remove(&loaded.used);
+        Some(loaded)
     }
 
     /// A document's tail has become long.
@@ -175,24 +189,22 @@ impl DocumentCache {
 
     /// Drops a document whose memory is ahead of its rows.
     pub(crate) fn evict(&mut self, id: &ObjectId) {
-        self.loaded.remove(id);
+        self.remove(id);
         self.tails.remove(id);
     }
 
     /// Drops everything, as after a batch that was not committed or when the actor changes.
     pub(crate) fn clear(&mut self) {
         self.loaded.clear();
+        self.by_use.clear();
+        self.bytes = 0;
         self.tails.clear();
     }
 
     fn make_room(&mut self, incoming: u64, keep: &BTreeSet<ObjectId>) {
-        let mut total: u64 = incoming + self.loaded.values().map(|loaded| loaded.bytes).sum::<u64>();
-        while total > LOADED_BYTES_MAX {
-            let others = self.loaded.iter().filter(|(id, _)| !keep.contains(id));
-            let oldest = others.min_by_key(|(_, loaded)| loaded.used).map(|(id, _)| *id);
-            let Some(oldest) = oldest else { return };
-            let Some(oldest) = self.loaded.remove(&oldest) else { return };
-            total -= oldest.bytes;
+        while self.bytes + incoming > LOADED_BYTES_MAX {
+            let oldest = self.by_use.values().find(|id| !keep.contains(id)).copied();
+            let Some(oldest) = oldest.and_then(|oldest| self.remove(&oldest)) else { return };
             if oldest.tail > EVICTED_TAIL_MAX {
                 // It will be loaded again, and that is to cost less.
                 self.unsettled.insert(oldest.address);

@@ -26,9 +26,9 @@ pub struct EngineOptions {
 /// snapshot then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TailLimits {
-    /// Changes, when that is also more than a thirty-second part of those in the snapshot.
+    /// Changes, when that is also more than an eighth of those in the snapshot.
     pub changes: u64,
-    /// Raw bytes, when that is also more than the snapshot has.
+    /// Raw bytes, when that is also more than an eighth of those of the changes in the snapshot.
     pub bytes: u64,
 }
 

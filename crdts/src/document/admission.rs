@@ -193,12 +193,20 @@ pub(super) fn causal_order<'a>(
     known: &mut Vec<Hash>,
 ) -> Vec<&'a RawChange> {
     let mut fresh: BTreeMap<Hash, usize> = BTreeMap::new();
+    // Usually every change comes after what it depends on, and there is nothing to sort.
+    let mut is_ordered = true;
     for (position, raw) in changes.iter().enumerate() {
         if fresh.contains_key(&raw.hash()) || has(&raw.hash()) {
             known.push(raw.hash());
         } else {
+            is_ordered &= raw.deps().all(|dep| fresh.contains_key(&dep) || has(&dep));
             fresh.insert(raw.hash(), position);
         }
+    }
+    if is_ordered {
+        let mut positions: Vec<usize> = fresh.into_values().collect();
+        positions.sort_unstable();
+        return positions.into_iter().map(|position| &changes[position]).collect();
     }
     let mut waiting: BTreeMap<usize, usize> = BTreeMap::new();
     let mut dependents: BTreeMap<Hash, Vec<usize>> = BTreeMap::new();

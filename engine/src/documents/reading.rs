@@ -53,9 +53,14 @@ pub struct DocumentReaders {
 #[derive(Default)]
 struct Slots {
     by_object: BTreeMap<ObjectId, Slot>,
+    /// The least recently read first.
+    by_use: BTreeMap<u64, ObjectId>,
+    /// What they take together.
+    bytes: u64,
     uses: u64,
 }
 
+#[derive(Default)]
 struct Slot {
     held: Arc<Mutex<Option<Held>>>,
     bytes: u64,
@@ -169,24 +174,37 @@ impl DocumentReaders {
         let mut slots = lock(&self.slots);
         slots.uses += 1;
         let used = slots.uses;
-        let fresh = || Slot { held: Arc::default(), bytes: 0, used };
-        let slot = slots.by_object.entry(*id).or_insert_with(fresh);
-        slot.used = used;
-        Arc::clone(&slot.held)
+        let slot = slots.remove(id).unwrap_or_default();
+        let held = Arc::clone(&slot.held);
+        slots.insert(*id, Slot { used, ..slot });
+        held
     }
 
     /// Notes what a document takes, and drops others until there is room.
     fn weigh(&self, id: &ObjectId, bytes: u64) {
         let mut slots = lock(&self.slots);
-        if let Some(slot) = slots.by_object.get_mut(id) {
-            slot.bytes = bytes;
+        if let Some(slot) = slots.remove(id) {
+            slots.insert(*id, Slot { bytes, ..slot });
         }
-        let mut total: u64 = slots.by_object.values().map(|slot| slot.bytes).sum();
-        while total > READ_BYTES_MAX && slots.by_object.len() > 1 {
-            let oldest = slots.by_object.iter().min_by_key(|(_, slot)| slot.used).map(|(id, _)| *id);
-            let Some(oldest) = oldest.and_then(|oldest| slots.by_object.remove(&oldest)) else { return };
-            total -= oldest.bytes;
+        while slots.bytes > READ_BYTES_MAX && slots.by_object.len() > 1 {
+            let Some(oldest) = slots.by_use.values().next().copied() else { return };
+            slots.remove(&oldest);
         }
+    }
+}
+
+impl Slots {
+    fn insert(&mut self, id: ObjectId, slot: Slot) {
+        self.bytes += slot.bytes;
+        self.by_use.insert(slot.used, id);
+        self.by_object.insert(id, slot);
+    }
+
+    fn remove(&mut self, id: &ObjectId) -> Option<Slot> {
+        let slot = self.by_object.remove(id)?;
+        self.bytes -= slot.bytes;
+        self.by_use.remove(&slot.used);
+        Some(slot)
     }
 }
 

@@ -21,17 +21,17 @@ use crate::space::encode;
 use crate::store::{LogRead, StateRead, Store, StoreError};
 use crate::work::Work;
 
-/// The part of the changes in a snapshot that a tail must exceed: so loading reads little besides the snapshot, and
-/// snapshots write about as much as the log does.
-const TAIL_CHANGES_PART: u64 = 32;
+/// The part of what is in a snapshot, changes or raw bytes, that a tail must exceed: so loading reads little besides the
+/// snapshot, and all snapshots of a document that grows together take a small multiple of what the last one takes.
+const TAIL_PART: u64 = 8;
 /// The bytes of one piece of a snapshot.
 const PIECE_BYTES: usize = 64 * 1024;
 
 /// Whether a document's tail has become long.
 pub(crate) fn is_due(header: &DocumentHeader, limits: &TailLimits) -> bool {
-    let SnapshotRow { through, bytes, raw_bytes, .. } = header.snapshot;
-    header.changes - through > limits.changes.max(through / TAIL_CHANGES_PART)
-        || header.bytes - raw_bytes > limits.bytes.max(bytes)
+    let SnapshotRow { through, raw_bytes, .. } = header.snapshot;
+    header.changes - through > limits.changes.max(through / TAIL_PART)
+        || header.bytes - raw_bytes > limits.bytes.max(raw_bytes / TAIL_PART)
 }
 
 /// What settling a document came to.
