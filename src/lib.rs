@@ -61,8 +61,11 @@
 //! | document | [`Space::document`] | Automerge merges them |
 //!
 //! Each can be written by itself, or with others by [`Space::transact`]; read by itself, or with others at one moment
-//! in a [`View`]; and watched by [`Space::watch`]. Registers and sets hold [`Value`]s, or any type of your own by
-//! [`Typed`]. [`Space::conflicts`] lists what people have to decide, and [`Space::journal`] what was set aside.
+//! in a [`View`]; and watched by [`Space::watch`]. A document is written and read as JSON too
+//! ([`DocumentHandle::put_json`], [`DocumentHandle::patch`]), as text with marks and cursors, and as an application's own
+//! types, and its versions can be listed, compared and restored ([`DocumentHandle::versions`]). Registers and sets hold
+//! [`Value`]s, or any type of your own by [`Typed`]. [`Space::conflicts`] lists what people have to decide, and
+//! [`Space::journal`] what was set aside.
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test"))]
 
 mod core;

@@ -151,6 +151,14 @@ pub enum JsonError {
         /// The limit, [`PATCH_OPERATIONS_MAX`].
         operations_max: usize,
     },
+    /// The patch is too much for one change.
+    #[error("{ops} operations in the document; the limit is {ops_max}")]
+    TooManyOps {
+        /// How many it made until then.
+        ops: u64,
+        /// The limit, [`DOCUMENT_CHANGE_OPS_MAX`](crate::limits::DOCUMENT_CHANGE_OPS_MAX).
+        ops_max: u64,
+    },
     /// One operation of a patch is none.
     #[error("operation {index} of the patch: {reason}")]
     NotOperation {
@@ -206,7 +214,8 @@ pub fn read_at(
     read_version(document, Some(&heads), pointer, form)
 }
 
-/// Makes what is at `pointer` equal to `value`. What its container is in must exist; `-`, or the length of a list,
+/// Makes what is at `pointer` equal to `value`, type for type: a plain number takes the place of a counter. What is
+/// equal is not written, so a value that won over others written at the same time stays one that did. What its container is in must exist; `-`, or the length of a list,
 /// appends to it. O(old value + new value), and lists are compared element by element up to about a million
 /// comparisons.
 ///

@@ -86,6 +86,16 @@ impl Node {
         }
     }
 
+    /// Whether any text in it is marked.
+    pub(super) fn has_marks(&self) -> bool {
+        match self {
+            Self::Scalar(_) | Self::String(_) => false,
+            Self::Text(_, marks) => !marks.is_empty(),
+            Self::Map(map) => map.values().any(Self::has_marks),
+            Self::List(list) => list.iter().any(Self::has_marks),
+        }
+    }
+
     /// Whether nothing is to be written to make a value of a document, which this is, equal to `wanted`.
     pub(super) fn is_already(&self, wanted: &Self) -> bool {
         match (self, wanted) {

@@ -9,9 +9,10 @@ use super::node::{Node, Source};
 use super::pointer::Pointer;
 use super::update::{insert, put_root, put_slot};
 use super::{JsonError, JsonForm};
+use crate::limits::DOCUMENT_CHANGE_OPS_MAX;
 
 /// Operations in one patch.
-pub const PATCH_OPERATIONS_MAX: usize = 10_000;
+pub const PATCH_OPERATIONS_MAX: usize = 1_000;
 
 /// One operation of a JSON patch; what the RFC does not name is ignored, as it asks.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -25,9 +26,9 @@ enum Operation {
     Test { path: String, value: Value },
 }
 
-/// Applies a JSON patch (RFC 6902), a list of operations. Moving and copying make new objects: what others do
+/// Applies a JSON patch (RFC 6902), a list of operations whose values are in the tagged form. Moving and copying make new objects: what others do
 /// to the old one at the same time stays with the old one. Keeps objects where values are replaced by values of
-/// the same kind.
+/// the same kind. O(operations × values read and written).
 ///
 /// # Errors
 /// [`JsonError::Operation`] with the operation's index. What the operations before it did is in the transaction,
@@ -43,7 +44,9 @@ pub fn patch(tx: &mut Transaction<'_>, operations: &Value) -> Result<(), JsonErr
     for (index, operation) in operations.iter().enumerate() {
         let operation = Operation::deserialize(operation)
             .map_err(|error| JsonError::NotOperation { index, reason: error.to_string() })?;
-        apply(tx, &operation).map_err(|source| JsonError::Operation { index, source: Box::new(source) })?;
+        apply(tx, &operation)
+            .and_then(|()| check_ops(tx))
+            .map_err(|source| JsonError::Operation { index, source: Box::new(source) })?;
     }
     Ok(())
 }
@@ -88,6 +91,15 @@ fn apply(tx: &mut Transaction<'_>, operation: &Operation) -> Result<(), JsonErro
     }
 }
 
+/// A few copies of copies are more than memory holds, so their number is looked at before the edit's end.
+fn check_ops(tx: &Transaction<'_>) -> Result<(), JsonError> {
+    let ops = tx.pending_ops() as u64;
+    if ops <= DOCUMENT_CHANGE_OPS_MAX {
+        return Ok(());
+    }
+    Err(JsonError::TooManyOps { ops, ops_max: DOCUMENT_CHANGE_OPS_MAX })
+}
+
 fn read(tx: &Transaction<'_>, from: &Pointer) -> Result<Node, JsonError> {
     let found = from.expect(tx)?;
     let source = Source { document: tx, version: None, has_marks: true };
@@ -100,7 +112,7 @@ fn add(tx: &mut Transaction<'_>, at: &mut Pointer, node: &Node) -> Result<(), Js
     }
     let slot = at.slot(tx)?;
     match (slot.object_type, &slot.prop) {
-        (ObjType::List, Prop::Seq(index)) => insert(tx, &slot.object, *index, node),
+        (ObjType::List, Prop::Seq(index)) => insert(tx, &slot.object, *index, std::slice::from_ref(node)),
         _ => put_slot(tx, &slot, node, at),
     }
 }

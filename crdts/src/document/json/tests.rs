@@ -59,6 +59,13 @@ fn what_is_unchanged_is_not_written() {
 }
 
 #[test]
+fn the_same_edit_makes_the_same_change() {
+    let keys = (0..50).map(|key| (key.to_string(), json!({"a": [1, {"b": key, "c": "text"}]})));
+    let value = json!({ "deep": keys.collect::<serde_json::Map<String, Value>>() });
+    assert_eq!(document(&value).heads(), document(&value).heads());
+}
+
+#[test]
 fn a_change_costs_what_it_changes() {
     assert_eq!(cost(&json!({"a": "Milk and bread"}), &json!({"a": "Milk, eggs and bread"})), 6);
     assert_eq!(cost(&json!({"a": 1, "b": 2}), &json!({"a": 1, "b": 3})), 1);
@@ -228,8 +235,19 @@ fn a_patch_that_fails_names_the_operation_and_leaves_nothing() {
         assert!(matches!(error, JsonError::NotOperation { index: 1, .. }), "{operation}: {error}");
     }
     assert!(matches!(fail(json!({"op": "add"})), JsonError::NotPatch));
-    let many = vec![json!({"op": "test", "path": "/b", "value": "text"}); 10_001];
-    assert!(matches!(fail(Value::Array(many)), JsonError::TooManyOperations { operations: 10_001, .. }));
+    let many = vec![json!({"op": "test", "path": "/b", "value": "text"}); 1_001];
+    assert!(matches!(fail(Value::Array(many)), JsonError::TooManyOperations { operations: 1_001, .. }));
+}
+
+#[test]
+fn copies_of_copies_end_at_the_limit_of_a_change() {
+    let mut document = document(&json!({"l": [0]}));
+    let copies = vec![json!({"op": "copy", "from": "/l", "path": "/l/-"}); 60];
+    let error = edit(&mut document, |tx| patch(tx, &Value::Array(copies))).unwrap_err();
+    let JsonError::Operation { index, source } = &error else { panic!("{error}") };
+    assert!(matches!(**source, JsonError::TooManyOps { ops, .. } if ops < 30_000), "{error}");
+    assert_eq!(*index, 12);
+    assert_eq!(whole(&document), json!({"l": [0]}));
 }
 
 #[test]

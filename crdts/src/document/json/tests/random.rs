@@ -1,12 +1,13 @@
 //! Random values: what is put is read, and merges, patches and differences do what a plain JSON value does.
 
+use automerge::{Change, PatchLog};
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::{BoxedStrategy, Just, Strategy, any, prop_assert_eq, prop_oneof, proptest};
 use serde_json::{Map, Value, json};
 
 use super::super::{JsonForm, merge_patch, patch, put, read_at, restore};
 use super::{document, edit, whole};
-use crate::document::{DocumentAction, DocumentPatch};
+use crate::document::{Document, DocumentAction, DocumentPatch};
 
 /// Few keys, so that two values have some in common; some that need care.
 fn key() -> impl Strategy<Value = String> {
@@ -248,6 +249,33 @@ proptest! {
             let steps = DocumentPatch::list(automerge, &automerge.diff(from, to));
             steps.iter().for_each(|step| follow(&mut mirror, step));
             prop_assert_eq!(&mirror, expected, "{:?}", steps);
+        }
+    }
+
+    #[test]
+    fn following_a_merge_leads_to_what_was_merged(
+        before in plain_root(),
+        here in plain_root(),
+        there in plain_root(),
+    ) {
+        let mut one = document(&before);
+        let mut other = Document::new([2; 16]);
+        other.apply(&one.changes_since(&[])).unwrap();
+        edit(&mut one, |tx| put(tx, "", &here)).unwrap();
+        edit(&mut other, |tx| put(tx, "", &there)).unwrap();
+        let (heads, theirs) = (one.automerge().get_heads(), other.changes_since(&one.heads()));
+
+        // As the document library tells of it while it applies, and as the difference of the versions.
+        let (mut applied, mut log) = (one.automerge().clone(), PatchLog::active());
+        let changes: Vec<Change> = theirs.iter().map(|raw| Change::try_from(raw.bytes()).unwrap()).collect();
+        applied.apply_changes_log_patches(changes, &mut log).unwrap();
+        let told = applied.make_patches(&mut log);
+        one.apply(&theirs).unwrap();
+        let automerge = one.automerge();
+        for patches in [told, automerge.diff(&heads, &automerge.get_heads())] {
+            let (mut mirror, steps) = (here.clone(), DocumentPatch::list(automerge, &patches));
+            steps.iter().for_each(|step| follow(&mut mirror, step));
+            prop_assert_eq!(&mirror, &whole(&one), "{:?}", steps);
         }
     }
 }
