@@ -17,8 +17,8 @@ use crate::raw_change::{
 const SHAPES_MAX: usize = 4;
 /// Larger changes are not kept: what could be left out of the next one is little beside them.
 const KEPT_BYTES_MAX: usize = 2 * 1024;
-/// Columns of a change that another one can be described by: a bit for each, and one more.
-const SHAPE_COLUMNS_MAX: usize = 63;
+/// Nor are changes of more columns: each needs a bit, and there is one more. Automerge knows of 14.
+const KEPT_COLUMNS_MAX: usize = 63;
 /// The type of a column, in the low bits of its specification: one of differences, one of yes and no.
 const COLUMN_TYPE: u64 = 7;
 const COLUMN_TYPE_DELTA: u64 = 3;
@@ -34,7 +34,7 @@ const EXTRA: u8 = 1 << 6;
 const SHAPE: u8 = 1 << 7;
 
 /// A document's recent changes, as far as writer and reader both know them: the last one, and before it the
-/// last of each other shape, which is which columns it has. Holds at most 8 KiB.
+/// last of each other shape, which is which columns it has. Holds at most 16 KiB.
 #[derive(Clone, Debug, Default)]
 pub struct RecentChanges {
     /// The last one first; no two of the same shape.
@@ -54,6 +54,9 @@ impl RecentChanges {
             return;
         }
         let kept = Kept { change: change.clone(), layout: Layout::of(change) };
+        if kept.layout.columns.len() > KEPT_COLUMNS_MAX {
+            return;
+        }
         self.changes.retain(|other| !other.layout.has_shape_of(&kept.layout));
         self.changes.truncate(SHAPES_MAX - 1);
         self.changes.insert(0, kept);
@@ -241,8 +244,7 @@ impl Layout {
     }
 
     fn has_shape_of(&self, other: &Self) -> bool {
-        let own = self.columns.iter().map(|(spec, _)| spec);
-        self.columns.len() <= SHAPE_COLUMNS_MAX && own.eq(other.columns.iter().map(|(spec, _)| spec))
+        self.columns.iter().map(|(spec, _)| spec).eq(other.columns.iter().map(|(spec, _)| spec))
     }
 }
 
