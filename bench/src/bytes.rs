@@ -8,6 +8,8 @@
 mod catch_up;
 mod typist;
 
+use std::time::{Duration, Instant};
+
 use comity_crdts::{Dot, Frontier, Hlc, Kind, LaneId, Nonce, ObjectAddress, ReplicaId, SpaceId, Value};
 use comity_engine::wire::{
     Body, ChangeSet, Data, Dictionary, Group, LaneEntry, LaneOwner, LaneTip, Message, Op, decode_run,
@@ -321,16 +323,15 @@ impl Steady {
         Ok(((entry, self.tip.clone()), own))
     }
 
-    /// The bytes of a run of `entries`, checked by the receiver's decoder, and those of the frame around it.
-    fn send(
-        &mut self,
-        before: &LaneTip,
-        entries: &[(LaneEntry, LaneTip)],
-    ) -> Result<(usize, usize), Failure> {
+    /// Sends a run of `entries` to a receiver that checks it.
+    fn send(&mut self, before: &LaneTip, entries: &[(LaneEntry, LaneTip)]) -> Result<Sent, Failure> {
         let (lane, tip) = (&self.lanes[0], entries.last().map_or(before, |(_, tip)| tip));
         let signature = sign(&self.secret, &self.space, lane, tip.lsn, &tip.hash);
+        let start = Instant::now();
         let run = encode_run(lane, &self.owner, before, entries, &signature, &mut self.dictionary);
+        let encoding = start.elapsed();
         let read = decode_run(&self.space, lane, Some(self.owner), before, &mut self.received, &run)?;
+        let decoding = start.elapsed() - encoding;
         if read.entries != entries {
             return Err("a run does not decode to what was encoded".into());
         }
@@ -338,7 +339,7 @@ impl Steady {
         let frame = Message::Data(data).encode().len();
         // The transport precedes each frame with its length.
         let length_prefix = frame.max(1).ilog2() as usize / 7 + 1;
-        Ok((run.len(), frame + length_prefix))
+        Ok(Sent { run: run.len(), wire: frame + length_prefix, encoding, decoding })
     }
 
     /// The bytes of `count` changes in one run and of all around it; and how many are the application's own.
@@ -350,11 +351,22 @@ impl Steady {
             entries.push(entry);
             own += bytes;
         }
-        let (run, wire) = self.send(&before, &entries)?;
+        let Sent { run, wire, .. } = self.send(&before, &entries)?;
         // Flags and the number of entries come before them.
         let head = 1 + if count < 128 { 1 } else { 2 };
         Ok(Run { entries: run - SIGNATURE_BYTES - head, own, wire })
     }
+}
+
+/// What a run of entries takes.
+struct Sent {
+    /// Bytes of the run.
+    run: usize,
+    /// Bytes on a stream.
+    wire: usize,
+    encoding: Duration,
+    /// Its signature is verified and its hashes are computed.
+    decoding: Duration,
 }
 
 struct Run {

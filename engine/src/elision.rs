@@ -9,7 +9,7 @@ use comity_crdts::{DecodeError, DocumentError, Expected, Hlc, RawChange, Reader,
 pub(crate) const ELIDED_DOCUMENTS_MAX: usize = 64;
 
 /// The recent changes of documents, by their references. Writer and reader keep theirs in step. At most
-/// 512 KiB, beside changes that are kept anyway.
+/// 1 MiB; for documents in which people type, some 500 bytes each.
 #[derive(Clone, Debug)]
 pub(crate) struct Elision {
     /// As whom the lane's owner edits documents.

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use comity_crdts::automerge::{Automerge, ROOT, ReadDoc, transaction::Transactable};
-use comity_crdts::{Dot, Frontier, Hlc, Kind, ObjectAddress, ResetColumn, Value};
+use comity_crdts::{Dot, Frontier, Hlc, Kind, ObjectAddress, ResetColumn, Value, Writer};
 use comity_engine::Token;
 use comity_engine::wire::{
     Body, ChangeSet, Data, Denied, Dictionary, Genesis, Group, Have, Hello, Join, LaneEntry, LaneRef,
@@ -25,6 +25,9 @@ fn main() {
     let run = run(four_kinds(&value), None);
     keep("run", "four-kinds", &run);
     keep("run", "every-operation", &self::run(every_operation(&value), Some(announcement())));
+    keep("run", "document-typed", &self::run(document_typed(1), None));
+    keep("run", "packed", &self::run(document_typed(60), None));
+    elided();
     for (name, message) in messages(&run) {
         keep("message", name, &message.encode());
     }
@@ -172,6 +175,23 @@ fn four_kinds(value: &Value) -> Vec<Group> {
     ]
 }
 
+/// The changes of a document, some more than once: nothing says that a run cannot.
+fn document_typed(times: usize) -> Vec<Group> {
+    let (_, changes) = comity_fuzz::recent();
+    let ops = (0..times).flat_map(|_| changes.iter().cloned().map(Op::DocumentChange)).collect();
+    vec![Group { address: address(Kind::Document), ops }]
+}
+
+/// Each change, after those that the target takes to be known.
+fn elided() {
+    let (recent, changes) = comity_fuzz::recent();
+    for (number, change) in changes.iter().enumerate() {
+        let mut out = Writer::new();
+        change.encode_elided(&comity_fuzz::expected(&recent), &mut out);
+        keep("elided", &format!("change-{number}"), out.as_slice());
+    }
+}
+
 /// What the four kinds leave out, each alone and where it may be in a map.
 fn every_operation(value: &Value) -> Vec<Group> {
     let (observed, element) = (observed, value.clone());
@@ -232,7 +252,7 @@ fn messages(run: &[u8]) -> Vec<(&'static str, Message<'_>)> {
     let open_lane = OpenLane { lane, lsn: 3, hash: [1; 8], subscription: Some(0) };
     let (creator, nonce, name) = (owner.replica, owner.nonce, "notes".to_owned());
     vec![
-        ("hello", Message::Hello(Hello { version_min: 1, version_max: 1, wall_ms: 1_700_000_000_000 })),
+        ("hello", Message::Hello(Hello { version_min: 3, version_max: 3, wall_ms: 1_700_000_000_000 })),
         ("join", Message::Join(Join { space, secret: [5; 16] })),
         ("open", Message::Open(Open { space_ref: 0, space, needs_genesis: true, lanes: vec![open_lane] })),
         ("genesis", Message::Genesis(Genesis { space, creator, nonce, name })),

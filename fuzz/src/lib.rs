@@ -6,8 +6,14 @@ mod frame;
 mod log;
 mod peer;
 
+use std::sync::OnceLock;
+
+use comity_crdts::automerge::transaction::{CommitOptions, Transactable};
+use comity_crdts::automerge::{Automerge, ObjType, ROOT};
 use comity_crdts::limits::VALUE_BYTES_MAX;
-use comity_crdts::{DecodeError, Nonce, RawChange, Reader, ReplicaId, SpaceId, Value, Writer};
+use comity_crdts::{
+    DecodeError, Expected, Nonce, RawChange, Reader, RecentChanges, ReplicaId, SpaceId, Value, Writer,
+};
 use comity_engine::Token;
 use comity_engine::wire::{Dictionary, LaneOwner, LaneTip, Message, RunError, decode_run, encode_run};
 use ed25519_dalek::SigningKey;
@@ -24,6 +30,12 @@ static ALLOCATIONS: PeakAlloc = PeakAlloc;
 const ALLOCATION_BASE: usize = 64 * 1024;
 /// A decoded thing is a tree of values of up to some hundred bytes, each from at least one byte of input.
 const ALLOCATION_FACTOR: usize = 512;
+
+/// Beyond that, what a run may use whose entries are packed: a few bytes are as many as a run may have, and
+/// those are a tree of values.
+const PACKED_RUN_BYTES: usize = 128 * 1024 * 1024;
+/// The flag of such a run.
+const PACKED: u8 = 1 << 2;
 
 /// Runs a decoder and holds it to the allocation bound.
 fn bounded<R>(bytes: &[u8], decode: impl FnOnce() -> R) -> R {
@@ -104,6 +116,59 @@ pub fn raw_change(bytes: &[u8]) {
     assert_eq!(document.change_count(), outcome.applied.len());
 }
 
+/// What the `elided` target takes to be known, and its actor: a document in which somebody types.
+pub fn recent() -> (RecentChanges, Vec<RawChange>) {
+    let changes = typed();
+    let mut recent = RecentChanges::default();
+    changes.iter().take(KNOWN_CHANGES).for_each(|change| recent.note(change));
+    (recent, changes)
+}
+
+/// Of the changes that are typed, those that the target takes to be known.
+const KNOWN_CHANGES: usize = 5;
+
+/// As whom the lane's owner types, and when.
+pub fn expected(recent: &RecentChanges) -> Expected<'_> {
+    Expected { recent, actor: &[1; 16], time_seconds: 1_700_000_000 }
+}
+
+fn typed() -> Vec<RawChange> {
+    let mut document = Automerge::new().with_actor([1_u8; 16].into());
+    let mut text = None;
+    for (at, erased, typed) in [
+        (0, 0, "a"),
+        (1, 0, "b"),
+        (1, 1, ""),
+        (1, 0, "words"),
+        (2, 1, "x"),
+        (3, 0, "c"),
+        (4, 0, "ü"),
+        (2, 3, ""),
+    ] {
+        let mut tx = document.transaction();
+        let text =
+            text.get_or_insert_with(|| tx.put_object(ROOT, "t", ObjType::Text).expect("the root is a map"));
+        tx.splice_text(&*text, at, erased, typed).expect("the place is in the text");
+        tx.commit_with(CommitOptions::default().with_time(1_700_000_000));
+    }
+    let changes = document.get_changes(&[]);
+    changes.iter().map(|change| RawChange::parse(change.raw_bytes()).expect("a sound change")).collect()
+}
+
+/// What a run says of an Automerge change after others.
+pub fn elided(bytes: &[u8]) {
+    static RECENT: OnceLock<RecentChanges> = OnceLock::new();
+    let expected = expected(RECENT.get_or_init(|| recent().0));
+    let mut reader = Reader::new(bytes);
+    let decoded = bounded(bytes, || RawChange::decode_elided(&expected, &mut reader));
+    if let Ok(change) = decoded {
+        let mut out = Writer::new();
+        change.encode_elided(&expected, &mut out);
+        assert_eq!(out.as_slice(), &bytes[..bytes.len() - reader.remaining()]);
+        assert_eq!(RawChange::parse(change.bytes()), Ok(change));
+    }
+}
+
 /// A ticket.
 pub fn ticket(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
@@ -131,13 +196,21 @@ pub fn run(bytes: &[u8]) {
     let (_, space, owner) = owner();
     let lane = owner.lane(&space);
     let start = LaneTip::start(&space, &lane);
-    let decoded =
-        bounded(bytes, || decode_run(&space, &lane, None, &start, &mut Dictionary::default(), bytes));
-    match decoded {
+    let is_packed = |run: &[u8]| run.first().is_some_and(|flags| flags & PACKED != 0);
+    let packed = if is_packed(bytes) { PACKED_RUN_BYTES } else { 0 };
+    let allowed = ALLOCATION_BASE + ALLOCATION_FACTOR * bytes.len() + packed;
+    let decode = |bytes: &[u8]| decode_run(&space, &lane, None, &start, &mut Dictionary::default(), bytes);
+    match within(allowed, || decode(bytes)) {
         Ok(run) => {
             let mut dictionary = Dictionary::default();
             let again = encode_run(&lane, &run.owner, &start, &run.entries, &run.signature, &mut dictionary);
-            assert_eq!(again, bytes);
+            // Whether and how it is packed is the sender's choice.
+            if is_packed(bytes) || is_packed(&again) {
+                let again = decode(&again).expect("what is encoded decodes");
+                assert_eq!(again.entries, run.entries);
+            } else {
+                assert_eq!(again, bytes);
+            }
         }
         Err(RunError::Decode(_) | RunError::Signature | RunError::Owner) => {}
     }

@@ -5,6 +5,7 @@
 //! again: the hash of a change covers all of them, and whoever needs proof compares it.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::limits::DOCUMENT_CHANGE_BYTES_MAX;
@@ -16,8 +17,8 @@ use crate::raw_change::{
 const SHAPES_MAX: usize = 4;
 /// Larger changes are not kept: what could be left out of the next one is little beside them.
 const KEPT_BYTES_MAX: usize = 2 * 1024;
-/// Columns of a change that another one can be described by: a bit for each, and one more.
-const SHAPE_COLUMNS_MAX: usize = 63;
+/// Nor are changes of more columns: each needs a bit, and there is one more. Automerge knows of 14.
+const KEPT_COLUMNS_MAX: usize = 63;
 /// The type of a column, in the low bits of its specification: one of differences, one of yes and no.
 const COLUMN_TYPE: u64 = 7;
 const COLUMN_TYPE_DELTA: u64 = 3;
@@ -33,11 +34,17 @@ const EXTRA: u8 = 1 << 6;
 const SHAPE: u8 = 1 << 7;
 
 /// A document's recent changes, as far as writer and reader both know them: the last one, and before it the
-/// last of each other shape, which is which columns it has. Holds at most 8 KiB.
+/// last of each other shape, which is which columns it has. Holds at most 16 KiB.
 #[derive(Clone, Debug, Default)]
 pub struct RecentChanges {
     /// The last one first; no two of the same shape.
-    changes: Vec<RawChange>,
+    changes: Vec<Kept>,
+}
+
+#[derive(Clone, Debug)]
+struct Kept {
+    change: RawChange,
+    layout: Layout,
 }
 
 impl RecentChanges {
@@ -46,10 +53,13 @@ impl RecentChanges {
         if change.bytes().len() > KEPT_BYTES_MAX {
             return;
         }
-        let parts = Parts::of(change);
-        self.changes.retain(|kept| !Parts::of(kept).has_shape_of(&parts));
+        let kept = Kept { change: change.clone(), layout: Layout::of(change) };
+        if kept.layout.columns.len() > KEPT_COLUMNS_MAX {
+            return;
+        }
+        self.changes.retain(|other| !other.layout.has_shape_of(&kept.layout));
         self.changes.truncate(SHAPES_MAX - 1);
-        self.changes.insert(0, change.clone());
+        self.changes.insert(0, kept);
     }
 }
 
@@ -66,7 +76,12 @@ pub struct Expected<'a> {
 
 impl Expected<'_> {
     fn last(&self) -> Option<&RawChange> {
-        self.recent.changes.first()
+        self.recent.changes.first().map(|kept| &kept.change)
+    }
+
+    /// The list of other actors, as it is written.
+    fn others(&self) -> &[u8] {
+        self.recent.changes.first().map_or(NO_ACTORS, |kept| &kept.change.bytes[kept.layout.others.clone()])
     }
 
     fn actor(&self) -> &[u8] {
@@ -86,36 +101,34 @@ impl RawChange {
     /// Writes what `expected` does not say. At most some 40 bytes more than the change has, mostly some 90
     /// fewer. O(bytes).
     pub fn encode_elided(&self, expected: &Expected<'_>, out: &mut Writer) {
-        let parts = Parts::of(self);
-        let last = expected.last().map(Parts::of);
+        let layout = Layout::of(self);
+        let part = |range: &Range<usize>| &self.bytes[range.clone()];
         let mut rest = Writer::new();
-        let mut flags = self.encode_head(expected, &parts, &mut rest);
-        let others = last.as_ref().map_or(NO_ACTORS, |last| last.others);
-        if parts.others != others {
+        let mut flags = self.encode_head(expected, layout.time, &mut rest);
+        if part(&layout.others) != expected.others() {
             flags |= OTHERS;
-            rest.bytes(parts.others);
+            rest.bytes(part(&layout.others));
         }
-        if !parts.message.is_empty() || !parts.footer.is_empty() {
+        if !layout.message.is_empty() || !layout.footer.is_empty() {
             flags |= EXTRA;
-            rest.blob(parts.message);
-            rest.blob(parts.footer);
+            rest.blob(part(&layout.message));
+            rest.blob(part(&layout.footer));
         }
-        let shapes = || expected.recent.changes.iter().map(Parts::of);
-        let shape = shapes().enumerate().find(|(_, shape)| shape.has_shape_of(&parts));
-        if !matches!(shape, Some((0, _))) {
+        let shape = expected.recent.changes.iter().position(|kept| kept.layout.has_shape_of(&layout));
+        if shape != Some(0) {
             flags |= SHAPE;
-            rest.varint(shape.as_ref().map_or(0, |(place, _)| *place as u64));
+            rest.varint(shape.unwrap_or(0) as u64);
         }
         match shape {
-            Some((_, shape)) => encode_columns(&shape, &parts, &mut rest),
-            None => parts.write_columns(&mut rest),
+            Some(place) => encode_columns(&expected.recent.changes[place], (self, &layout), &mut rest),
+            None => rest.bytes(&self.bytes[layout.others.end..layout.footer.start]),
         }
         out.u8(flags);
         out.bytes(rest.as_slice());
     }
 
     /// Writes what comes before the columns and can be told without taking the change apart; the flags of it.
-    fn encode_head(&self, expected: &Expected<'_>, parts: &Parts<'_>, out: &mut Writer) -> u8 {
+    fn encode_head(&self, expected: &Expected<'_>, time: i64, out: &mut Writer) -> u8 {
         let last = expected.last().map(RawChange::hash);
         let mut flags = 0;
         if !self.deps().eq(last) {
@@ -137,9 +150,9 @@ impl RawChange {
             flags |= START_OP;
             out.varint_signed(self.start_op().wrapping_sub(expected.start_op()) as i64);
         }
-        if parts.time != expected.time_seconds {
+        if time != expected.time_seconds {
             flags |= TIME;
-            out.varint_signed(parts.time.wrapping_sub(expected.time_seconds));
+            out.varint_signed(time.wrapping_sub(expected.time_seconds));
         }
         flags
     }
@@ -152,11 +165,10 @@ impl RawChange {
     pub fn decode_elided(expected: &Expected<'_>, reader: &mut Reader<'_>) -> Result<Self, DocumentError> {
         let start = reader.clone();
         let flags = reader.u8("change flags")?;
-        let last = expected.last().map(Parts::of);
         let mut contents = Writer::with_room(2 * ROOM_BYTES);
         let start_op = decode_head(flags, expected, reader, &mut contents)?;
         let others = match flags & OTHERS {
-            0 => last.as_ref().map_or(NO_ACTORS, |last| last.others),
+            0 => expected.others(),
             _ => read_others(reader)?,
         };
         let (message, footer): (&[u8], &[u8]) = match flags & EXTRA {
@@ -172,9 +184,9 @@ impl RawChange {
         if flags & SHAPE != 0 && place == 0 {
             contents.bytes(read_columns(reader)?);
         } else {
-            let shape = expected.recent.changes.get(place as usize).map(Parts::of);
+            let shape = expected.recent.changes.get(place as usize);
             let shape = shape.ok_or(DecodeError::Invalid { what: "shape", rule: "must be a known one" })?;
-            decode_columns(&shape, start_op, reader, &mut contents)?;
+            decode_columns(shape, start_op, reader, &mut contents)?;
         }
         contents.bytes(footer);
         let change = Self::from_contents(contents.as_slice())?;
@@ -193,47 +205,46 @@ const ROOM_BYTES: usize = 64;
 /// An empty list of other actors.
 const NO_ACTORS: &[u8] = &[0];
 
-/// What a change has beside what [`RawChange`] itself knows.
-struct Parts<'a> {
-    start_op: u64,
-    ops: u64,
+/// Where the parts of a change are that [`RawChange`] itself does not know.
+#[derive(Clone, Debug)]
+struct Layout {
     time: i64,
-    message: &'a [u8],
-    /// The list as it is written.
-    others: &'a [u8],
-    columns: Vec<(u64, &'a [u8])>,
-    footer: &'a [u8],
+    message: Range<usize>,
+    /// The list as it is written; the directory of the columns follows.
+    others: Range<usize>,
+    /// Specifications and data.
+    columns: Vec<(u64, Range<usize>)>,
+    footer: Range<usize>,
 }
 
-impl<'a> Parts<'a> {
-    fn of(change: &'a RawChange) -> Self {
-        Self::read(&change.bytes[change.actor.end..], change.ops)
-            .expect("a change is taken apart as it was checked")
+impl Layout {
+    fn of(change: &RawChange) -> Self {
+        Self::read(&change.bytes, change.actor.end).expect("a change is taken apart as it was checked")
     }
 
-    fn read(rest: &'a [u8], ops: u64) -> Result<Self, DocumentError> {
-        let mut reader = Reader::new(rest);
+    /// Reads what follows the actor.
+    fn read(bytes: &[u8], from: usize) -> Result<Self, DocumentError> {
+        let mut reader = Reader::new(&bytes[from..]);
+        let position = |reader: &Reader<'_>| bytes.len() - reader.remaining();
         reader.varint("sequence number")?;
-        let start_op = reader.varint("first operation")?;
+        reader.varint("first operation")?;
         let time = leb128_signed(&mut reader, "time")?;
-        let message = read_blob(&mut reader, "message")?;
-        let others = read_others(&mut reader)?;
+        let message_bytes = read_blob(&mut reader, "message")?.len();
+        let message = position(&reader) - message_bytes..position(&reader);
+        read_others(&mut reader)?;
+        let others = message.end..position(&reader);
         let mut columns = Vec::new();
-        for (spec, bytes) in read_directory(&mut reader)? {
-            columns.push((spec, reader.bytes(bytes, "column")?));
+        let widths = read_directory(&mut reader)?;
+        let mut at = position(&reader);
+        for (spec, width) in widths {
+            columns.push((spec, at..at + width));
+            at += width;
         }
-        let footer = reader.bytes(reader.remaining(), "footer")?;
-        Ok(Self { start_op, ops, time, message, others, columns, footer })
+        Ok(Self { time, message, others, columns, footer: at..bytes.len() })
     }
 
-    fn has_shape_of(&self, other: &Parts<'_>) -> bool {
-        let own = self.columns.iter().map(|(spec, _)| spec);
-        self.columns.len() <= SHAPE_COLUMNS_MAX && own.eq(other.columns.iter().map(|(spec, _)| spec))
-    }
-
-    fn write_columns(&self, out: &mut Writer) {
-        let columns: Vec<_> = self.columns.iter().map(|(spec, data)| (*spec, Cow::Borrowed(*data))).collect();
-        write_columns(&columns, out);
+    fn has_shape_of(&self, other: &Self) -> bool {
+        self.columns.iter().map(|(spec, _)| spec).eq(other.columns.iter().map(|(spec, _)| spec))
     }
 }
 
@@ -337,11 +348,12 @@ fn decode_deps(
 /// Writes the columns by what `shape` does not predict of them: whether there is another number of operations
 /// and a bit for each column that differs, the last column first; that number; then for each that differs 0
 /// and how far the number at its start is from the predicted one, or one more than its length and its bytes.
-fn encode_columns(shape: &Parts<'_>, parts: &Parts<'_>, out: &mut Writer) {
-    let (mut mask, step) = (0_u64, Step::between(shape, parts.start_op, parts.ops));
+fn encode_columns(shape: &Kept, (change, layout): (&RawChange, &Layout), out: &mut Writer) {
+    let (mut mask, step) = (0_u64, Step::between(shape, change.start_op, change.ops));
     let mut rest = Writer::with_room(ROOM_BYTES);
-    for ((spec, model), (_, column)) in shape.columns.iter().zip(&parts.columns) {
-        let predicted = Predicted::of(*spec, model, &step);
+    for ((spec, model), (_, column)) in shape.layout.columns.iter().zip(&layout.columns) {
+        let column = &change.bytes[column.clone()];
+        let predicted = Predicted::of(*spec, &shape.change.bytes[model.clone()], &step);
         mask <<= 1;
         if predicted.meets(column) {
             continue;
@@ -365,21 +377,21 @@ fn encode_columns(shape: &Parts<'_>, parts: &Parts<'_>, out: &mut Writer) {
 
 /// Reads what [`encode_columns`] wrote and writes directory and columns as they are in a change.
 fn decode_columns(
-    shape: &Parts<'_>,
+    shape: &Kept,
     start_op: u64,
     reader: &mut Reader<'_>,
     contents: &mut Writer,
 ) -> Result<(), DocumentError> {
     let mask = reader.varint("columns that differ")?;
-    let ops = if mask & 1 == 0 { shape.ops } else { reader.varint("operations")? };
+    let ops = if mask & 1 == 0 { shape.change.ops } else { reader.varint("operations")? };
     let (mask, step) = (mask >> 1, Step::between(shape, start_op, ops));
-    let count = shape.columns.len();
+    let count = shape.layout.columns.len();
     if mask >> count != 0 {
         return Err(DecodeError::NotCanonical { what: "columns that differ" }.into());
     }
     let mut columns = Vec::with_capacity(count);
-    for (index, (spec, model)) in shape.columns.iter().enumerate() {
-        let predicted = Predicted::of(*spec, model, &step);
+    for (index, (spec, model)) in shape.layout.columns.iter().enumerate() {
+        let predicted = Predicted::of(*spec, &shape.change.bytes[model.clone()], &step);
         let differs = mask >> (count - 1 - index) & 1 != 0;
         let column = if !differs {
             predicted.with(0)
@@ -404,9 +416,9 @@ struct Step {
 }
 
 impl Step {
-    fn between(shape: &Parts<'_>, start_op: u64, ops: u64) -> Self {
-        let moved = start_op.wrapping_sub(shape.start_op) as i64;
-        Self { moved, ops: (shape.ops != ops).then_some((shape.ops, ops)) }
+    fn between(shape: &Kept, start_op: u64, ops: u64) -> Self {
+        let moved = start_op.wrapping_sub(shape.change.start_op) as i64;
+        Self { moved, ops: (shape.change.ops != ops).then_some((shape.change.ops, ops)) }
     }
 }
 
