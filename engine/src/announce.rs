@@ -91,10 +91,10 @@ impl Space {
         lane.is_some_and(|lane| !lane.announced.covers(&self.unstable))
     }
 
-    /// Moves the cut to what every lane's owner has announced. It never goes back: a lane that is new here
-    /// belongs to somebody who has seen everything up to the cut, or will not remove anything before it has.
+    /// Moves the cut to what every lane's owner has announced. A lane counts from its first entry that is staged on,
+    /// so nothing is forgotten from then on that its owner has not announced to have seen.
     pub(crate) fn move_cut(&mut self) {
-        let mut lanes = self.lanes.values().filter(|lane| lane.row.tip.lsn > 0);
+        let mut lanes = self.lanes.values().filter(|lane| lane.staged_tip().lsn > 0);
         let Some(first) = lanes.next() else { return };
         let mut cut = first.announced.clone();
         for lane in lanes {
@@ -103,10 +103,8 @@ impl Space {
         if canary!(CutOfOne) {
             cut = self.frontier.clone();
         }
-        if !self.cut.covers(&cut) {
-            self.cut.merge(&cut);
-            self.compactable = true;
-        }
+        self.compactable |= !self.cut.covers(&cut);
+        self.cut = cut;
     }
 
     /// Takes in what a batch brought besides rows.
@@ -148,7 +146,7 @@ impl Engine {
         let is_confirmed = own.is_some_and(|own| space.is_confirmed(&own, &replica));
         if is_confirmed {
             (space.wants_confirmation, space.progress.confirmed) = (false, own);
-        } else if own.is_some() && !(space.unstable.is_empty() && space.cut.is_empty()) {
+        } else if own.is_some() && !(space.unstable.is_empty() && space.forgotten.is_empty()) {
             space.wants_confirmation = true;
         }
         let wants_greeting = space.wants_confirmation && (own.is_none() || space.has_greeted != own);
@@ -264,12 +262,18 @@ impl Engine {
             return Ok(());
         }
         let mut work = Work::over(&*store);
-        let is_more = compact(&mut work, &id, &space.cut, COMPACT_ROWS_MAX)?;
+        let (is_more, rows) = compact(&mut work, &id, &space.cut, COMPACT_ROWS_MAX)?;
+        let mut forgotten = space.forgotten.clone();
+        if rows > 0 && !forgotten.covers(&space.cut) {
+            forgotten.merge(&space.cut);
+            work.put(keys::forgotten(&id), encode(&forgotten));
+        }
         let is_more_pruned = prune(&mut work, &id, (&limits, now.wall_ms), COMPACT_ROWS_MAX)?;
         let batch = work.into_batch();
         if !batch.is_empty() {
             self.committed = store.commit(batch)?;
         }
+        space.forgotten = forgotten;
         (space.compactable, space.prunable) = (is_more, is_more_pruned);
         if is_more || is_more_pruned {
             // Whatever else is due comes first.

@@ -32,6 +32,7 @@ mod options;
 mod own;
 mod parents;
 mod read;
+mod recall;
 mod receive;
 mod report;
 mod rights;
