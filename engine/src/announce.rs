@@ -1,7 +1,7 @@
 //! Announcements: every writer says in its lane how far it has applied the others' lanes. What all of them have
 //! applied is the cut; what only matters to operations that have not seen it can be forgotten. Announcements count in
-//! lane order, so the cut follows from what is applied here, and nothing that arrives later was made without having
-//! seen it. See `docs/wire.md`.
+//! lane order, so the cut follows from what is applied here, and nothing that comes later in these lanes was made without
+//! having seen it. See `docs/wire.md`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -60,7 +60,8 @@ impl Space {
     }
 
     /// Whether every other replica that takes part, as far as is known here, has written since it heard of an
-    /// incarnation. What peers say of themselves outside their lanes would not do: it overtakes what they serve.
+    /// incarnation. What peers say of themselves outside their lanes would not do: it overtakes what they serve. It may be
+    /// wrong: a replica may run twice, and others may have joined of whom nobody knows here. See `recall`.
     fn is_known_to_all(&self, origin: &OriginId, replica: &ReplicaId) -> bool {
         let has_heard = |other: &ReplicaId| {
             let mut own = self.lanes.values().filter(|lane| lane.row.owner.replica == *other);

@@ -404,7 +404,6 @@ impl Engine {
         self.recall_for((id, lane_id), &run.entries, store)?;
         let Some(space) = self.spaces.get_mut(&id) else { return Ok(()) };
         let Some(lane) = space.lanes.get_mut(&lane_id) else { return Ok(()) };
-        let is_new = lane.staged_tip().lsn == 0;
         let checked = lane.stage(now, &lane_id, (run, stored));
         if canary!(FrontierBeforeEntries) {
             let row = LaneRow { tip: lane.staged_tip().clone(), ..lane.row.clone() };
@@ -413,7 +412,8 @@ impl Engine {
             let batch = work.into_batch();
             self.committed = store.commit(batch)?;
         }
-        if is_new {
+        if !lane.announced.covers(&space.cut) {
+            // What waits here was made by somebody who need not have seen all that was within the cut without it.
             space.move_cut();
         }
         if let Err(why) = checked {

@@ -384,6 +384,8 @@ impl Space {
                 lane.staged_bytes
             );
             assert!(self.can_be_ready(lane), "invariant 5: stamps increase along a lane");
+            let has_seen = lane.staged.is_empty() || lane.announced.covers(&self.cut);
+            assert!(has_seen || canary!(CutOfOne), "who brings something has announced to have seen the cut");
         }
         assert!(self.frontier.covers(&self.durable), "invariant 4: only what was applied can be durable");
         if let Some(own) = self.own_lane() {
