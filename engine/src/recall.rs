@@ -2,9 +2,9 @@
 //!
 //! Nobody can tell a replica that was restored from one that runs twice, or know of members that joined after the
 //! copy was made. So an incarnation may be confirmed by all it knows while others, of whom it does not know, have
-//! forgotten what it lacks. What it makes is *late* there: an operation that is judged by what its author had seen, and
-//! the author had not seen everything that is forgotten. Before a late change set is staged, the rows that
-//! it could matter to are made again from the log of record, as if nothing had been forgotten that its author lacked.
+//! forgotten what it lacks. A change set of its is *late* there: it has operations that are judged by what their author
+//! had seen, and that does not cover what is forgotten. Before it is staged, the rows that it could matter to are made
+//! again from the log of record, as if nothing had been forgotten that its author lacked.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -71,8 +71,8 @@ impl Engine {
 impl Space {
     /// Up to where things may stay forgotten when entries of a lane are to be applied; `None` when they may as they
     /// are. What is forgotten once the lane is known has been announced in it, so an honest owner is late once. One
-    /// that takes back what it had seen, which is no reason to search the log each time, is taken to have seen what it announced
-    /// and nothing else.
+    /// that takes back what it had seen is taken the second time to have seen nothing but what it announced, so that
+    /// the log is not searched for each of its change sets.
     fn still_forgotten(&self, lane_id: &LaneId, entries: &[(LaneEntry, LaneTip)]) -> Option<Frontier> {
         let mut kept = self.forgotten.clone();
         if kept.is_empty() || canary!(CutOfOne) || canary!(UnconfirmedRemoves) {
