@@ -129,9 +129,9 @@ canaries! {
     ClockFloorForgotten,
     /// Stamps follow the wall clock when it is set back, and two in a millisecond are equal.
     ClockFollowsWall,
-    /// A replica that was restored removes before anybody has heard of it.
+    /// A replica that was restored removes before anybody has heard of it, and what was forgotten does not come back.
     UnconfirmedRemoves,
-    /// What everybody has seen is taken to be what is applied here.
+    /// What everybody has seen is taken to be what is applied here, and what was forgotten does not come back.
     CutOfOne,
     /// A replica never says how far it has applied what others removed.
     AnnouncementForgotten,

@@ -1,7 +1,7 @@
 //! Announcements: every writer says in its lane how far it has applied the others' lanes. What all of them have
 //! applied is the cut; what only matters to operations that have not seen it can be forgotten. Announcements count in
-//! lane order, so the cut follows from what is applied here, and nothing that arrives later was made without having
-//! seen it. See `docs/wire.md`.
+//! lane order, so the cut follows from what is applied here, and nothing that comes later in these lanes was made without
+//! having seen it. See `docs/wire.md`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -60,7 +60,8 @@ impl Space {
     }
 
     /// Whether every other replica that takes part, as far as is known here, has written since it heard of an
-    /// incarnation. What peers say of themselves outside their lanes would not do: it overtakes what they serve.
+    /// incarnation. What peers say of themselves outside their lanes would not do: it overtakes what they serve. It may be
+    /// wrong: a replica may run twice, and others may have joined of whom nobody knows here. See `recall`.
     fn is_known_to_all(&self, origin: &OriginId, replica: &ReplicaId) -> bool {
         let has_heard = |other: &ReplicaId| {
             let mut own = self.lanes.values().filter(|lane| lane.row.owner.replica == *other);
@@ -91,10 +92,10 @@ impl Space {
         lane.is_some_and(|lane| !lane.announced.covers(&self.unstable))
     }
 
-    /// Moves the cut to what every lane's owner has announced. It never goes back: a lane that is new here
-    /// belongs to somebody who has seen everything up to the cut, or will not remove anything before it has.
+    /// Moves the cut to what every lane's owner has announced. A lane counts from its first entry that is staged on,
+    /// so nothing is forgotten from then on that its owner has not announced to have seen.
     pub(crate) fn move_cut(&mut self) {
-        let mut lanes = self.lanes.values().filter(|lane| lane.row.tip.lsn > 0);
+        let mut lanes = self.lanes.values().filter(|lane| lane.staged_tip().lsn > 0);
         let Some(first) = lanes.next() else { return };
         let mut cut = first.announced.clone();
         for lane in lanes {
@@ -103,10 +104,8 @@ impl Space {
         if canary!(CutOfOne) {
             cut = self.frontier.clone();
         }
-        if !self.cut.covers(&cut) {
-            self.cut.merge(&cut);
-            self.compactable = true;
-        }
+        self.compactable |= !self.cut.covers(&cut);
+        self.cut = cut;
     }
 
     /// Takes in what a batch brought besides rows.
@@ -149,7 +148,7 @@ impl Engine {
         let is_confirmed = own.is_some_and(|own| space.is_confirmed(&own, &replica));
         if is_confirmed {
             (space.wants_confirmation, space.progress.confirmed) = (false, own);
-        } else if own.is_some() && !(space.unstable.is_empty() && space.cut.is_empty()) {
+        } else if own.is_some() && !(space.unstable.is_empty() && space.forgotten.is_empty()) {
             space.wants_confirmation = true;
         }
         let wants_greeting = space.wants_confirmation && (own.is_none() || space.has_greeted != own);
@@ -265,12 +264,18 @@ impl Engine {
             return Ok(());
         }
         let mut work = Work::over(&*store);
-        let is_more = compact(&mut work, &id, &space.cut, COMPACT_ROWS_MAX)?;
+        let (is_more, rows) = compact(&mut work, &id, &space.cut, COMPACT_ROWS_MAX)?;
+        let mut forgotten = space.forgotten.clone();
+        if rows > 0 && !forgotten.covers(&space.cut) {
+            forgotten.merge(&space.cut);
+            work.put(keys::forgotten(&id), encode(&forgotten));
+        }
         let is_more_pruned = prune(&mut work, &id, (&limits, now.wall_ms), COMPACT_ROWS_MAX)?;
         let batch = work.into_batch();
         if !batch.is_empty() {
             self.committed = store.commit(batch)?;
         }
+        space.forgotten = forgotten;
         (space.compactable, space.prunable) = (is_more, is_more_pruned);
         if is_more || is_more_pruned {
             // Whatever else is due comes first.

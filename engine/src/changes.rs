@@ -381,10 +381,15 @@ fn applied(read: &dyn StateRead, space: &SpaceId) -> Result<u64, StoreError> {
 }
 
 /// A place in the order of applying, and the lane entry there.
-type PlaceRow = (u64, (LaneId, u64));
+pub(crate) type PlaceRow = (u64, (LaneId, u64));
 
 /// The places `first..=last` that are kept, in order.
-fn places(read: &dyn StateRead, space: &SpaceId, first: u64, last: u64) -> Result<Vec<PlaceRow>, StoreError> {
+pub(crate) fn places(
+    read: &dyn StateRead,
+    space: &SpaceId,
+    first: u64,
+    last: u64,
+) -> Result<Vec<PlaceRow>, StoreError> {
     let (from, until) = keys::apply_log_range(space, first, last);
     let parse = |(key, value): &(Vec<u8>, Vec<u8>)| {
         let place = u64::from_be_bytes(*key.last_chunk()?);
@@ -397,7 +402,7 @@ fn places(read: &dyn StateRead, space: &SpaceId, first: u64, last: u64) -> Resul
 }
 
 /// A lane entry, with the length of its stored form.
-fn entry(
+pub(crate) fn entry(
     read: &dyn LogRead,
     space: &SpaceId,
     (lane, lsn): (LaneId, u64),

@@ -243,6 +243,11 @@ pub(crate) fn announced(space: &SpaceId, lane: &LaneId) -> Vec<u8> {
     join(0x23, &[&space.0, &lane.0])
 }
 
+/// Up to where removals and resets may have been forgotten here.
+pub(crate) fn forgotten(space: &SpaceId) -> Vec<u8> {
+    join(0x24, &[&space.0])
+}
+
 /// The journal of a space, oldest first.
 pub(crate) fn journal(space: &SpaceId) -> (Vec<u8>, Vec<u8>) {
     range(join(0x40, &[&space.0]))

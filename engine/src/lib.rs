@@ -34,6 +34,7 @@ mod own;
 mod pack;
 mod parents;
 mod read;
+mod recall;
 mod receive;
 mod report;
 mod rights;

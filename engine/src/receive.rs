@@ -401,30 +401,51 @@ impl Engine {
         if lane.staged_bytes + bytes > STAGED_BYTES_MAX {
             return Err(CloseReason::Window.into());
         }
-        let head = RunHead { signature: run.signature, entries: stored.len() as u64, bytes: bytes as u64 };
-        let last = run.entries.last().map_or(0, |(_, tip)| tip.lsn);
-        for ((entry, after), stored) in run.entries.into_iter().zip(stored) {
-            let mut checked = check_entry(&lane_id, lane, &entry);
-            if canary!(ReceiverClockRefuses) && entry.at.millis() > now.wall_ms.saturating_add(60_000) {
-                checked = Err("a stamp is not of the future");
-            }
-            if let Err(rule) = checked {
-                let why = Freeze::Invalid { lsn: after.lsn, rule: rule.to_owned() };
-                return Ok(self.freeze(id, lane_id, why, store)?);
-            }
-            let head = (after.lsn == last).then_some(head);
-            lane.staged_bytes += stored.len();
-            if let Some(announced) = entry.announced() {
-                lane.announced_staged = announced.clone();
-            }
-            lane.staged.push_back(Staged { entry, after, stored, head });
-        }
+        self.recall_for((id, lane_id), &run.entries, store)?;
+        let Some(space) = self.spaces.get_mut(&id) else { return Ok(()) };
+        let Some(lane) = space.lanes.get_mut(&lane_id) else { return Ok(()) };
+        let checked = lane.stage(now, &lane_id, (run, stored));
         if canary!(FrontierBeforeEntries) {
             let row = LaneRow { tip: lane.staged_tip().clone(), ..lane.row.clone() };
             let mut work = Work::over(store);
             work.put(keys::lane(&id, &lane_id), encode(&row));
             let batch = work.into_batch();
             self.committed = store.commit(batch)?;
+        }
+        if !lane.announced.covers(&space.cut) {
+            // What waits here was made by somebody who need not have seen all that was within the cut without it.
+            space.move_cut();
+        }
+        if let Err(why) = checked {
+            self.freeze(id, lane_id, why, store)?;
+        }
+        Ok(())
+    }
+}
+
+impl Lane {
+    /// Appends the entries of a run to those that wait, up to the first that breaks a rule.
+    fn stage(
+        &mut self,
+        now: &Now,
+        id: &LaneId,
+        (run, stored): (CheckedRun, Vec<Vec<u8>>),
+    ) -> Result<(), Freeze> {
+        let bytes = stored.iter().map(Vec::len).sum::<usize>();
+        let head = RunHead { signature: run.signature, entries: stored.len() as u64, bytes: bytes as u64 };
+        let last = run.entries.last().map_or(0, |(_, tip)| tip.lsn);
+        for ((entry, after), stored) in run.entries.into_iter().zip(stored) {
+            let mut checked = check_entry(id, self, &entry);
+            if canary!(ReceiverClockRefuses) && entry.at.millis() > now.wall_ms.saturating_add(60_000) {
+                checked = Err("a stamp is not of the future");
+            }
+            checked.map_err(|rule| Freeze::Invalid { lsn: after.lsn, rule: rule.to_owned() })?;
+            let head = (after.lsn == last).then_some(head);
+            self.staged_bytes += stored.len();
+            if let Some(announced) = entry.announced() {
+                self.announced_staged = announced.clone();
+            }
+            self.staged.push_back(Staged { entry, after, stored, head });
         }
         Ok(())
     }

@@ -131,6 +131,8 @@ pub(crate) struct Lane {
     pub(crate) announced: Frontier,
     /// The same as far as the lane is staged.
     pub(crate) announced_staged: Frontier,
+    /// It brought what its owner made without having seen all that was forgotten here.
+    pub(crate) was_late: bool,
 }
 
 impl Lane {
@@ -142,7 +144,17 @@ impl Lane {
     fn with_row(row: LaneRow) -> Self {
         let (staged, heads, doubted_by) = (VecDeque::new(), VecDeque::new(), BTreeSet::new());
         let (announced, announced_staged) = (Frontier::new(), Frontier::new());
-        Self { row, staged, staged_bytes: 0, signed: None, heads, doubted_by, announced, announced_staged }
+        Self {
+            row,
+            staged,
+            staged_bytes: 0,
+            signed: None,
+            heads,
+            doubted_by,
+            announced,
+            announced_staged,
+            was_late: false,
+        }
     }
 
     /// Forgets heads older than the newest that is durable.
@@ -192,8 +204,11 @@ pub(crate) struct Space {
     pub(crate) review_due: Option<Duration>,
     /// Sessions on which both sides have opened the space.
     pub(crate) sessions: BTreeSet<SessionId>,
-    /// Everything before this is applied by everybody, and whatever comes was made by somebody who had seen it.
+    /// Everything before this is applied by everybody who is known here, and whatever they bring was made by somebody
+    /// who had seen it. It goes back when somebody new turns up.
     pub(crate) cut: Frontier,
+    /// What may be forgotten here. Who brings what was made without having seen it makes it come back.
+    pub(crate) forgotten: Frontier,
     /// Entries that left something behind which can be forgotten once they are within the cut, and the first
     /// entries of lanes that greet: what the next announcement is for.
     pub(crate) unstable: Frontier,
@@ -238,6 +253,7 @@ impl Space {
             review_due: None,
             sessions: BTreeSet::new(),
             cut: Frontier::new(),
+            forgotten: Frontier::new(),
             unstable: Frontier::new(),
             compactable: false,
             announce_due: None,
@@ -282,6 +298,9 @@ impl Space {
             space.lanes.insert(lane_id, lane);
         }
         space.unstable.merge(&unstable_entries(read, &id)?);
+        if let Some(bytes) = read.get(&keys::forgotten(&id))? {
+            space.forgotten = decode("row of what is forgotten", &bytes)?;
+        }
         space.move_cut();
         space.compactable = true;
         space.durable = space.frontier.clone();
@@ -371,6 +390,8 @@ impl Space {
                 lane.staged_bytes
             );
             assert!(self.can_be_ready(lane), "invariant 5: stamps increase along a lane");
+            let has_seen = lane.staged.is_empty() || lane.announced.covers(&self.cut);
+            assert!(has_seen || canary!(CutOfOne), "who brings something has announced to have seen the cut");
         }
         assert!(self.frontier.covers(&self.durable), "invariant 4: only what was applied can be durable");
         if let Some(own) = self.own_lane() {

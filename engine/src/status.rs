@@ -78,7 +78,8 @@ pub struct SpaceStatus {
     pub lanes: Vec<LaneStatus>,
     /// Every connected peer that opened the space, with how many lane entries it lacks of what is here.
     pub peers: Vec<(ReplicaId, u64)>,
-    /// What every writer has announced to have applied: what matters only to somebody who had not is forgotten.
+    /// What every writer has announced to have applied: what matters only to somebody who had not is forgotten. Goes
+    /// back when somebody new is heard of, until that one has announced as much.
     pub cut: Frontier,
     /// Writers that keep more from being forgotten, because they have not announced to have applied what removed
     /// it: they are behind, or away, or the lane is one that its owner has left.

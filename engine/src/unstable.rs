@@ -31,13 +31,14 @@ pub(crate) fn note_unstable(
     work.put(keys::unstable_row(space, place, row), vec![what as u8]);
 }
 
-/// Forgets what the cut allows, at most `rows_max` noted rows of it. Returns whether there may be more.
+/// Forgets what the cut allows, at most `rows_max` noted rows of it. Returns whether there may be more, and how
+/// many rows were looked at.
 pub(crate) fn compact(
     work: &mut Work<'_>,
     space: &SpaceId,
     cut: &Frontier,
     rows_max: usize,
-) -> Result<bool, StoreError> {
+) -> Result<(bool, usize), StoreError> {
     let mut left = rows_max;
     for (lane, lsn) in cut.iter() {
         let (from, until) = keys::unstable_through(space, &lane, lsn);
@@ -48,10 +49,10 @@ pub(crate) fn compact(
             work.delete(key);
         }
         if left == 0 {
-            return Ok(true);
+            return Ok((true, rows_max));
         }
     }
-    Ok(false)
+    Ok((false, rows_max - left))
 }
 
 fn compact_row(work: &mut Work<'_>, cut: &Frontier, key: &[u8], what: &[u8]) -> Result<(), StoreError> {
