@@ -13,6 +13,7 @@ mod document;
 mod dot;
 mod flag;
 mod frontier;
+mod guard;
 mod hlc;
 mod id;
 #[cfg(test)]
@@ -47,7 +48,9 @@ pub use policy::{
     ConflictPolicy, CustomPolicy, Policy, PolicyFault, PolicyLaw, PolicyNameError, PolicyRegistry,
     RegisterView, RegistryError, check_policy,
 };
-pub use raw_change::{DocumentError, RawChange};
+#[cfg(any(test, feature = "testing"))]
+pub use raw_change::hostile;
+pub use raw_change::{ChunkLimits, DocumentError, RawChange};
 pub use register::{MvRegister, Sibling};
 pub use remove_wins::{RwRow, RwSet};
 pub use resettable::{ResetColumn, ResettableCounter, Step};
