@@ -8,13 +8,13 @@
 mod history;
 
 use std::collections::BTreeSet;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use automerge::transaction::{CommitOptions, Transactable, Transaction};
 use automerge::{ActorId, Automerge, AutomergeError, Change, ChangeHash, PatchLog, ReadDoc};
 
+use crate::guard::guard;
 use crate::limits::DOCUMENT_CHANGE_OPS_MAX;
-use crate::raw_change::{DocumentError, RawChange};
+use crate::raw_change::{DocumentError, RawChange, check_applied};
 use history::History;
 
 /// A replicated JSON-like document. Holds every change ever applied twice, in Automerge's own form and as
@@ -264,11 +264,10 @@ impl Document {
             change.is_some_and(|change| change.raw_bytes() == raw.bytes())
         };
         // A panic on the way back out is one more way of not coming back out.
-        if guard(|| batch.iter().all(reproduced)) == Ok(true) {
-            Ok(())
-        } else {
-            Err(DocumentError::NotReproduced)
+        if guard(|| batch.iter().all(reproduced)) != Ok(true) {
+            return Err(DocumentError::NotReproduced);
         }
+        check_applied(automerge, batch.iter().map(|(raw, _)| raw))
     }
 
     /// Replaces the instance by one made from the history.
@@ -338,6 +337,7 @@ impl Document {
         let raw = RawChange::parse(change.raw_bytes())?;
         self.history.check(&raw)?;
         self.history.branch().check_parsed(&raw, &change)?;
+        check_applied(&self.automerge, [&raw])?;
         Ok(raw)
     }
 }
@@ -375,16 +375,6 @@ fn transact<R, E>(
     };
     transaction.rollback();
     Outcome::RolledBack(error)
-}
-
-/// The one place where panics are caught: `Err` holds the panic's message, and what the call had borrowed
-/// may be in any state.
-fn guard<T>(call: impl FnOnce() -> T) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(call)).map_err(|payload| {
-        let message = payload.downcast_ref::<&str>().copied();
-        let message = message.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-        message.unwrap_or("a panic without a message").chars().take(200).collect()
-    })
 }
 
 fn parse(raw: &RawChange) -> Result<Change, DocumentError> {
