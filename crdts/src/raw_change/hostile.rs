@@ -361,3 +361,6 @@ pub fn deflated_zeros(times: usize) -> Vec<u8> {
     stream.extend([3, 0]);
     stream
 }
+
+#[cfg(test)]
+mod tests;

@@ -223,3 +223,6 @@ fn cursor(element: &OpName<'_>) -> Cursor {
     bytes.u8(2);
     Cursor::try_from(bytes.finish()).expect("a cursor in Automerge's own form")
 }
+
+#[cfg(test)]
+mod tests;
