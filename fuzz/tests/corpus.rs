@@ -6,13 +6,14 @@ use std::path::Path;
 
 type Check = fn(&[u8]);
 
-const CHECKS: [(&str, Check); 9] = [
+const CHECKS: [(&str, Check); 10] = [
     ("frame", comity_fuzz::frame),
     ("log", comity_fuzz::log),
     ("message", comity_fuzz::message),
     ("run", comity_fuzz::run),
     ("value", comity_fuzz::value),
     ("raw_change", comity_fuzz::raw_change),
+    ("chunks", comity_fuzz::chunks),
     ("ticket", comity_fuzz::ticket),
     ("token", comity_fuzz::token),
     ("engine", comity_fuzz::engine),
