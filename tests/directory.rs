@@ -11,7 +11,7 @@ use comity::{DirectoryError, Durability, LaneId, ObjType, OpenError, OpenOptions
 use comity::{Transactable, Value};
 
 use regions::processes::{Process, end_with_parent, role, say};
-use regions::{PATIENCE, Region, converge, loopback, open, pair, patient_open, until};
+use regions::{PATIENCE, Region, converge, copy, copy_but, loopback, open, pair, patient_open, until};
 
 /// The process that has a directory which cannot be opened for that reason.
 fn holder(result: Result<Replica, OpenError>) -> Option<u32> {
@@ -142,27 +142,6 @@ async fn remembered_peers_are_dialed_again_after_a_restart() {
     joiner.wait_connected(&founder).await;
     converge(&[&founder, &joiner]).await;
     assert_eq!(joiner.count(), 1);
-}
-
-/// Copies a directory's files with their times, as `cp -a` does, over those that are there already.
-fn copy(from: &Path, to: &Path) {
-    copy_but(from, to, "");
-}
-
-/// As [`copy`], without the files of one name.
-fn copy_but(from: &Path, to: &Path, name: &str) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let (source, copy) = (entry.path(), to.join(entry.file_name()));
-        if source.is_dir() {
-            copy_but(&source, &copy, name);
-        } else if entry.file_name() != name {
-            fs::copy(&source, &copy).unwrap();
-            let times = fs::FileTimes::new().set_modified(entry.metadata().unwrap().modified().unwrap());
-            fs::File::options().write(true).open(copy).unwrap().set_times(times).unwrap();
-        }
-    }
 }
 
 /// The lanes a region has written to, its present one first.

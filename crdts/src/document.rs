@@ -13,14 +13,14 @@ pub mod text;
 pub mod versions;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
 
 use automerge::transaction::{CommitOptions, Transactable, Transaction};
 use automerge::{ActorId, Automerge, AutomergeError, Change, ChangeHash, Patch, PatchLog, ReadDoc};
 
+use crate::guard::guard;
 use crate::limits::DOCUMENT_CHANGE_OPS_MAX;
-use crate::raw_change::{DocumentError, RawChange};
+use crate::raw_change::{DocumentError, RawChange, check_applied};
 use admission::Branch;
 use replay::{Replayed, continues, replay};
 
@@ -433,6 +433,7 @@ impl Document {
         if reproduced.len() != raws.len() || !raws.iter().all(is_there) {
             return Err(DocumentError::NotReproduced);
         }
+        check_applied(automerge, raws)?;
         if let Some(patches) = patches {
             patches.extend(guard(|| automerge.make_patches(&mut log)).map_err(panicked)?);
         }
@@ -505,11 +506,11 @@ impl Document {
             .map_err(|reason| DocumentError::Panicked { reason })?
             .ok_or(DocumentError::NotReproduced)?;
         let raw = RawChange::parse(change.raw_bytes())?;
-        if raw.hash() == hash.0 && change.len() as u64 == raw.ops() {
-            Ok(raw)
-        } else {
-            Err(DocumentError::NotReproduced)
+        if raw.hash() != hash.0 || change.len() as u64 != raw.ops() {
+            return Err(DocumentError::NotReproduced);
         }
+        check_applied(&self.automerge, [&raw])?;
+        Ok(raw)
     }
 }
 
@@ -558,16 +559,6 @@ fn transact<R, E>(
     };
     transaction.rollback();
     Outcome::RolledBack(error)
-}
-
-/// The one place where panics are caught: `Err` holds the panic's message, and what the call had borrowed
-/// may be in any state.
-fn guard<T>(call: impl FnOnce() -> T) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(call)).map_err(|payload| {
-        let message = payload.downcast_ref::<&str>().copied();
-        let message = message.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-        message.unwrap_or("a panic without a message").chars().take(200).collect()
-    })
 }
 
 fn parse(raw: &RawChange) -> Result<Change, DocumentError> {

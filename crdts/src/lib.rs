@@ -13,6 +13,7 @@ mod document;
 mod dot;
 mod flag;
 mod frontier;
+mod guard;
 mod hlc;
 mod id;
 #[cfg(test)]
@@ -52,7 +53,9 @@ pub use policy::{
     ConflictPolicy, CustomPolicy, Policy, PolicyFault, PolicyLaw, PolicyNameError, PolicyRegistry,
     RegisterView, RegistryError, check_policy,
 };
-pub use raw_change::{DocumentError, Expected, RawChange, RecentChanges};
+#[cfg(any(test, feature = "testing"))]
+pub use raw_change::hostile;
+pub use raw_change::{ChunkLimits, DocumentError, Expected, RawChange, RecentChanges};
 pub use register::{MvRegister, Sibling};
 pub use remove_wins::{RwRow, RwSet};
 pub use resettable::{ResetColumn, ResettableCounter, Step};

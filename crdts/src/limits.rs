@@ -28,6 +28,9 @@ pub const DOCUMENT_CHANGE_NAMES_BYTES_MAX: u64 = 8 * 1024 * 1024;
 pub const DOCUMENT_ACTOR_BYTES_MAX: usize = 64;
 /// The operation counter of an Automerge document; Automerge itself overflows beyond twice this.
 pub const DOCUMENT_OP_COUNTER_MAX: u64 = (1 << 31) - 1;
+/// Objects on the way from the root of an Automerge document to what is nested deepest in it: what walks a
+/// document by recursion needs a stack as deep as this.
+pub const DOCUMENT_DEPTH_MAX: u64 = 64;
 /// One change set, encoded bytes.
 pub const CHANGE_SET_BYTES_MAX: usize = 1024 * 1024;
 /// Operations in one change set.

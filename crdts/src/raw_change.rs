@@ -1,12 +1,17 @@
 //! Automerge changes as bytes, checked before anything is parsed or allocated.
 
+mod columns;
 mod elided;
+#[cfg(any(test, feature = "testing"))]
+pub mod hostile;
+mod ingest;
+mod operations;
+mod rules;
+mod snapshot;
 
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
-
-use sha2::{Digest, Sha256};
 
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::limits::{
@@ -15,14 +20,17 @@ use crate::limits::{
 };
 
 pub use elided::{Expected, RecentChanges};
+pub use ingest::ChunkLimits;
+pub(crate) use rules::check_applied;
+
+use columns::{COLUMN_DEFLATED, directory, leb128_signed, sum_runs};
+use ingest::chunk_hash;
 
 const MAGIC: [u8; 4] = [0x85, 0x6f, 0x4a, 0x83];
 const CHUNK_CHANGE: u8 = 1;
 const HASH_BYTES: usize = 32;
 /// What stands before the contents: magic, checksum, type, and a length of up to four bytes.
 const HEADER_BYTES_MAX: usize = 4 + 4 + 1 + 4;
-/// The bit of a column specification that says the column is deflated.
-const COLUMN_DEFLATED: u64 = 8;
 const COLUMN_KEY: u64 = 21;
 const COLUMN_ACTION: u64 = 66;
 const COLUMN_PREDECESSOR_COUNT: u64 = 112;
@@ -36,8 +44,9 @@ pub enum DocumentError {
     /// The bytes are not laid out as one uncompressed change.
     #[error("not a change: {0}")]
     Malformed(#[from] DecodeError),
-    /// The chunk is a whole document, a compressed change or a bundle.
-    #[error("chunk type {chunk_type} is not accepted, only uncompressed changes are")]
+    /// The chunk is of a type that is not accepted here: a bundle or an unknown type, and where one change is
+    /// expected, a whole document or a compressed change too.
+    #[error("a chunk of type {chunk_type} is not accepted here")]
     ChunkType {
         /// The type found.
         chunk_type: u8,
@@ -90,6 +99,26 @@ pub enum DocumentError {
     /// The change refers to an actor that nothing it depends on has introduced.
     #[error("the change refers to an unknown actor")]
     UnknownActor,
+    /// The change has an operation on an object that neither it nor what it depends on has made.
+    #[error("operation {counter} changes an unknown object")]
+    UnknownObject {
+        /// The number of the operation at fault.
+        counter: u64,
+    },
+    /// The change has an operation that is not for the sort of object it is on: one on a key of a list or text, on an
+    /// element of a map, an inserted key, or a mark outside of texts.
+    #[error("operation {counter} is not for objects of the sort it is on")]
+    ObjectType {
+        /// The number of the operation at fault.
+        counter: u64,
+    },
+    /// The beginning and the end of a mark are not a pair of operations, or the end is ordered before the
+    /// beginning, so that the document could not be loaded again.
+    #[error("operation {counter} does not end a mark that begins before it")]
+    MarkOrder {
+        /// The number of the operation at fault.
+        counter: u64,
+    },
     /// The change names an author although it is not its actor's first.
     #[error("only an actor's first change may name an author")]
     AuthorFooter,
@@ -139,6 +168,8 @@ pub struct RawChange {
     seq: u64,
     start_op: u64,
     ops: u64,
+    /// Where the table of other actors begins, which the columns follow.
+    actors_start: usize,
 }
 
 impl RawChange {
@@ -160,7 +191,7 @@ impl RawChange {
         }
         let contents = reader.blob(DOCUMENT_CHANGE_BYTES_MAX, "change contents")?;
         reader.finish("change")?;
-        let hash = change_hash(contents);
+        let hash = chunk_hash(CHUNK_CHANGE, contents);
         if hash[..4] != checksum {
             return Err(DocumentError::Checksum);
         }
@@ -169,7 +200,7 @@ impl RawChange {
 
     /// The change with these contents, checked like bytes from elsewhere.
     fn from_contents(contents: &[u8]) -> Result<Self, DocumentError> {
-        let hash = change_hash(contents);
+        let hash = chunk_hash(CHUNK_CHANGE, contents);
         let mut bytes = Writer::with_room(HEADER_BYTES_MAX + contents.len());
         bytes.bytes(&MAGIC);
         bytes.bytes(&hash[..4]);
@@ -239,13 +270,6 @@ fn within(what: &'static str, value: u64, value_max: u64) -> Result<u64, Documen
     if value > value_max { Err(DocumentError::OverLimit { what, value, value_max }) } else { Ok(value) }
 }
 
-fn change_hash(contents: &[u8]) -> [u8; HASH_BYTES] {
-    let mut header = Writer::new();
-    header.u8(CHUNK_CHANGE);
-    header.varint(contents.len() as u64);
-    Sha256::new().chain_update(header.as_slice()).chain_update(contents).finalize().into()
-}
-
 /// Reads the fields before the columns, and counts what the columns claim to hold.
 fn parse_contents(bytes: &[u8], contents: &[u8], hash: [u8; HASH_BYTES]) -> Result<RawChange, DocumentError> {
     let position = |reader: &Reader<'_>| bytes.len() - reader.remaining();
@@ -266,12 +290,14 @@ fn parse_contents(bytes: &[u8], contents: &[u8], hash: [u8; HASH_BYTES]) -> Resu
     }
     leb128_signed(&mut reader, "time")?;
     reader.text(DOCUMENT_CHANGE_BYTES_MAX, "message")?;
+    let actors_start = position(&reader);
     for _ in 0..reader.count(DOCUMENT_CHANGE_BYTES_MAX, "other actors")? {
         read_actor(&mut reader)?;
     }
     let ops = count_ops(&mut reader)?;
     within("operation counter", start_op.saturating_add(ops) - 1, DOCUMENT_OP_COUNTER_MAX)?;
-    Ok(RawChange { bytes: bytes.into(), hash, deps, actor, seq, start_op, ops })
+    let bytes = bytes.into();
+    Ok(RawChange { bytes, hash, deps, actor, seq, start_op, ops, actors_start })
 }
 
 fn read_actor<'a>(reader: &mut Reader<'a>) -> Result<&'a [u8], DocumentError> {
@@ -284,18 +310,9 @@ fn read_actor<'a>(reader: &mut Reader<'a>) -> Result<&'a [u8], DocumentError> {
 
 /// Reads the specification and the length of each column.
 fn read_directory(reader: &mut Reader<'_>) -> Result<Vec<(u64, usize)>, DocumentError> {
-    let columns = reader.count(DOCUMENT_CHANGE_BYTES_MAX, "columns")?;
-    let mut directory: Vec<(u64, usize)> = Vec::new();
-    for _ in 0..columns {
-        let spec = reader.varint_max(u64::from(u32::MAX), "column specification")?;
-        let bytes = reader.varint_max(DOCUMENT_CHANGE_BYTES_MAX as u64, "column length")? as usize;
-        if spec & COLUMN_DEFLATED != 0 {
-            return Err(DecodeError::Invalid { what: "column", rule: "must not be deflated" }.into());
-        }
-        if directory.last().is_some_and(|(last, _)| *last >= spec) {
-            return Err(DecodeError::NotCanonical { what: "column order" }.into());
-        }
-        directory.push((spec, bytes));
+    let directory = directory(reader, DOCUMENT_CHANGE_BYTES_MAX)?;
+    if directory.iter().any(|(spec, _)| spec & COLUMN_DEFLATED != 0) {
+        return Err(DecodeError::Invalid { what: "column", rule: "must not be deflated" }.into());
     }
     Ok(directory)
 }
@@ -330,59 +347,6 @@ fn count_ops(reader: &mut Reader<'_>) -> Result<u64, DocumentError> {
         }
     }
     Ok(ops)
-}
-
-/// Sums what `read` gives for each row of a run-length encoded column, `null` for a row without a value, and
-/// stops above `value_max`.
-fn sum_runs<'a>(
-    column: &'a [u8],
-    what: &'static str,
-    value_max: u64,
-    null: u64,
-    read: impl Fn(&mut Reader<'a>, &'static str) -> Result<u64, DecodeError>,
-) -> Result<u64, DocumentError> {
-    let mut reader = Reader::new(column);
-    let mut sum = 0_u64;
-    while reader.remaining() > 0 {
-        let run = leb128_signed(&mut reader, what)?;
-        if run == 0 {
-            let rows = reader.varint(what)?;
-            sum = within(what, sum.saturating_add(rows.saturating_mul(null)), value_max)?;
-            continue;
-        }
-        let (rows, literals) = if run > 0 { (run.unsigned_abs(), 1) } else { (1, run.unsigned_abs()) };
-        for _ in 0..literals {
-            let weight = rows.saturating_mul(read(&mut reader, what)?);
-            sum = within(what, sum.saturating_add(weight), value_max)?;
-        }
-    }
-    Ok(sum)
-}
-
-/// A signed LEB128 number, minimal form only. Not the zigzag form of the codec: this one is Automerge's.
-fn leb128_signed(reader: &mut Reader<'_>, what: &'static str) -> Result<i64, DecodeError> {
-    let mut value = 0_i64;
-    let mut previous = 0_u8;
-    for shift in (0..64).step_by(7) {
-        let byte = reader.u8(what)?;
-        let bits = i64::from(byte & 0x7f);
-        if shift == 63 && bits != 0 && bits != 0x7f {
-            return Err(DecodeError::NotCanonical { what });
-        }
-        value |= bits << shift;
-        if byte & 0x80 == 0 {
-            let sign = previous & 0x40;
-            if shift > 0 && ((byte == 0 && sign == 0) || (byte == 0x7f && sign != 0)) {
-                return Err(DecodeError::NotCanonical { what });
-            }
-            if shift < 57 && byte & 0x40 != 0 {
-                value |= -1 << (shift + 7);
-            }
-            return Ok(value);
-        }
-        previous = byte;
-    }
-    Err(DecodeError::NotCanonical { what })
 }
 
 /// Writes a number as [`leb128_signed`] reads it.

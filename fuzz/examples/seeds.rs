@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use comity_crdts::automerge::{Automerge, ROOT, ReadDoc, transaction::Transactable};
+use comity_crdts::automerge::marks::{ExpandMark, Mark};
+use comity_crdts::automerge::{Automerge, ObjType, ROOT, ReadDoc, transaction::Transactable};
+use comity_crdts::hostile::changes as changes_hostile;
 use comity_crdts::{Dot, Frontier, Hlc, Kind, ObjectAddress, ResetColumn, Value, Writer};
 use comity_engine::Token;
 use comity_engine::wire::{
@@ -32,6 +34,7 @@ fn main() {
         keep("message", name, &message.encode());
     }
     keep("raw_change", "map-and-text", &raw_change());
+    chunks();
     let (_, space, owner) = comity_fuzz::owner();
     let frontier: Frontier = [(owner.lane(&space), 258)].into_iter().collect();
     keep("token", "one-lane", &Token { space, frontier }.to_bytes());
@@ -73,6 +76,41 @@ fn engine(run: &[u8]) {
         }
     }
     keep("engine", "every-message", &inputs);
+}
+
+/// Chunks of each type, and everything hostile; the first byte is the type that the rest is made a chunk of, or
+/// says that the rest is chunks already.
+fn chunks() {
+    let mut document = Automerge::new();
+    let text = document.transact(|tx| tx.put_object(ROOT, "text", ObjType::Text)).expect("an edit").result;
+    for round in 0..30 {
+        let mark = Mark::new("bold".to_owned(), true, 0, 2);
+        let edit = document.transact(|tx| {
+            tx.splice_text(&text, round, round.min(1) as isize, "words and more words")?;
+            tx.put(ROOT, "round", round as i64)?;
+            tx.mark(&text, mark, ExpandMark::Both)
+        });
+        edit.expect("an edit");
+    }
+    let mut changes = document.get_changes(&[]);
+    let last = changes.last_mut().expect("there are changes");
+    let (raw, deflated) = (last.raw_bytes().to_vec(), last.bytes().to_vec());
+    for (name, chunks) in [
+        ("document", document.save()),
+        ("document-not-deflated", document.save_nocompress()),
+        ("change", raw),
+        ("change-deflated", deflated),
+    ] {
+        // Magic, checksum, type, and a length of two bytes come before the contents.
+        let contents = &chunks[11..];
+        keep("chunks", name, &[&[255][..], &chunks].concat());
+        keep("chunks", &format!("{name}-contents"), &[&chunks[8..9], contents].concat());
+    }
+    // A fuzzer gets nowhere with what is long.
+    let short = changes_hostile().into_iter().filter(|hostile| hostile.bytes.len() < 4_096);
+    for (number, hostile) in short.enumerate() {
+        keep("chunks", &format!("hostile-{number:02}"), &[&[255][..], &hostile.bytes].concat());
+    }
 }
 
 fn keep(target: &str, name: &str, bytes: &[u8]) {

@@ -10,9 +10,10 @@ use std::sync::OnceLock;
 
 use comity_crdts::automerge::transaction::{CommitOptions, Transactable};
 use comity_crdts::automerge::{Automerge, ObjType, ROOT};
+use comity_crdts::hostile::{base, chunk};
 use comity_crdts::limits::VALUE_BYTES_MAX;
 use comity_crdts::{
-    DecodeError, Expected, Nonce, RawChange, Reader, RecentChanges, ReplicaId, SpaceId, Value, Writer,
+    ChunkLimits, DecodeError, EditError, Expected, Nonce, RawChange, Reader, RecentChanges, ReplicaId, SpaceId, Value, Writer,
 };
 use comity_engine::Token;
 use comity_engine::wire::{Dictionary, LaneOwner, LaneTip, Message, RunError, decode_run, encode_run};
@@ -167,6 +168,39 @@ pub fn elided(bytes: &[u8]) {
         assert_eq!(out.as_slice(), &bytes[..bytes.len() - reader.remaining()]);
         assert_eq!(RawChange::parse(change.bytes()), Ok(change));
     }
+}
+
+/// What a client may supply here: little, so that a run is short.
+const CHUNK_LIMITS: ChunkLimits = ChunkLimits {
+    bytes: 1024 * 1024,
+    inflated_bytes: 1024 * 1024,
+    changes: 4_096,
+    ops: 16_384,
+    memory_bytes: 8 * 1024 * 1024,
+};
+
+/// Chunks that a client supplies: as they are, or as one of the type that the first byte names, with the
+/// checksum that belongs to it. What they hold is then applied to a document.
+pub fn chunks(bytes: &[u8]) {
+    let Some((first, rest)) = bytes.split_first() else { return };
+    let framed = if *first < 4 { chunk(*first, rest) } else { rest.to_vec() };
+    let allowed = CHUNK_LIMITS.memory_bytes + 4 * CHUNK_LIMITS.inflated_bytes;
+    let allowed = allowed as usize + ALLOCATION_BASE + ALLOCATION_FACTOR * bytes.len();
+    let Ok(changes) = within(allowed, || RawChange::read_chunks(&framed, &CHUNK_LIMITS)) else { return };
+    for change in &changes {
+        assert_eq!(RawChange::parse(change.bytes()).as_ref(), Ok(change));
+    }
+    let base: Vec<_> =
+        base().iter().map(|chunk| RawChange::parse(chunk).expect("the base is sound")).collect();
+    let mut document = comity_crdts::Document::new([1; 16]);
+    document.apply(&base).expect("a new document takes changes");
+    let outcome = document.apply(&changes).expect("a document that was whole stays whole");
+    assert_eq!(outcome.applied.len() + outcome.refused.len() + outcome.known.len(), changes.len());
+    // Unless operations are numbered up to the last number there is, others go on editing.
+    let edited = document.edit(0, |tx| tx.put(ROOT, "n", 2));
+    assert!(matches!(edited, Ok(_) | Err(EditError::TooLarge { .. })), "{edited:?}");
+    let loaded = Automerge::load(&document.automerge().save()).expect("what was taken loads");
+    assert_eq!(loaded.get_heads(), document.automerge().get_heads());
 }
 
 /// A ticket.

@@ -14,6 +14,7 @@ const CHECKS: [(&str, Check); 10] = [
     ("value", comity_fuzz::value),
     ("raw_change", comity_fuzz::raw_change),
     ("elided", comity_fuzz::elided),
+    ("chunks", comity_fuzz::chunks),
     ("ticket", comity_fuzz::ticket),
     ("token", comity_fuzz::token),
     ("engine", comity_fuzz::engine),

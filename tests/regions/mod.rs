@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed unwrap is a failed test")]
 
+use std::fs;
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -267,6 +268,27 @@ impl Holdings {
 /// Whether a question failed because the replica is shut down.
 pub(crate) fn is_stopped<T>(result: &Result<T, RequestError>) -> bool {
     matches!(result, Err(RequestError::Stopped))
+}
+
+/// Copies a directory's files with their times, as `cp -a` does, over those that are there already.
+pub(crate) fn copy(from: &Path, to: &Path) {
+    copy_but(from, to, "");
+}
+
+/// As [`copy`], without the files of one name.
+pub(crate) fn copy_but(from: &Path, to: &Path, name: &str) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let (source, copy) = (entry.path(), to.join(entry.file_name()));
+        if source.is_dir() {
+            copy_but(&source, &copy, name);
+        } else if entry.file_name() != name {
+            fs::copy(&source, &copy).unwrap();
+            let times = fs::FileTimes::new().set_modified(entry.metadata().unwrap().modified().unwrap());
+            fs::File::options().write(true).open(copy).unwrap().set_times(times).unwrap();
+        }
+    }
 }
 
 /// SplitMix64 (Steele, Lea, Flood, 2014): the same seed gives the same draws.

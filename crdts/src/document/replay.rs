@@ -5,6 +5,7 @@
 //! what the same edit made here would be, so it is made again here in its author's name; that the hashes are equal
 //! proves that the changes are.
 
+use crate::limits::DOCUMENT_DEPTH_MAX;
 use automerge::legacy::{ElementId, Key, ObjectId, Op, OpId, OpType};
 use automerge::transaction::{CommitOptions, Transactable, Transaction};
 use automerge::{
@@ -80,6 +81,11 @@ impl Step<'_> {
             ObjectId::Id(id) => exid(id),
         };
         let inserted = self.inserted.take();
+        if let OpType::Make(_) = op.action {
+            // Nesting that goes too deep is refused by the rules on what was applied.
+            let depth = tx.parents(&object).ok()?.take(DOCUMENT_DEPTH_MAX as usize).count() as u64;
+            (depth + 1 < DOCUMENT_DEPTH_MAX).then_some(())?;
+        }
         match (&op.key, op.insert) {
             (Key::Map(key), false) => put(tx, &object, Prop::Map(key.to_string()), op).ok()??,
             (Key::Seq(ElementId::Id(element)), false) => {

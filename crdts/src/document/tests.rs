@@ -6,7 +6,7 @@ use automerge::{Author, ExpandedChange, ObjType, ROOT, ScalarValue};
 use proptest::prelude::*;
 
 use super::*;
-use crate::limits::{DOCUMENT_CHANGE_BYTES_MAX, DOCUMENT_OP_COUNTER_MAX};
+use crate::limits::{DOCUMENT_CHANGE_BYTES_MAX, DOCUMENT_DEPTH_MAX, DOCUMENT_OP_COUNTER_MAX};
 
 const ALICE: [u8; 16] = [0xa1; 16];
 const BOB: [u8; 16] = [0xb0; 16];
@@ -362,10 +362,12 @@ fn a_snapshot_and_the_changes_since_are_the_document() {
 }
 
 #[test]
-fn nesting_of_any_depth_is_applied_within_a_small_stack() {
+fn nesting_up_to_the_limit_is_applied_within_a_small_stack() {
     let mut deep = Document::new(ALICE);
-    deep.edit(0, |tx| (0..3_000).try_fold(ROOT, |object, _| tx.put_object(object, "m", ObjType::Map)))
-        .unwrap();
+    deep.edit(0, |tx| {
+        (0..DOCUMENT_DEPTH_MAX).try_fold(ROOT, |object, _| tx.put_object(object, "m", ObjType::Map))
+    })
+    .unwrap();
     let changes = deep.changes();
     let apply = std::thread::Builder::new().stack_size(256 * 1024);
     apply

@@ -1,58 +1,18 @@
+use automerge::legacy::{self, ElementId, ObjectId, OpId, OpType};
+use automerge::marks::{ExpandMark, Mark};
 use automerge::transaction::Transactable;
 use automerge::{ActorId, Automerge, Change, ObjType, ROOT, ReadDoc};
 use proptest::prelude::*;
 
+use super::hostile::{change_of, chunk, run};
+use super::operations::{Action, Key, OpName};
 use super::*;
+use crate::codec::Writer;
 
 const COLUMN_PREDECESSOR_ACTOR: u64 = 113;
 
-/// A change by hand: `columns` in its directory, nothing else of note.
-fn contents(columns: &[(u64, Vec<u8>)]) -> Vec<u8> {
-    let mut out = Writer::new();
-    out.varint(0);
-    out.blob(&[7; 16]);
-    out.varint(1);
-    out.varint(1);
-    out.u8(0);
-    out.varint(0);
-    out.varint(0);
-    out.varint(columns.len() as u64);
-    for (spec, data) in columns {
-        out.varint(*spec);
-        out.varint(data.len() as u64);
-    }
-    columns.iter().for_each(|(_, data)| out.bytes(data));
-    out.finish()
-}
-
-fn chunk(chunk_type: u8, contents: &[u8]) -> Vec<u8> {
-    let mut out = Writer::new();
-    out.bytes(&MAGIC);
-    out.bytes(&change_hash(contents)[..4]);
-    out.u8(chunk_type);
-    out.blob(contents);
-    out.finish()
-}
-
 fn parse_columns(columns: &[(u64, Vec<u8>)]) -> Result<RawChange, DocumentError> {
-    RawChange::parse(&chunk(CHUNK_CHANGE, &contents(columns)))
-}
-
-/// A run of `count` rows, each holding `row`.
-fn run(count: i64, row: &[u8]) -> Vec<u8> {
-    let mut out = Vec::new();
-    let mut rest = count;
-    loop {
-        let byte = (rest & 0x7f) as u8;
-        rest >>= 7;
-        let last = (rest == 0 && byte & 0x40 == 0) || (rest == -1 && byte & 0x40 != 0);
-        out.push(if last { byte } else { byte | 0x80 });
-        if last {
-            break;
-        }
-    }
-    out.extend_from_slice(row);
-    out
+    RawChange::parse(&change_of(columns))
 }
 
 fn over_limit(result: Result<RawChange, DocumentError>) -> (&'static str, u64) {
@@ -74,6 +34,8 @@ fn real_changes() -> Vec<Change> {
                 tx.put(ROOT, format!("k{}", round % 3), round)?;
                 tx.splice_text(&text, round as usize, 1.min(round as isize), "grüße")?;
                 tx.insert(&list, 0, "item")?;
+                let bold = Mark::new("bold".to_owned(), true, round as usize, round as usize + 3);
+                tx.mark(&text, bold, ExpandMark::After)?;
                 if round % 4 == 3 {
                     tx.delete(&list, 1)?;
                 }
@@ -96,6 +58,46 @@ fn a_parsed_change_says_what_automerge_says_about_it() {
         assert_eq!(raw.actor(), change.actor_id().to_bytes());
         assert!(raw.deps().eq(change.deps().iter().map(|hash| hash.0)));
     }
+}
+
+#[test]
+fn operations_are_read_as_automerge_reads_them() {
+    let mut all = 0;
+    for change in real_changes() {
+        let raw = RawChange::parse(change.raw_bytes()).unwrap();
+        let read = raw.operations().unwrap();
+        let expected = change.decode().operations;
+        assert_eq!(read.len(), expected.len());
+        for (index, (read, expected)) in read.iter().zip(&expected).enumerate() {
+            let named = |name: &OpName<'_>| OpId(name.counter, ActorId::from(name.actor));
+            assert_eq!(named(&read.name), OpId(raw.start_op() + index as u64, change.actor_id().clone()));
+            assert_eq!(
+                read.object.as_ref().map_or(ObjectId::Root, |name| ObjectId::Id(named(name))),
+                expected.obj
+            );
+            let key = match &expected.key {
+                legacy::Key::Map(_) => None,
+                legacy::Key::Seq(element) => Some(element.clone()),
+            };
+            let read_key = match &read.key {
+                Key::Map => None,
+                Key::Head => Some(ElementId::Head),
+                Key::Element(name) => Some(ElementId::Id(named(name))),
+            };
+            assert_eq!((read_key, read.is_insert), (key, expected.insert));
+            let action = match &expected.action {
+                OpType::Make(ObjType::Map | ObjType::Table) => Action::MakeMap,
+                OpType::Make(ObjType::List) => Action::MakeList,
+                OpType::Make(ObjType::Text) => Action::MakeText,
+                OpType::MarkBegin(_) => Action::MarkBegin,
+                OpType::MarkEnd(_) => Action::MarkEnd,
+                OpType::Delete | OpType::Increment(_) | OpType::Put(_) => Action::Other,
+            };
+            assert_eq!(read.action, action);
+            all += 1;
+        }
+    }
+    assert!(all > 100, "{all} operations were compared");
 }
 
 #[test]
@@ -145,7 +147,7 @@ fn a_long_name_cannot_be_used_ten_thousand_times() {
 #[test]
 fn documents_compressed_changes_bundles_and_unknown_chunks_are_refused() {
     for chunk_type in [0, 2, 3, 4, 255] {
-        let refused = RawChange::parse(&chunk(chunk_type, &contents(&[])));
+        let refused = RawChange::parse(&chunk(chunk_type, &[0; 40]));
         assert_eq!(refused, Err(DocumentError::ChunkType { chunk_type }));
     }
 }
@@ -163,7 +165,7 @@ fn deflated_repeated_and_disordered_columns_are_refused() {
 
 #[test]
 fn framing_is_exact() {
-    let good = chunk(CHUNK_CHANGE, &contents(&[]));
+    let good = change_of(&[]);
     assert!(RawChange::parse(&good).is_ok());
     let trailing = [&good[..], &[0]].concat();
     assert!(matches!(
