@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use comity_crdts::{Dot, JsonError, Kind, Policy, RegistryError, ReplicaId, SpaceId, ValueSerdeError};
+use comity_crdts::{
+    AddressError, DocumentError, Dot, JsonError, Kind, Policy, RegistryError, ReplicaId, SpaceId,
+    ValueSerdeError,
+};
 use comity_engine::{
     ChangesError, CommandError, Location, ReadError, StoreError, Token, TransactError, TxError,
 };
@@ -132,6 +135,26 @@ pub enum ContentError {
         /// What is wrong, and where in it.
         source: ValueSerdeError,
     },
+}
+
+/// Why changes that were supplied did not become part of a document.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImportError {
+    /// The document's name is out of limits. Nothing was kept.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// What was supplied is nothing that can be unpacked within the limits. Nothing was kept.
+    #[error("{location}: {source}")]
+    Refused {
+        /// The document.
+        location: Location,
+        /// What is wrong with it.
+        source: DocumentError,
+    },
+    /// A change was refused by the document, or could not be kept. Those before it, in causal order, may have been.
+    #[error(transparent)]
+    Write(#[from] WriteError),
 }
 
 /// Why something in a document could not be read as asked. Nothing was changed.

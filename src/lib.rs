@@ -92,11 +92,11 @@ pub use autosurgeon;
 pub use comity_crdts::automerge::transaction::Transactable;
 pub use comity_crdts::automerge::{self, ObjType, ROOT, ReadDoc, marks::ExpandMark};
 pub use comity_crdts::{
-    AddressError, BoundedCounter, BoundedError, ConflictPolicy, CustomPolicy, Document, DocumentAction,
-    DocumentMark, DocumentPatch, DocumentVersion, Dot, Frontier, Hlc, JsonError, JsonForm, Kind, LaneId,
-    MvRegister, ObjectAddress, OriginId, Policy, PolicyFault, PolicyLaw, PolicyNameError, PolicyRegistry,
-    RegisterView, RegistryError, ReplicaId, Sibling, SpaceId, Value, ValueError, ValueSerdeError,
-    check_policy, json, limits, text, versions,
+    AddressError, BoundedCounter, BoundedError, ChunkLimits, ConflictPolicy, CustomPolicy, Document,
+    DocumentAction, DocumentMark, DocumentPatch, DocumentVersion, Dot, Frontier, Hlc, JsonError, JsonForm,
+    Kind, LaneId, MvRegister, ObjectAddress, OriginId, Policy, PolicyFault, PolicyLaw, PolicyNameError,
+    PolicyRegistry, RegisterView, RegistryError, ReplicaId, Sibling, SpaceId, Value, ValueError,
+    ValueSerdeError, check_policy, json, limits, text, versions,
 };
 pub use comity_engine::{
     ChangeEvent, CommandError, Conflict, Did, Durability, Freeze, JournalEntry, JournalLimits, JournalReason,
@@ -109,8 +109,8 @@ pub use comity_store::{
 };
 pub use comity_transport::{BindError, ClassStats, Congestion, ConnectionStats, TransportConfig};
 pub use error::{
-    CompactError, ConnectedError, ContentError, DecreaseError, DocumentReadError, InviteError, OpenError,
-    RequestError, ResolveError, TransferError, WatchError, WriteError,
+    CompactError, ConnectedError, ContentError, DecreaseError, DocumentReadError, ImportError, InviteError,
+    OpenError, RequestError, ResolveError, TransferError, WatchError, WriteError,
 };
 pub use follow::{DocumentFeed, DocumentUpdate};
 pub use handles::{

@@ -24,7 +24,7 @@ use crate::raw_change::{DocumentError, RawChange, check_applied};
 use admission::Branch;
 use replay::{Replayed, continues, replay};
 
-pub use admission::{Admitted, LatestChange, admit};
+pub use admission::{Admitted, LatestChange, admit, in_causal_order};
 pub use patch::{DocumentAction, DocumentMark, DocumentPatch};
 
 /// About what Automerge takes for a document with one key.

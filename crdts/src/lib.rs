@@ -40,7 +40,7 @@ pub use document::json::{JsonError, JsonForm};
 pub use document::versions::DocumentVersion;
 pub use document::{
     Admitted, Applied, Document, DocumentAction, DocumentMark, DocumentPatch, EditError, LatestChange, admit,
-    json, text, versions,
+    in_causal_order, json, text, versions,
 };
 pub use dot::Dot;
 pub use flag::{DwFlag, EwFlag};

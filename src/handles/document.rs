@@ -1,6 +1,7 @@
 //! Automerge documents.
 
 mod history;
+mod import;
 mod json;
 mod text;
 #[cfg(feature = "autosurgeon")]

@@ -1,6 +1,8 @@
 //! Editing documents in a transaction.
 
-use comity_crdts::limits::CONTEXT_DOTS_MAX;
+use std::collections::BTreeMap;
+
+use comity_crdts::limits::{CHANGE_SET_OPS_MAX, CONTEXT_DOTS_MAX};
 use comity_crdts::{Document, DocumentError, EditError, Kind, ObjectAddress, ObjectId, RawChange, automerge};
 
 use crate::apply::actor;
@@ -75,6 +77,63 @@ impl Tx<'_> {
         self.ops += 1;
         self.value_bytes = value_bytes;
         Ok(result)
+    }
+
+    /// Adds changes that somebody else made, in any order: what an Automerge program supplies. All of them are checked
+    /// against the document, and none is kept unless all can be. Returns how many were not there yet.
+    ///
+    /// # Errors
+    /// [`TxError`] when a change is refused, with why, or the limits of a transaction are exceeded; the transaction cannot
+    /// go on with the document if it had edited it.
+    pub fn document_import(
+        &mut self,
+        collection: &str,
+        key: &str,
+        changes: &[RawChange],
+    ) -> Result<usize, TxError> {
+        let address = ObjectAddress::new(Kind::Document, collection, key)?;
+        let group = self.group(&address)?;
+        let outcome = match self.load_document(&address)?.apply(changes) {
+            Ok(outcome) => outcome,
+            Err(source) => return Err(self.not_imported(&address, source)),
+        };
+        if let Some((_, source)) = outcome.refused.into_iter().next() {
+            return Err(self.not_imported(&address, source));
+        }
+        let by_hash: BTreeMap<[u8; 32], &RawChange> = changes.iter().map(|c| (c.hash(), c)).collect();
+        let fresh = outcome.applied.iter().filter_map(|hash| by_hash.get(hash).copied());
+        let mut count = 0;
+        for change in fresh {
+            let stored = self.import_one(&address, group, change);
+            if let Err(error) = stored {
+                self.lose(&address);
+                return Err(error);
+            }
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    fn not_imported(&mut self, address: &ObjectAddress, source: DocumentError) -> TxError {
+        self.lose(address);
+        TxError::Document { object: address.clone().into(), source }
+    }
+
+    fn import_one(
+        &mut self,
+        address: &ObjectAddress,
+        group: usize,
+        change: &RawChange,
+    ) -> Result<(), TxError> {
+        if self.ops >= CHANGE_SET_OPS_MAX {
+            return Err(TxError::TooManyOps { ops_max: CHANGE_SET_OPS_MAX });
+        }
+        let value_bytes = self.check_size(change.bytes().len())?;
+        self.store_edit(address, change)?;
+        self.groups[group].ops.push(Op::DocumentChange(change.clone()));
+        self.ops += 1;
+        self.value_bytes = value_bytes;
+        Ok(())
     }
 
     fn load_document(&mut self, address: &ObjectAddress) -> Result<&mut Document, TxError> {
