@@ -20,7 +20,7 @@ use crate::site::Site;
 use crate::store::{LogRead, StateRead, StoreError};
 
 pub(crate) use apply::{flush, store_edit};
-pub use reading::{DocumentPosition, DocumentReaders, Followed, ReadDocument};
+pub use reading::{DocumentPosition, DocumentReader, Followed, ReadDocument};
 pub use settle::{Settled, settle};
 pub use tail::{QuarantinedChange, quarantined};
 use tail::{TailRow, tail_rows};

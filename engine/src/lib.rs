@@ -56,8 +56,7 @@ mod work;
 pub use changes::{ChangeCursor, ChangeEvent, ChangePage, ChangesError, Did, ObjectChange, PageLimit, Scope};
 pub use conflicts::{Conflict, Location, Matter, SiblingReport, conflict_at, conflicts};
 pub use documents::{
-    DocumentPosition, DocumentReaders, Followed, QuarantinedChange, ReadDocument, Settled, quarantined,
-    settle,
+    DocumentPosition, DocumentReader, Followed, QuarantinedChange, ReadDocument, Settled, quarantined, settle,
 };
 pub use engine::{Engine, TransactError, Trust};
 pub use io::{

@@ -13,7 +13,7 @@ use comity_crdts::automerge::{
 };
 use comity_crdts::{Document, Kind, ObjectAddress, RawChange, SpaceId};
 use comity_engine::wire::{Body, Group, Op};
-use comity_engine::{DocumentReaders, Input, JournalReason, StateRead, TxError};
+use comity_engine::{DocumentReader, Input, JournalReason, StateRead, TxError};
 use world::World;
 use world::ghost::{Ghost, data};
 
@@ -30,7 +30,7 @@ fn put_in(
     key: &str,
     value: i64,
 ) -> Result<(), TxError> {
-    edit.put(ROOT, key, value).map_err(|error| TxError::from(error))
+    edit.put(ROOT, key, value).map_err(TxError::from)
 }
 
 fn document(world: &World, node: usize, space: SpaceId) -> Document {
@@ -189,7 +189,7 @@ fn a_poisonous_change_is_quarantined_with_its_author_and_all_else_goes_on() {
     put(&mut world, 1, space, "after", 2);
     assert_eq!(world.status(1, space).quarantined, 1);
     world.assert_converged(space);
-    let readers = DocumentReaders::default();
+    let mut readers = DocumentReader::default();
     let read = readers.read(&world.nodes[0].disk.view(), &space, &address()).unwrap();
     assert_eq!((read.refused, read.document.change_count()), (1, 2));
     world.input(0, Input::Unsettled { space, object: address() });
@@ -259,7 +259,7 @@ fn what_follows_a_quarantined_change_is_admitted_and_quarantined_everywhere() {
 fn readers_share_an_instance_that_goes_on_and_old_views_show_what_they_showed() {
     let (mut world, space) = World::mesh(2);
     type_letters(&mut world, 0, space, 50);
-    let readers = DocumentReaders::default();
+    let mut readers = DocumentReader::default();
     let old = world.nodes[1].disk.view();
     let first = readers.read(&old, &space, &address()).unwrap().document;
     let again = readers.read(&old, &space, &address()).unwrap().document;
@@ -311,7 +311,7 @@ fn random_edits_at_three_replicas_give_what_plain_automerge_gives() {
                             3 => edit.put_object(ROOT, "m", ObjType::Map).map(drop),
                             _ => edit.splice_text(&text, at, 0, "c"),
                         }
-                        .map_err(|error| TxError::from(error))
+                        .map_err(TxError::from)
                     };
                     world.write(node, space, move |tx| tx.document_edit("d", "k", edit)).unwrap();
                 }

@@ -186,8 +186,8 @@ impl Admitted for Branch<'_> {
 }
 
 /// Changes in an order in which each comes after those of them that it depends on, and only once. O(changes · log changes).
-pub fn in_causal_order(changes: Vec<RawChange>) -> Vec<RawChange> {
-    causal_order(&changes, |_| false, &mut Vec::new()).into_iter().cloned().collect()
+pub fn in_causal_order(changes: &[RawChange]) -> Vec<RawChange> {
+    causal_order(changes, |_| false, &mut Vec::new()).into_iter().cloned().collect()
 }
 
 /// The changes that `has` does not hold yet, each once, every one after those of them it depends on; otherwise in

@@ -453,7 +453,7 @@ fn what_does_not_continue_the_document_is_not_made_again() {
     let mut outcome = Applied::default();
     let ready = follower.check(std::slice::from_ref(&concurrent), &mut outcome);
     assert_eq!(follower.make_again(&ready, &mut outcome, None), Ok(0));
-    assert_eq!(follower.apply(&[concurrent.clone()]).unwrap().applied, [concurrent.hash()]);
+    assert_eq!(follower.apply(std::slice::from_ref(&concurrent)).unwrap().applied, [concurrent.hash()]);
     // The author merges, so what it does next continues what the follower holds.
     author.apply(&follower.changes()).unwrap();
     let merged = put(&mut author, "n", 6);

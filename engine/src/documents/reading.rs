@@ -1,18 +1,15 @@
-//! Documents for reading: one instance of each, shared by all readers and kept up with the log.
+//! Documents for reading: one instance of each, kept up with the log.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::VecDeque;
+use std::sync::Arc;
 
 use comity_crdts::automerge::Patch;
-use comity_crdts::{Document, ObjectAddress, ObjectId, SpaceId};
+use comity_crdts::{Document, ObjectAddress, SpaceId};
 
 use crate::documents::{DocumentPlace, Reached, load, read_tail};
 use crate::rows::{DocumentHeader, damaged};
 use crate::site::Site;
 use crate::store::{LogRead, StoreError};
-
-/// What documents kept for reading may take, by estimate; the least recently read go first.
-const READ_BYTES_MAX: u64 = 128 * 1024 * 1024;
 
 /// Patches that are kept of a document which is followed, for followers that are a little behind.
 const RECENT_PATCHES_MAX: usize = 4_096;
@@ -44,30 +41,12 @@ pub struct Followed {
     pub patches: Option<Vec<Patch>>,
 }
 
-/// The documents that are read at one replica. Threads share it.
-#[derive(Default)]
-pub struct DocumentReaders {
-    slots: Mutex<Slots>,
-}
-
-#[derive(Default)]
-struct Slots {
-    by_object: BTreeMap<ObjectId, Slot>,
-    /// The least recently read first.
-    by_use: BTreeMap<u64, ObjectId>,
-    /// What they take together.
-    bytes: u64,
-    uses: u64,
-}
-
-#[derive(Default)]
-struct Slot {
-    held: Arc<Mutex<Option<Held>>>,
-    bytes: u64,
-    used: u64,
-}
+/// A document that is read at one replica: an instance of it that goes on with the log. Readers share it.
+#[derive(Debug, Default)]
+pub struct DocumentReader(Option<Held>);
 
 /// An instance and how far it has come.
+#[derive(Debug)]
 struct Held {
     document: Arc<Document>,
     reached: Reached,
@@ -77,7 +56,7 @@ struct Held {
 }
 
 /// What changed lately: each step from a version to the next.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 struct Recent(VecDeque<(Reached, Arc<[Patch]>)>);
 
 impl Recent {
@@ -99,19 +78,14 @@ impl Recent {
     }
 }
 
-/// A lock whose holder panicked protects nothing that could be half changed: what is held is replaced whole.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl DocumentReaders {
-    /// A document as `read` shows it. O(document) the first time; then what applying the changes takes that came
-    /// since. A view older than what others have read is served on its own.
+impl DocumentReader {
+    /// The document as `read` shows it. O(document) the first time; then what applying the changes takes that came
+    /// since. A view older than what was read before is served on its own.
     ///
     /// # Errors
     /// [`StoreError`] when storage fails or what it holds is damaged.
     pub fn read(
-        &self,
+        &mut self,
         read: &dyn LogRead,
         space: &SpaceId,
         address: &ObjectAddress,
@@ -119,12 +93,12 @@ impl DocumentReaders {
         Ok(self.advance(read, space, address, false)?.read)
     }
 
-    /// As [`DocumentReaders::read`], with what changed since a position, if that is still known.
+    /// As [`DocumentReader::read`], with what changed since a position, if that is still known.
     ///
     /// # Errors
-    /// As [`DocumentReaders::read`].
+    /// As [`DocumentReader::read`].
     pub fn follow(
-        &self,
+        &mut self,
         read: &dyn LogRead,
         space: &SpaceId,
         address: &ObjectAddress,
@@ -135,8 +109,13 @@ impl DocumentReaders {
         Ok(Followed { read, position: DocumentPosition(reached), patches })
     }
 
+    /// About how many bytes of memory it takes.
+    pub fn weight(&self) -> u64 {
+        self.0.as_ref().map_or(0, |held| held.document.weight())
+    }
+
     fn advance(
-        &self,
+        &mut self,
         read: &dyn LogRead,
         space: &SpaceId,
         address: &ObjectAddress,
@@ -146,15 +125,12 @@ impl DocumentReaders {
         let place = DocumentPlace { space, address, site: &site };
         let header = place.header(read)?;
         let reached = Reached::of(&header);
-        let slot = self.slot(&site.id);
-        let mut held = lock(&slot);
-        if held.as_ref().is_some_and(|held| held.reached.is_beyond(reached)) {
-            drop(held);
+        if self.0.as_ref().is_some_and(|held| held.reached.is_beyond(reached)) {
             let (document, refused) = load(read, &place, &header, [0; 16])?;
             let read = ReadDocument { document: Arc::new(document), refused };
             return Ok(Advanced { read, reached, recent: Recent::default() });
         }
-        let (mut now, refused) = match held.take() {
+        let (mut now, refused) = match self.0.take() {
             Some(old) if old.reached.can_go_on(&header) => go_on(read, &place, &header, old)?,
             _ => {
                 let (document, refused) = load(read, &place, &header, [0; 16])?;
@@ -164,47 +140,8 @@ impl DocumentReaders {
         };
         now.is_followed |= is_followed;
         let (document, recent) = (Arc::clone(&now.document), now.recent.clone());
-        *held = Some(now);
-        drop(held);
-        self.weigh(&site.id, document.weight());
+        self.0 = Some(now);
         Ok(Advanced { read: ReadDocument { document, refused }, reached, recent })
-    }
-
-    fn slot(&self, id: &ObjectId) -> Arc<Mutex<Option<Held>>> {
-        let mut slots = lock(&self.slots);
-        slots.uses += 1;
-        let used = slots.uses;
-        let slot = slots.remove(id).unwrap_or_default();
-        let held = Arc::clone(&slot.held);
-        slots.insert(*id, Slot { used, ..slot });
-        held
-    }
-
-    /// Notes what a document takes, and drops others until there is room.
-    fn weigh(&self, id: &ObjectId, bytes: u64) {
-        let mut slots = lock(&self.slots);
-        if let Some(slot) = slots.remove(id) {
-            slots.insert(*id, Slot { bytes, ..slot });
-        }
-        while slots.bytes > READ_BYTES_MAX && slots.by_object.len() > 1 {
-            let Some(oldest) = slots.by_use.values().next().copied() else { return };
-            slots.remove(&oldest);
-        }
-    }
-}
-
-impl Slots {
-    fn insert(&mut self, id: ObjectId, slot: Slot) {
-        self.bytes += slot.bytes;
-        self.by_use.insert(slot.used, id);
-        self.by_object.insert(id, slot);
-    }
-
-    fn remove(&mut self, id: &ObjectId) -> Option<Slot> {
-        let slot = self.by_object.remove(id)?;
-        self.bytes -= slot.bytes;
-        self.by_use.remove(&slot.used);
-        Some(slot)
     }
 }
 

@@ -25,7 +25,7 @@ impl DocumentHandle {
         let changes = RawChange::read_chunks(bytes, limits);
         let changes = changes.map_err(|source| ImportError::Refused { location, source })?;
         let mut count = 0;
-        for part in parts(in_causal_order(changes)) {
+        for part in parts(in_causal_order(&changes)) {
             let write = self
                 .0
                 .write(move |tx, at| tx.document_import(at.object.collection(), at.object.key(), &part));

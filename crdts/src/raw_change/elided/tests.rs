@@ -174,9 +174,14 @@ fn history(choices: &[(u8, Index, u8)]) -> Vec<Automerge> {
         let at = at.index(length + 1);
         match what % 9 {
             0 | 1 => tx.splice_text(&text, at, 0, &char::from(byte % 128).to_string()).unwrap(),
-            2 => {
-                tx.splice_text(&text, at.min(length.saturating_sub(1)), 1.min(length as isize), "gr\u{fc}\u{df}e").unwrap()
-            }
+            2 => tx
+                .splice_text(
+                    &text,
+                    at.min(length.saturating_sub(1)),
+                    1.min(length as isize),
+                    "gr\u{fc}\u{df}e",
+                )
+                .unwrap(),
             3 => tx.splice_text(&text, at / 2, (length / 2) as isize, "").unwrap(),
             4 => tx.put(ROOT, format!("k{}", byte % 5), i64::from(*byte) << (byte % 50)).unwrap(),
             5 => {
