@@ -88,8 +88,9 @@ pub enum DocumentError {
     /// The change does not depend on its actor's previous change.
     #[error("the change does not follow its actor's previous change")]
     NotAfterOwnPrevious,
-    /// The change's operations are not numbered above those it depends on.
-    #[error("operations start at {start_op}, but the change depends on operation {max_op}")]
+    /// The change's operations are not numbered above those it depends on; or it has none, and is not numbered right
+    /// above them.
+    #[error("the change starts at operation {start_op}, and depends on operation {max_op}")]
     StartOp {
         /// The first operation's number.
         start_op: u64,

@@ -159,6 +159,10 @@ fn misnumbered() -> Vec<Hostile> {
             (change.actor_id, change.seq) = (ActorId::from(&ALICE[..]), 3);
             change.start_op = start_op(MAP);
         }),
+        with("no operations, and numbers left out", Stage::Apply, |change| {
+            change.operations.clear();
+            change.start_op = start_op(MAP + 4);
+        }),
         with("a dependency that nobody has", Stage::Apply, |change| change.deps = vec![ChangeHash([7; 32])]),
         with("no dependency on its actor's previous change", Stage::Apply, |change| {
             (change.actor_id, change.seq) = (ActorId::from(&ALICE[..]), 3);

@@ -57,6 +57,7 @@ pub(crate) fn check_applied<'a>(
     let check = || {
         let mut marks = Marks::Ordered;
         for change in changes {
+            check_empty(automerge, change)?;
             let (operations, objects) = (change.operations()?, Applied { automerge, change });
             check_objects(&operations, &objects)?;
             if check_marks(&operations, &objects)? == Marks::Unsettled {
@@ -70,6 +71,21 @@ pub(crate) fn check_applied<'a>(
         Ok(())
     };
     guard(check).unwrap_or_else(|reason| Err(DocumentError::Panicked { reason }))
+}
+
+/// Checks that a change without operations is numbered right above what it depends on. Automerge stores the number
+/// of its last operation alone, and would miss those in between when it loads. O(dependencies).
+fn check_empty(automerge: &Automerge, change: &RawChange) -> Result<(), DocumentError> {
+    if change.ops() > 0 {
+        return Ok(());
+    }
+    let mut max_op = 0;
+    for dependency in change.deps() {
+        let found = automerge.get_change_meta_by_hash(&ChangeHash(dependency));
+        max_op = max_op.max(found.ok_or(DocumentError::MissingDependency { dependency })?.max_op);
+    }
+    let start_op = change.start_op();
+    if start_op == max_op + 1 { Ok(()) } else { Err(DocumentError::StartOp { start_op, max_op }) }
 }
 
 /// What is known of an object.
