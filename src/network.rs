@@ -283,6 +283,9 @@ impl Network {
         };
         // Who was not told by then finds out by silence.
         let _ = tokio::time::timeout(CLOSING_TIME_MAX, told).await;
+        for endpoint in &endpoints {
+            endpoint.release_port().await;
+        }
         for task in tasks {
             // A task that panicked has logged it and holds nothing any more.
             let _ = task.await;

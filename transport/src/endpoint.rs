@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
+use std::time::Duration;
 
 use quinn::{ConnectionError, EndpointConfig, TokioRuntime, TransportErrorCode, ValidationTokenConfig};
 use rustls::pki_types::CertificateDer;
@@ -146,6 +147,27 @@ impl Endpoint {
     pub async fn wait_idle(&self) {
         self.shared.quic.wait_idle().await;
     }
+
+    /// After [`close`](Self::close): gives up the port, so that it can be listened on again at once, here or in another
+    /// process. What is still on its way to peers goes out from another port, where they may not take it for ours.
+    /// Returns once the port is free, or after a second.
+    pub async fn release_port(&self) {
+        // QUIC keeps the socket before, until something arrives on the new one: so it is changed twice.
+        for _ in 0..2 {
+            let moved = UdpSocket::bind(SocketAddr::new(self.local_addr.ip(), 0));
+            if let Err(error) = moved.and_then(|socket| self.shared.quic.rebind(socket)) {
+                tracing::debug!(%error, "the port of a closed endpoint is free once its connections have drained");
+                return;
+            }
+        }
+        // Each connection lets go of the socket when it is next looked at.
+        for _ in 0..RELEASE_CHECKS_MAX {
+            if UdpSocket::bind(self.local_addr).is_ok() {
+                return;
+            }
+            tokio::time::sleep(RELEASE_CHECK_INTERVAL).await;
+        }
+    }
 }
 
 impl Drop for Endpoint {
@@ -159,6 +181,10 @@ impl fmt::Debug for Endpoint {
         f.debug_struct("Endpoint").field("local_addr", &self.local_addr).finish_non_exhaustive()
     }
 }
+
+/// How often it is looked whether a port is free, and how long apart.
+const RELEASE_CHECKS_MAX: u32 = 100;
+const RELEASE_CHECK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// What the caller's side and the listening task have in common.
 struct Shared {

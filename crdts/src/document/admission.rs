@@ -95,7 +95,8 @@ fn check_numbers<A: Admitted>(known: &A, raw: &RawChange) -> Result<Result<(), D
     {
         return Ok(Err(DocumentError::NotAfterOwnPrevious));
     }
-    if raw.start_op() <= max_op {
+    // Of a change without operations automerge stores the number of the last one alone.
+    if raw.start_op() <= max_op || raw.ops() == 0 && raw.start_op() != max_op + 1 {
         return Ok(Err(DocumentError::StartOp { start_op: raw.start_op(), max_op }));
     }
     Ok(Ok(()))
