@@ -2,13 +2,14 @@
 //!
 //! ```text
 //! two_regions                                  the whole story in one process
-//! two_regions --trace FILE                     two people's recorded editing, one in each region
+//! two_regions --trace FILE                     two people's recorded editing, one in each region, 10 ms apart
 //! two_regions --listen ADDR                    the eu half; prints a ticket
 //! two_regions --connect TICKET                 the us half, perhaps on another machine
 //! ```
 //!
 //! It ends with an error when anything it claims is not so.
 
+mod distance;
 mod halves;
 mod story;
 mod trace;

@@ -11,7 +11,11 @@ use comity::{
 };
 use serde_json::Value as Json;
 
+use crate::distance::Distance;
 use crate::{Failure, PATIENCE, claim, ms};
+
+/// How long everything takes from one region to the other.
+const ONE_WAY: Duration = Duration::from_millis(10);
 
 /// Transactions of one author that may wait for their acknowledgement at once.
 const IN_FLIGHT_MAX: usize = 256;
@@ -47,13 +51,20 @@ fn versions(shared: &Shared) -> std::sync::MutexGuard<'_, Versions> {
 pub(crate) async fn replay(file: &Path) -> Result<(), Failure> {
     let trace = Arc::new(read(file)?);
     let count = trace.transactions.len();
-    println!("{count} recorded transactions of two authors, eu and us, each in a region of their own");
+    println!(
+        "{count} recorded transactions of two authors, eu and us, each in a region of their own, {} apart",
+        ms(ONE_WAY)
+    );
     let directory = tempfile::tempdir()?;
     let eu = Replica::open(directory.path().join("eu")).await?;
     eu.listen("127.0.0.1:0".parse()?).await?;
     let eu_space = eu.create_space("trace").await?;
     let us = Replica::open(directory.path().join("us")).await?;
-    let us_space = us.connect(&eu_space.invite().await?).await?;
+    let mut ticket = eu_space.invite().await?;
+    let distance =
+        Distance::to(*ticket.addresses.first().ok_or("the ticket names no address")?, ONE_WAY).await?;
+    ticket.addresses = vec![distance.near()];
+    let us_space = us.connect(&ticket).await?;
     let (eu_watch, us_watch) = (eu_space.watch().collection("trace")?, us_space.watch().collection("trace")?);
     let created =
         eu_space.document("trace", "text").edit(|doc| Ok(doc.put_object(ROOT, "text", ObjType::Text)?));
@@ -79,6 +90,7 @@ pub(crate) async fn replay(file: &Path) -> Result<(), Failure> {
     check(&eu_space, &us_space, &trace.end).await?;
     eu.shutdown().await;
     us.shutdown().await;
+    drop(distance);
     Ok(())
 }
 

@@ -188,19 +188,15 @@ async fn a_peer_that_vanishes_times_out() {
 
 #[tokio::test]
 async fn the_port_of_a_closed_endpoint_is_free_although_a_dial_is_unanswered() {
-    let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let silent = tokio::net::UdpSocket::bind("127.0.0.1:0").await.expect("loopback has ports");
+    let nobody = silent.local_addr().expect("it is bound");
     let (a, b) = (endpoint(1), endpoint(2));
     let (_at_a, _at_b) = pair(&a, &b, 2).await;
     let address = a.local_addr();
-    let dialed = a.connect(silent.local_addr().unwrap(), identity(3).public());
+    let mut first = [0; 2_048];
     tokio::select! {
-        _ = dialed => panic!("nobody answers"),
-        () = async {
-            // The dial is under way.
-            let mut first = [0; 2_048];
-            let silent = tokio::net::UdpSocket::from_std({ silent.set_nonblocking(true).unwrap(); silent.try_clone().unwrap() }).unwrap();
-            soon(silent.recv_from(&mut first)).await.unwrap();
-        } => {}
+        _ = a.connect(nobody, identity(3).public()) => panic!("nobody answers"),
+        dialed = soon(silent.recv_from(&mut first)) => drop(dialed.expect("the dial is under way")),
     }
     a.close(CloseCode::SHUTTING_DOWN, "");
     a.release_port().await;

@@ -184,18 +184,14 @@ fn nesting_has_a_limit_on_the_way_in_and_on_the_way_out() {
     let error = edit(&mut fits, |tx| merge_patch(tx, "", &nested(DEPTH_MAX + 2))).unwrap_err();
     assert!(matches!(error, JsonError::TooDeep { .. }), "{error}");
 
-    let mut deep = Document::new([1; 16]);
-    let build = |tx: &mut Transaction<'_>| {
-        let mut map = ROOT;
-        for _ in 0..300 {
-            map = tx.put_object(&map, "k", ObjType::Map)?;
-        }
-        Ok(())
-    };
-    edit(&mut deep, build).unwrap();
-    let error = read(deep.automerge(), "", JsonForm::Tagged).unwrap_err();
+    // No document nests deeper, but what is read may be none of ours.
+    let mut deep = automerge::Automerge::new();
+    let mut tx = deep.transaction();
+    (0..300).try_fold(ROOT, |map, _| tx.put_object(&map, "k", ObjType::Map)).unwrap();
+    tx.commit();
+    let error = read(&deep, "", JsonForm::Tagged).unwrap_err();
     assert!(matches!(error, JsonError::TooDeep { .. }), "{error}");
-    let error = read(deep.automerge(), &"/k".repeat(300), JsonForm::Tagged).unwrap_err();
+    let error = read(&deep, &"/k".repeat(300), JsonForm::Tagged).unwrap_err();
     assert!(matches!(error, JsonError::TooDeep { .. }), "{error}");
 }
 
