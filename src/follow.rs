@@ -67,7 +67,7 @@ impl DocumentFeed {
     /// Cancel safe. Must be called on a tokio runtime, whose threads for blocking work read from the disk.
     ///
     /// # Errors
-    /// [`WatchError::Stopped`] when the replica was shut down; [`WatchError::Changes`] when storage fails.
+    /// [`WatchError::Stopped`] when the replica was shut down; [`WatchError::Store`] when storage fails.
     pub async fn next(&mut self) -> Result<DocumentUpdate, WatchError> {
         loop {
             if self.position.is_some() {

@@ -53,20 +53,22 @@ async fn relay(near: Arc<UdpSocket>, far: SocketAddr, delay: Duration) {
         // A datagram that could not be received is one that was lost.
         let Ok((length, peer)) = near.recv_from(&mut datagram).await else { continue };
         let due = Instant::now() + delay;
-        if !outward.contains_key(&peer) {
-            let Ok(beyond) = UdpSocket::bind("127.0.0.1:0").await else { continue };
-            let beyond = Arc::new(beyond);
-            let (sender, waiting) = mpsc::channel(ON_THE_WAY_MAX);
-            ways.spawn(deliver(waiting, Arc::clone(&beyond), far));
-            let (back, returning) = mpsc::channel(ON_THE_WAY_MAX);
-            ways.spawn(deliver(returning, Arc::clone(&near), peer));
-            ways.spawn(hold(beyond, back, delay));
-            outward.insert(peer, sender);
-        }
-        if let Some(sender) = outward.get(&peer) {
-            // What has no room is lost.
-            let _ = sender.try_send((due, datagram[..length].to_vec()));
-        }
+        let sender = match outward.get(&peer) {
+            Some(sender) => sender.clone(),
+            None => {
+                let Ok(beyond) = UdpSocket::bind("127.0.0.1:0").await else { continue };
+                let beyond = Arc::new(beyond);
+                let (sender, waiting) = mpsc::channel(ON_THE_WAY_MAX);
+                ways.spawn(deliver(waiting, Arc::clone(&beyond), far));
+                let (back, returning) = mpsc::channel(ON_THE_WAY_MAX);
+                ways.spawn(deliver(returning, Arc::clone(&near), peer));
+                ways.spawn(hold(beyond, back, delay));
+                outward.insert(peer, sender.clone());
+                sender
+            }
+        };
+        // What has no room is lost.
+        let _ = sender.try_send((due, datagram[..length].to_vec()));
     }
 }
 
