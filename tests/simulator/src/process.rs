@@ -47,7 +47,7 @@ impl World {
         // Wall clocks here jump by a century.
         options.journal.age_ms_max = u64::MAX;
         // Documents here have a few dozen changes.
-        options.tail.changes = 3;
+        options.tail.changes = 8;
         let engine = match Engine::open(&options, &mut target.disk) {
             Ok(engine) => engine,
             Err(error) => {
