@@ -4,10 +4,12 @@
 
 mod regions;
 
+use comity::automerge::Automerge;
 use comity::serde_json::{Value, json};
 use comity::{
-    DocumentAction, DocumentHandle, DocumentMark, DocumentReadError, ExpandMark, JsonError, ROOT, ReadDoc,
-    TransactError, Transactable, TxError, WriteError,
+    ChunkLimits, DocumentAction, DocumentHandle, DocumentMark, DocumentReadError, ExpandMark, ImportError,
+    JsonError, ObjType, ROOT, ReadDoc, TransactError, Transactable, TxError, WatchError, WriteError,
+    automerge,
 };
 
 use regions::{Region, converge, pair};
@@ -338,4 +340,105 @@ mod typed {
         });
         inside.await.unwrap();
     }
+}
+
+/// What another Automerge program saved, and the text in it.
+fn foreign() -> (Automerge, automerge::ObjId) {
+    let mut theirs = Automerge::new();
+    let mut tx = theirs.transaction();
+    let text = tx.put_object(ROOT, "text", ObjType::Text).unwrap();
+    tx.splice_text(&text, 0, 0, &"written elsewhere ".repeat(40)).unwrap();
+    tx.commit();
+    (theirs, text)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_other_automerge_programs_saved_is_imported_once_and_edited_by_all() {
+    let (eu, us) = pair().await;
+    let (mut theirs, text) = foreign();
+    let limits = ChunkLimits::default();
+    assert_eq!(note(&eu).import(&theirs.save(), &limits).await.unwrap(), 1);
+    assert_eq!(note(&eu).import(&theirs.save(), &limits).await.unwrap(), 0, "it is there already");
+    converge(&[&eu, &us]).await;
+    assert_eq!(note(&us).import(&theirs.save(), &limits).await.unwrap(), 0, "however it came");
+    note(&us).splice("/text", 0, 0, "here: ").await.unwrap();
+    let heads = theirs.get_heads();
+    for letter in ["a", "b", "c"] {
+        let mut tx = theirs.transaction();
+        tx.splice_text(&text, 0, 0, letter).unwrap();
+        tx.commit();
+    }
+    // Changes as another program sends them: the later ones first, some of them deflated.
+    let mut sent: Vec<u8> = Vec::new();
+    for change in theirs.get_changes(&heads).iter_mut().rev() {
+        sent.extend_from_slice(&change.bytes());
+    }
+    assert_eq!(note(&eu).import(&sent, &limits).await.unwrap(), 3);
+    converge(&[&eu, &us]).await;
+    let shown = note(&us).text("/text").unwrap().unwrap();
+    assert!(shown.contains("here: ") && shown.contains("cba"), "{shown}");
+    assert_eq!(note(&eu).text("/text").unwrap().unwrap(), shown);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_imported_is_refused_by_name_and_nothing_is_kept() {
+    let (eu, _us) = pair().await;
+    let (theirs, _) = foreign();
+    let saved = theirs.save();
+    let small = ChunkLimits { bytes: saved.len() - 1, ..ChunkLimits::default() };
+    let mut cut = saved.clone();
+    cut.truncate(saved.len() / 2);
+    for (bytes, limits) in
+        [(saved.clone(), small), (cut, ChunkLimits::default()), (vec![7; 100], ChunkLimits::default())]
+    {
+        let error = note(&eu).import(&bytes, &limits).await.unwrap_err();
+        let ImportError::Refused { location, .. } = &error else { panic!("{error}") };
+        assert_eq!(location.to_string(), "document notes/shopping");
+    }
+    let mut later = theirs.fork();
+    let heads = later.get_heads();
+    later.transact(|tx| tx.put(ROOT, "n", 1)).unwrap();
+    let orphan = later.get_changes(&heads)[0].raw_bytes().to_vec();
+    let error = note(&eu).import(&orphan, &ChunkLimits::default()).await.unwrap_err();
+    assert!(error.to_string().contains("missing"), "{error}");
+    assert_eq!(whole(&eu), json!({}));
+    // The document takes what can be taken all the same.
+    assert_eq!(note(&eu).import(&[saved, orphan].concat(), &ChunkLimits::default()).await.unwrap(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_is_shown_every_version_with_what_changed() {
+    let (eu, us) = pair().await;
+    note(&eu).put_json("", json!({"text": "hello"})).await.unwrap();
+    converge(&[&eu, &us]).await;
+    let mut feed = note(&us).follow().unwrap();
+    let first = feed.next().await.unwrap();
+    assert!(first.patches.is_none(), "there is nothing before it");
+    note(&eu).splice("/text", 5, 0, " world").await.unwrap();
+    note(&eu).put_json("/n", json!(3)).await.unwrap();
+    let mut patches = Vec::new();
+    let mut shown = first.document;
+    while shown.change_count() < 3 {
+        let update = feed.next().await.unwrap();
+        patches.extend(update.patches.expect("the follower is not far behind"));
+        shown = update.document;
+    }
+    let insert = DocumentAction::Splice {
+        position: 5,
+        delete: 0,
+        insert: " world".to_owned(),
+        marks: std::collections::BTreeMap::new(),
+    };
+    assert_eq!((patches[0].path.as_str(), &patches[0].action), ("/text", &insert));
+    assert_eq!((patches[1].path.as_str(), patches.len()), ("/n", 2));
+    assert_eq!(shown.heads(), note(&us).read().unwrap().heads());
+    // Own edits are shown too, and so is a removal.
+    note(&us).put_json("/n", json!(4)).await.unwrap();
+    let update = feed.next().await.unwrap();
+    assert_eq!(update.patches.unwrap().len(), 1);
+    note(&us).remove().await.unwrap();
+    let gone = feed.next().await.unwrap();
+    assert_eq!((gone.document.change_count(), gone.patches.is_none()), (0, true));
+    us.replica.shutdown().await;
+    assert!(matches!(feed.next().await, Err(WatchError::Stopped)));
 }
