@@ -76,7 +76,7 @@ fn example() -> Example {
 
 fn entry(lane: OriginId, before: &LaneTip, at: Hlc, admitted: Frontier, groups: Vec<Group>) -> LaneEntry {
     let (seq, prev, context) = (before.seq + 1, before.change_hash, admitted.clone());
-    let change = ChangeSet { origin: lane, seq, prev, context, hlc: at, groups };
+    let change = ChangeSet { origin: lane, seq, prev, context, hlc: at, operation: None, groups };
     LaneEntry { admitted, at, body: Body::Change(change) }
 }
 

@@ -271,7 +271,7 @@ fn run(groups: Vec<Group>, last: Option<Body>) -> Vec<u8> {
     let (lane, hlc) = (owner.lane(&space), Hlc::new(HLC.0, HLC.1));
     let start = LaneTip::start(&space, &lane);
     let (origin, prev, context) = (lane, start.change_hash, Frontier::new());
-    let change = ChangeSet { origin, seq: 1, prev, context: context.clone(), hlc, groups };
+    let change = ChangeSet { origin, seq: 1, prev, context: context.clone(), hlc, operation: None, groups };
     let entry = LaneEntry { admitted: context, at: hlc, body: Body::Change(change) };
     let mut after = start.after(&space, &entry);
     let mut entries = vec![(entry, after.clone())];
