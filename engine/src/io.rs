@@ -272,6 +272,14 @@ pub enum CommandError {
         /// How many lane entries are missing.
         missing: u64,
     },
+    /// The token is of another space. The caller's fault.
+    #[error("the token is of space {token}, not of space {space}")]
+    OtherSpace {
+        /// The token's space.
+        token: SpaceId,
+        /// The space that was asked for.
+        space: SpaceId,
+    },
     /// Members could not be asked in the time allowed, or what they have has not arrived. Wait longer, or connect
     /// to them.
     #[error("{}", not_fresh(*by_ms, behind))]
