@@ -9,12 +9,12 @@ use comity_crdts::automerge::{Automerge, ObjType, ROOT};
 use comity_crdts::{
     Frontier, Hlc, Kind, Nonce, ObjectAddress, OriginId, RawChange, ReplicaId, SpaceId, Value, Writer,
 };
-use comity_engine::{CloseReason, OperationId};
 use comity_engine::wire::{
-    Body, ChangeSet, Data, Denied, Dictionary, FrontierAnswer, FrontierRequest, Genesis, Group, Have, Head, Hello, Join, LaneEntry, LaneOwner,
-    LaneRef, LaneTip, Message, Op, Open, OpenLane, RightsRequest, Subscribe, Unsubscribe, decode_entry,
-    decode_run, encode_entry, encode_run, sign,
+    Body, ChangeSet, Data, Denied, Dictionary, FrontierAnswer, FrontierRequest, Genesis, Group, Have, Head,
+    Hello, Join, LaneEntry, LaneOwner, LaneRef, LaneTip, Message, Op, Open, OpenLane, RightsRequest,
+    Subscribe, Unsubscribe, decode_entry, decode_run, encode_entry, encode_run, sign,
 };
+use comity_engine::{CloseReason, OperationId};
 use ed25519_dalek::SigningKey;
 
 const DOCUMENT: &str = include_str!("../../docs/wire.md");
