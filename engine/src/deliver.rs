@@ -12,7 +12,7 @@ use crate::engine::Engine;
 use crate::io::{Applied, Now};
 use crate::keys;
 use crate::limits::{HEAD_SPACING_BYTES, STAGED_BYTES_APPLY};
-use crate::operations::note_operation;
+use crate::operations::{made_at, note_operation};
 use crate::own::append_entry;
 use crate::run::RUN_ENTRIES_MAX;
 use crate::settings::is_region;
@@ -199,9 +199,10 @@ impl Space {
             let ops: Vec<_> = group.ops.iter().enumerate().map(|(index, op)| (dot(index), op)).collect();
             application.apply_all(work, &mut delivery.effects, &group.address, &ops)?;
         }
-        if let Some(operation) = &change.operation {
-            let noted = (place, change.hlc.millis().min(now.wall_ms));
-            note_operation(work, &mut delivery.effects, &self.id, operation, noted)?;
+        if let Some(operation) = &change.operation
+            && let Some(at_ms) = made_at(change.hlc, now.wall_ms)
+        {
+            note_operation(work, &mut delivery.effects, &self.id, operation, (place, at_ms))?;
         }
         let objects: Vec<ObjectAddress> = change.groups.iter().map(|group| group.address.clone()).collect();
         let frontier = delivery.frontier.clone();

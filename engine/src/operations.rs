@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use comity_crdts::{Frontier, LaneId, SpaceId, canary};
+use comity_crdts::{Frontier, Hlc, LaneId, SpaceId, canary};
 
 use crate::acks::Written;
 use crate::apply::Effects;
@@ -76,6 +76,13 @@ fn load(
 fn count(read: &dyn StateRead, space: &SpaceId) -> Result<u64, StoreError> {
     let row = read.get(&keys::operation_count(space))?;
     row.map_or(Ok(0), |bytes| decode("number of operations", &bytes))
+}
+
+/// When a change set that was made at a stamp counts as made here, or `None` when that is so long ago that its id need
+/// not be remembered. A stamp that is ahead of the wall clock does not make anything stay longer.
+pub(crate) fn made_at(stamp: Hlc, wall_ms: u64) -> Option<u64> {
+    let at_ms = stamp.millis().min(wall_ms);
+    (at_ms.saturating_add(KEPT_MS) > wall_ms).then_some(at_ms)
 }
 
 /// Remembers under which id a change set was made. Of several the first one that came here is kept.

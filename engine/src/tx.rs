@@ -15,7 +15,7 @@ use crate::apply::{Application, Effects};
 use crate::change::{Body, ChangeSet, LaneEntry, encode_stored};
 use crate::conflicts::Location;
 use crate::op::{Group, Op, Role};
-use crate::operations::{OperationId, note_operation};
+use crate::operations::{OperationId, made_at, note_operation};
 use crate::own::{Incarnation, OwnEntry};
 use crate::read::{self, Listing};
 use crate::space::Space;
@@ -254,11 +254,11 @@ impl<'a> Tx<'a> {
             self.roll_back();
             return Err(TxError::TooLarge { bytes, bytes_max: CHANGE_SET_BYTES_MAX });
         }
-        if let Some(operation) = &self.operation {
-            let (place, at_ms) = ((origin, row.tip.lsn), self.hlc.millis().min(self.wall_ms));
-            let noted =
-                note_operation(&mut self.work, &mut self.effects, &self.space.id, operation, (place, at_ms));
-            if let Err(error) = noted {
+        let made_at = made_at(self.hlc, self.wall_ms);
+        if let (Some(operation), Some(at_ms)) = (&self.operation, made_at) {
+            let made = ((origin, row.tip.lsn), at_ms);
+            let (work, effects) = (&mut self.work, &mut self.effects);
+            if let Err(error) = note_operation(work, effects, &self.space.id, operation, made) {
                 self.roll_back();
                 return Err(error.into());
             }

@@ -206,6 +206,27 @@ fn an_id_is_forgotten_after_a_day_and_its_rows_are_gone_an_hour_later() {
 }
 
 #[test]
+fn what_arrives_a_day_late_is_not_remembered_and_a_clock_that_is_ahead_remembers_no_longer() {
+    const DAY_MS: u64 = 86_400_000;
+    let (mut world, space) = World::mesh(2);
+    world.disconnect_all(None);
+    added(&mut world, 0, space, "late");
+    world.nodes.iter_mut().for_each(|node| node.wall_ms += DAY_MS + 1);
+    world.nodes[1].wall_ms += 10 * 365 * DAY_MS;
+    added(&mut world, 1, space, "ahead");
+    world.connect(0, 1);
+    world.run();
+    assert_eq!(world.likes(0, space), 2);
+    // Its author keeps the late one until it forgets it.
+    assert_eq!(operation_ids(&world.nodes[1].disk, &space), Ok(1));
+    assert!(added(&mut world, 0, space, "ahead").deduplicated);
+    world.nodes[0].wall_ms += DAY_MS + 3_700_000;
+    world.add(0, space, 1);
+    world.run();
+    assert_eq!(operation_ids(&world.nodes[0].disk, &space), Ok(0));
+}
+
+#[test]
 fn a_name_has_1_to_64_bytes() {
     assert_eq!(OperationId::named(b""), Err(OperationNameError { bytes: 0, bytes_max: 64 }));
     assert!(OperationId::named(&[7; 64]).is_ok());
