@@ -6,7 +6,7 @@ use std::path::Path;
 
 type Check = fn(&[u8]);
 
-const CHECKS: [(&str, Check); 10] = [
+const CHECKS: [(&str, Check); 11] = [
     ("frame", comity_fuzz::frame),
     ("log", comity_fuzz::log),
     ("message", comity_fuzz::message),
