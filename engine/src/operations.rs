@@ -199,3 +199,71 @@ pub(crate) fn forget_due(read: &dyn StateRead, space: &SpaceId) -> Result<u64, S
 pub fn operation_ids(read: &dyn StateRead, space: &SpaceId) -> Result<u64, StoreError> {
     count(read, space)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Row;
+
+    /// A state in which nothing is stored but that this many ids are remembered.
+    struct Crowded(u64);
+
+    impl LogRead for Crowded {
+        fn lane_entry(&self, _: &SpaceId, _: &LaneId, _: u64) -> Result<Option<Vec<u8>>, StoreError> {
+            Ok(None)
+        }
+    }
+
+    impl StateRead for Crowded {
+        fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+            Ok((key == keys::operation_count(&SPACE)).then(|| encode(&self.0)))
+        }
+
+        fn scan(&self, _from: &[u8], _until: &[u8], _limit: usize) -> Result<Vec<Row>, StoreError> {
+            Ok(Vec::new())
+        }
+    }
+
+    const SPACE: SpaceId = SpaceId([1; 16]);
+    const LANE: LaneId = comity_crdts::OriginId([2; 16]);
+
+    #[test]
+    fn of_too_many_ids_the_oldest_are_forgotten_a_step_at_a_time() {
+        let below = Crowded(OPERATION_IDS_MAX + OPERATION_IDS_STEP - 4);
+        let (mut work, mut effects) = (Work::over(&below), Effects::default());
+        let id = |number: u8| OperationId([number; 16]);
+        for number in 1..=5_u8 {
+            assert_ne!(effects.forget_ids_ms, Some(0), "there is room yet");
+            let place = (LANE, u64::from(number));
+            let at_ms = 1_000 + u64::from(number);
+            note_operation(&mut work, &mut effects, &SPACE, &id(number), (place, at_ms)).unwrap();
+        }
+        assert_eq!(effects.forget_ids_ms, Some(0));
+        let found = |work: &Work<'_>, number| find_operation(work, &SPACE, &id(number), 2_000).unwrap();
+        let (is_more, next) = prune_operations(&mut work, &SPACE, 2_000, 2).unwrap();
+        assert_eq!((is_more, next), (true, 0));
+        assert_eq!([1, 2, 3].map(|number| found(&work, number).is_some()), [false, false, true]);
+        assert_eq!(count(&work, &SPACE), Ok(OPERATION_IDS_MAX + OPERATION_IDS_STEP - 1));
+        // The token of a place whose entry is gone names the place, which is as good.
+        let written = found(&work, 4).unwrap();
+        assert_eq!(written.frontier, [(LANE, 4)].into_iter().collect());
+        prune_operations(&mut work, &SPACE, 2_000, 100).unwrap();
+        assert!((3..=5).all(|number| found(&work, number).is_none()));
+    }
+
+    #[test]
+    fn what_is_within_its_day_stays_and_tells_when_it_goes() {
+        let below = Crowded(0);
+        let (mut work, mut effects) = (Work::over(&below), Effects::default());
+        let id = OperationId([9; 16]);
+        note_operation(&mut work, &mut effects, &SPACE, &id, ((LANE, 1), 5_000)).unwrap();
+        note_operation(&mut work, &mut effects, &SPACE, &id, ((LANE, 2), 6_000)).unwrap();
+        let first = find_operation(&work, &SPACE, &id, 6_000).unwrap().unwrap();
+        assert_eq!(first.place, Some((LANE, 1)), "the first that came");
+        let due = 5_000 + KEPT_MS + LATE_MS;
+        assert_eq!(prune_operations(&mut work, &SPACE, 5_000 + KEPT_MS - 1, 10), Ok((false, due)));
+        assert!(find_operation(&work, &SPACE, &id, 5_000 + KEPT_MS).unwrap().is_none());
+        assert_eq!(prune_operations(&mut work, &SPACE, 5_000 + KEPT_MS, 10), Ok((false, u64::MAX)));
+        assert_eq!(operation_ids(&work, &SPACE), Ok(0));
+    }
+}
