@@ -79,7 +79,7 @@ impl World {
             client.map_or_else(Default::default, |client| (client.token.clone(), client.seen.clone()));
         let token = self.token(space, own, &presented);
         if token.frontier.is_empty() {
-            return self.read_fresh(event, node, space);
+            return self.go_on_fresh(event, node, space);
         }
         let request = RequestId(self.request(node, Waiting::Token { event, seen }));
         let command = Command::AwaitToken { token, within: PATIENCE };

@@ -143,10 +143,13 @@ impl World {
         status.map_or_else(Vec::new, |status| status.members.iter().map(|(member, _)| *member).collect())
     }
 
-    /// A read begins that has to show what others have.
-    pub(crate) fn read_fresh(&mut self, event: usize, node: usize, space: usize) -> Result<(), Violation> {
-        let Event::Read(read) = &self.plan.events[event].event else { return Ok(()) };
-        let whom = match read.fresh {
+    /// A client goes on that presents no token: at once, unless it reads what others have.
+    pub(crate) fn go_on_fresh(&mut self, event: usize, node: usize, space: usize) -> Result<(), Violation> {
+        let fresh = match &self.plan.events[event].event {
+            Event::Read(read) => read.fresh,
+            Event::Write(_) | Event::Fault(_) => None,
+        };
+        let whom = match fresh {
             Some(Freshness::All) => Whom::All,
             Some(Freshness::Majority) => Whom::Majority,
             None => return self.resume(event, node, &Counts::new()),
