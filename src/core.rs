@@ -85,6 +85,34 @@ pub(crate) struct Signals {
     /// Whether connections are wanted.
     pub(crate) online: watch::Receiver<bool>,
     pub(crate) trust: Arc<TrustSet>,
+    /// The way back to the core, for answers that nobody waits for any more.
+    pub(crate) events: mpsc::WeakSender<Event>,
+}
+
+/// The answer to a question, to be waited for. Dropped before it came, it tells the core, which stops waiting for
+/// others then; where the core has no room for that, it waits to the end of the time that was allowed.
+pub(crate) struct Answer {
+    request: RequestId,
+    reply: oneshot::Receiver<Result<Reply, CommandError>>,
+    events: mpsc::WeakSender<Event>,
+}
+
+impl Answer {
+    /// Waits for it; `None` when the core is gone.
+    pub(crate) async fn wait(mut self) -> Option<Result<Reply, CommandError>> {
+        (&mut self.reply).await.ok()
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        if matches!(self.reply.try_recv(), Err(oneshot::error::TryRecvError::Empty))
+            && let Some(events) = self.events.upgrade()
+        {
+            // Without room the core finds out when the time is over.
+            let _ = events.try_send(Event::Input(Input::Cancelled { request: self.request }));
+        }
+    }
 }
 
 /// The core and everything it commands. One thread owns it by value.
@@ -131,7 +159,7 @@ impl Core {
     pub(crate) async fn run(mut self, mut events: mpsc::Receiver<Event>, mut stop: watch::Receiver<bool>) {
         self.drain();
         loop {
-            let deadline = self.engine.next_deadline().map(|at| self.started + at);
+            let deadline = self.engine.next_deadline().and_then(|at| self.started.checked_add(at));
             tokio::select! {
                 biased;
                 _ = stop.wait_for(|stop| *stop) => return,
@@ -152,6 +180,10 @@ impl Core {
                     self.publish_connected();
                     self.input(Input::SessionClosed { session });
                 }
+            }
+            Event::Input(Input::Cancelled { request }) => {
+                self.withdraw(request);
+                self.input(Input::Cancelled { request });
             }
             // Frames of a session that was closed here may still be in the channel; the core ignores them.
             Event::Input(input) => self.input(input),
@@ -189,12 +221,13 @@ impl Core {
         (&mut self.engine, &mut self.store)
     }
 
-    /// A number for a question, whose answer goes to `answer`.
-    pub(crate) fn ask(&mut self, answer: oneshot::Sender<Result<Reply, CommandError>>) -> RequestId {
+    /// A number for a question, and its answer.
+    pub(crate) fn ask(&mut self) -> (RequestId, Answer) {
         self.next_request += 1;
         let request = RequestId(self.next_request);
+        let (answer, reply) = oneshot::channel();
         self.replies.insert(request, answer);
-        request
+        (request, Answer { request, reply, events: self.signals.events.clone() })
     }
 
     /// Takes back a question that will not be answered.

@@ -7,7 +7,8 @@ use comity_crdts::{
     ValueSerdeError,
 };
 use comity_engine::{
-    ChangesError, CommandError, Location, ReadError, StoreError, Token, TransactError, TxError,
+    ChangesError, CommandError, Location, OperationNameError, ReadError, StoreError, Token, TransactError,
+    TxError,
 };
 
 /// Why a replica could not be opened.
@@ -57,6 +58,13 @@ pub enum WriteError {
     /// It was refused or rolled back; nothing of it was kept.
     #[error(transparent)]
     Refused(#[from] TransactError<TxError>),
+    /// Within the time given this replica did not come to hold what the write was to follow, or cannot. Nothing was
+    /// written.
+    #[error("the write was not made: {0}")]
+    Behind(RequestError),
+    /// The operation id is empty or too long. Nothing was written.
+    #[error(transparent)]
+    OperationName(#[from] OperationNameError),
     /// It was made, but whether it is durable is not known: the sync failed. It may show after the replica is
     /// opened again, as a whole or not at all.
     #[error("the write is indeterminate: {0}")]

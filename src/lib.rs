@@ -100,9 +100,9 @@ pub use comity_crdts::{
 };
 pub use comity_engine::{
     ChangeEvent, CommandError, Conflict, Did, Durability, Freeze, JournalEntry, JournalLimits, JournalReason,
-    JournalTotals, LaneStatus, Listing, Location, Matter, ObjectChange, QuarantinedChange, REGION_BYTES_MAX,
-    ReadError, Replayed, Role, SiblingReport, SpaceStatus, StateDigest, Status, StoreError, Token,
-    TransactError, TxError,
+    JournalTotals, LaneStatus, Listing, Location, Matter, OPERATION_NAME_BYTES_MAX, ObjectChange,
+    OperationNameError, QuarantinedChange, REGION_BYTES_MAX, ReadError, Replayed, Role, SiblingReport,
+    SpaceStatus, StateDigest, Status, StoreError, Token, TransactError, TxError,
 };
 pub use comity_store::{
     CompactError as StorageCompactError, CompactReport, Damage, OpenError as DirectoryError, StoreOptions,

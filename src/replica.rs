@@ -166,6 +166,7 @@ impl Replica {
             connected: connected_sender,
             online,
             trust: Arc::clone(&trust),
+            events: events.downgrade(),
         };
         let (storage, storage_requests) = std_mpsc::sync_channel(STORAGE_REQUESTS_MAX);
         let (settling, settle_requests) = std_mpsc::sync_channel(SETTLE_REQUESTS_MAX);
@@ -363,16 +364,19 @@ impl Replica {
         self.shared.events.send(event).await.map_err(|_| RequestError::Stopped)
     }
 
-    /// Asks the core and waits for the answer. Cancelling it loses the answer only.
+    /// Asks the core and waits for the answer. Cancelling it loses the answer, and the core stops waiting for others.
     pub(crate) async fn request(&self, command: Command) -> Result<Reply, RequestError> {
-        let (answer, reply) = oneshot::channel();
+        let (asked, answer) = oneshot::channel();
         let job = move |core: &mut Core| {
-            let (request, now) = (core.ask(answer), core.now());
+            let ((request, answer), now) = (core.ask(), core.now());
             let (engine, store) = core.parts();
             engine.handle(&now, comity_engine::Input::Command { request, command }, store);
+            // When nobody takes it, the answer is dropped, which cancels the question.
+            let _ = asked.send(answer);
         };
         self.send(Event::Job(Box::new(job))).await?;
-        Ok(reply.await.map_err(|_| RequestError::Stopped)??)
+        let answer = answer.await.map_err(|_| RequestError::Stopped)?;
+        Ok(answer.wait().await.ok_or(RequestError::Stopped)??)
     }
 
     /// Ends the replica in order:

@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use comity_crdts::{Kind, Policy, PolicyRegistry, SpaceId};
-use comity_engine::{Command, ReadError, Reply, Role, SpaceStatus, StoreError, Token, TxError};
+use comity_engine::{
+    Command, CommandError, ReadError, Reply, Role, SpaceStatus, StoreError, Token, TxError, Whom,
+};
 use comity_store::Reader;
 
-use crate::error::{InviteError, RequestError, WatchError};
+use crate::error::{InviteError, RequestError, WatchError, WriteError};
 use crate::handles::{BoundedCounterHandle, Counter, DocumentHandle, Flag, Map, Object, Register, Set};
 use crate::place::Place;
 use crate::replica::Replica;
@@ -132,6 +134,51 @@ impl Space {
         self.view().map_err(|error| RequestError::Command(error.into()))
     }
 
+    /// Waits until everything that the token has seen is durable here.
+    pub(crate) async fn reach(&self, token: Token, within: Duration) -> Result<(), WriteError> {
+        if token.space != self.id {
+            let error = CommandError::OtherSpace { token: token.space, space: self.id };
+            return Err(WriteError::Behind(error.into()));
+        }
+        let reached = self.replica.request(Command::AwaitToken { token, within }).await;
+        reached.map(|_| ()).map_err(WriteError::Behind)
+    }
+
+    /// A view that shows at least everything that every member that writes had made durable `max_age` before this
+    /// call, for a read that may be late by so much and no more. Members of which that is not known from earlier
+    /// are asked, which takes a round trip to each; what this replica lacks is pulled. Zero asks everybody.
+    ///
+    /// What counts is what a member answers when it is asked, so neither clocks nor how long anything was under way
+    /// matter. Who is a member is what is known here; a member that is not connected to this replica itself cannot be
+    /// asked.
+    ///
+    /// # Errors
+    /// [`RequestError`]; `NotFresh`, with whom it is not known of and how old what is known is, after `patience`.
+    pub async fn fresh_within(&self, max_age: Duration, patience: Duration) -> Result<View, RequestError> {
+        self.fresh(Whom::All, max_age, patience).await
+    }
+
+    /// A view that shows at least everything that a majority of the members that write, of which this replica is one,
+    /// had made durable when this was called. That is every write that was acknowledged at
+    /// [`Durability::Quorum`](crate::Durability::Quorum) or `All` anywhere before, as long as both ends know the same
+    /// members. Members are asked each time, and what they have and this replica lacks is pulled, which takes a round
+    /// trip and more.
+    ///
+    /// It does not make reads linearizable: a write that is not acknowledged yet may be in this view and not in a
+    /// later one of another replica. Writes of others that were only acknowledged as `Local` may be missing.
+    ///
+    /// # Errors
+    /// [`RequestError`]; `NoQuorum` when too few answer within `patience`, or what they have does not arrive.
+    pub async fn read_quorum(&self, patience: Duration) -> Result<View, RequestError> {
+        self.fresh(Whom::Majority, Duration::ZERO, patience).await
+    }
+
+    async fn fresh(&self, whom: Whom, max_age: Duration, within: Duration) -> Result<View, RequestError> {
+        let space = self.id;
+        self.replica.request(Command::AwaitFresh { space, whom, max_age, within }).await?;
+        self.view().map_err(|error| RequestError::Command(error.into()))
+    }
+
     /// Waits until another writer of the space is known to have heard of this incarnation. A replica that has just
     /// joined, or was restored from a copy, cannot write to remove-wins sets and disable-wins flags nor remove counters
     /// before that, because others may have forgotten what it has not seen. The founder can from the start.
@@ -199,7 +246,7 @@ impl Space {
     pub async fn status(&self) -> Result<SpaceStatus, RequestError> {
         let status = self.replica.status().await?;
         let found = status.spaces.into_iter().find(|space| space.space == self.id);
-        found.ok_or(RequestError::Command(comity_engine::CommandError::UnknownSpace(self.id)))
+        found.ok_or(RequestError::Command(CommandError::UnknownSpace(self.id)))
     }
 
     /// A ticket that makes one replica a writer of this space. It can be used once, within a day.

@@ -3,13 +3,16 @@
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use comity_crdts::PolicyRegistry;
-use comity_engine::{Acknowledgement, Durability, Reply, Token, TransactError, TxError, WriteOptions};
+use comity_crdts::{PolicyRegistry, ReplicaId};
+use comity_engine::{
+    Acknowledgement, Durability, OperationId, OperationNameError, Reply, Token, TransactError, TxError,
+    WriteOptions,
+};
 use tokio::sync::oneshot;
 
-use crate::core::{Core, Event, TRANSACTION_TIME_MAX};
+use crate::core::{Answer, Core, Event, TRANSACTION_TIME_MAX};
 use crate::error::WriteError;
 use crate::space::Space;
 use crate::transaction::Transaction;
@@ -31,9 +34,31 @@ impl<R> Receipt<R> {
         self.acknowledgement.token.clone()
     }
 
-    /// Other replicas that had reported the write durable by then.
+    /// How many other replicas had reported the write durable by then.
     pub fn remote(&self) -> u32 {
         self.acknowledgement.remote
+    }
+
+    /// Which these are, ascending.
+    pub fn replicas(&self) -> &[ReplicaId] {
+        &self.acknowledgement.replicas
+    }
+
+    /// The regions in which a durable copy was known to be by then, this replica's included, ascending.
+    pub fn regions(&self) -> &[String] {
+        &self.acknowledgement.regions
+    }
+
+    /// Of those that the durability is about (others for `Remote`, members for `Quorum` and `All`, regions for
+    /// `Regions`), how many had the write by then, and how many have to.
+    pub fn progress(&self) -> (u32, u32) {
+        (self.acknowledgement.counted, self.acknowledgement.needed)
+    }
+
+    /// Whether the write had been made before under the same [operation id](Transact::operation_id), and was not made
+    /// again; the token and all else are that write's.
+    pub fn deduplicated(&self) -> bool {
+        self.acknowledgement.deduplicated
     }
 
     /// Whether the durability asked for was reached. When not, the outcome is indeterminate: the write is
@@ -50,6 +75,14 @@ pub struct Transact<R = ()> {
     body: Body<R>,
     durability: Durability,
     within: Duration,
+    after: Option<Token>,
+    operation: Option<Operation<R>>,
+}
+
+/// Under which id a transaction is made, and what it comes to when it was made before.
+struct Operation<R> {
+    id: Result<OperationId, OperationNameError>,
+    repeated: fn() -> R,
 }
 
 type Body<R> = Box<dyn FnOnce(&mut Transaction<'_, '_>) -> Result<R, TxError> + Send>;
@@ -59,7 +92,8 @@ impl<R: Send + 'static> Transact<R> {
         space: Space,
         body: impl FnOnce(&mut Transaction<'_, '_>) -> Result<R, TxError> + Send + 'static,
     ) -> Self {
-        Self { space, body: Box::new(body), durability: Durability::Local, within: WAIT_DEFAULT }
+        let (durability, within) = (Durability::Local, WAIT_DEFAULT);
+        Self { space, body: Box::new(body), durability, within, after: None, operation: None }
     }
 
     /// How durable the write must be before it is acknowledged; [`Durability::Local`] otherwise.
@@ -68,32 +102,73 @@ impl<R: Send + 'static> Transact<R> {
         self
     }
 
-    /// How long to wait for other replicas; [`WAIT_DEFAULT`] otherwise.
+    /// How long to wait for other replicas, before the write for what it is to follow and after it for its durability;
+    /// [`WAIT_DEFAULT`] otherwise.
     pub fn within(mut self, within: Duration) -> Self {
         self.within = within;
         self
     }
 
+    /// Makes the write only once everything that the token has seen is durable here, so that whoever sees the write
+    /// sees that too: writes follow reads, also when the client has moved to another replica.
+    pub fn after(mut self, token: &Token) -> Self {
+        self.after = Some(token.clone());
+        self
+    }
+
+    /// Gives the write an id of the client's own, 1 to [`OPERATION_NAME_BYTES_MAX`](crate::OPERATION_NAME_BYTES_MAX)
+    /// bytes drawn at random, by which it can be repeated when its outcome is not known. The id is stored in the
+    /// change set. For 24 hours every replica that has applied it answers a repetition with the first write's token,
+    /// [`Receipt::deduplicated`] and `None`, and makes nothing; the closure is not run. A space remembers the last
+    /// 1,048,576 ids at least.
+    ///
+    /// Two replicas that have not heard of each other's use of the id both make the write, and both stand. So repeat
+    /// it at the same replica, or, elsewhere, [after](Transact::after) the token of the first attempt, which also an
+    /// indeterminate receipt has. A transaction that changes nothing leaves no id.
+    pub fn operation_id(self, name: impl AsRef<[u8]>) -> Transact<Option<R>> {
+        let Self { space, body, durability, within, after, operation: _ } = self;
+        let operation = Operation { id: OperationId::named(name.as_ref()), repeated: || None };
+        Transact {
+            space,
+            body: Box::new(move |tx| body(tx).map(Some)),
+            durability,
+            within,
+            after,
+            operation: Some(operation),
+        }
+    }
+
     /// Hands the transaction to the core and returns what to await for its acknowledgement. Transactions take
-    /// place in the order in which they were submitted, so many can be under way at once.
+    /// place in the order in which they were submitted, so many can be under way at once. One that is to be made
+    /// [after](Transact::after) a token is submitted once the token is reached.
     ///
     /// # Errors
-    /// [`WriteError::Stopped`] when the replica is shut down.
+    /// [`WriteError::Stopped`] when the replica is shut down, [`WriteError::Behind`] and
+    /// [`WriteError::OperationName`].
     pub async fn submit(self) -> Result<Pending<R>, WriteError> {
-        let Self { space, body, durability, within } = self;
+        let Self { space, body, durability, within, after, operation } = self;
+        let repeated = operation.as_ref().map(|operation| operation.repeated);
+        let operation = operation.map(|operation| operation.id).transpose()?;
+        let deadline = Instant::now().checked_add(within);
+        if let Some(token) = after {
+            space.reach(token, within).await?;
+        }
+        let within = deadline.map_or(within, |at| at.saturating_duration_since(Instant::now()));
         let (done, outcome) = oneshot::channel();
         let (id, registry) = (space.id(), Arc::clone(space.registry()));
         let job = move |core: &mut Core| {
-            let (answer, reply) = oneshot::channel();
-            let (request, now) = (core.ask(answer), core.now());
-            let options = WriteOptions { request, durability, within };
+            let ((request, answer), now) = (core.ask(), core.now());
+            let options = WriteOptions { request, durability, within, operation };
             let (engine, store) = core.parts();
-            let result = engine.transact(&now, id, options, store, |tx| timed(tx, &registry, body));
+            let mut result = engine.transact(&now, id, options, store, |tx| timed(tx, &registry, body));
+            if let (Err(TransactError::Duplicate), Some(repeated)) = (&result, repeated) {
+                result = Ok(repeated());
+            }
             if result.is_err() {
                 core.withdraw(request);
             }
-            // A caller that stopped waiting loses the outcome only.
-            let _ = done.send(result.map(|value| (value, reply)));
+            // A caller that stopped waiting loses the outcome; the write stays.
+            let _ = done.send(result.map(|value| (value, answer)));
         };
         space.replica().send(Event::Job(Box::new(job))).await.map_err(|_| WriteError::Stopped)?;
         Ok(Pending { outcome })
@@ -106,7 +181,7 @@ fn timed<R>(
     registry: &Arc<PolicyRegistry>,
     body: impl FnOnce(&mut Transaction<'_, '_>) -> Result<R, TxError>,
 ) -> Result<R, TxError> {
-    let started = std::time::Instant::now();
+    let started = Instant::now();
     let result = body(&mut Transaction::new(tx, registry))?;
     let (millis, millis_max) =
         (started.elapsed().as_millis() as u64, TRANSACTION_TIME_MAX.as_millis() as u64);
@@ -125,10 +200,10 @@ impl<R: Send + 'static> IntoFuture for Transact<R> {
     }
 }
 
-type Outcome<R> =
-    Result<(R, oneshot::Receiver<Result<Reply, comity_engine::CommandError>>), TransactError<TxError>>;
+type Outcome<R> = Result<(R, Answer), TransactError<TxError>>;
 
-/// A transaction that was handed to the core. Dropping it loses the acknowledgement, not the write.
+/// A transaction that was handed to the core. Dropping it loses the acknowledgement, and nothing waits for other
+/// replicas any more; the write stays.
 #[must_use = "the acknowledgement says whether the write is durable"]
 pub struct Pending<R> {
     outcome: oneshot::Receiver<Outcome<R>>,
@@ -140,8 +215,8 @@ impl<R> Pending<R> {
     /// # Errors
     /// [`WriteError`].
     pub async fn receipt(self) -> Result<Receipt<R>, WriteError> {
-        let (value, reply) = self.outcome.await.map_err(|_| WriteError::Stopped)??;
-        match reply.await.map_err(|_| WriteError::Stopped)? {
+        let (value, answer) = self.outcome.await.map_err(|_| WriteError::Stopped)??;
+        match answer.wait().await.ok_or(WriteError::Stopped)? {
             Ok(Reply::Acknowledged(acknowledgement)) => Ok(Receipt { value, acknowledgement }),
             Ok(other) => unreachable!("a write is answered by its acknowledgement, not {other:?}"),
             Err(error) => Err(WriteError::Indeterminate(error)),

@@ -311,6 +311,7 @@ impl Steady {
             prev: self.tip.change_hash,
             context: admitted.clone(),
             hlc: at,
+            operation: None,
             groups: vec![Group { address: self.address(number)?, ops: vec![op] }],
         };
         Ok((LaneEntry { admitted, at, body: Body::Change(change) }, own))

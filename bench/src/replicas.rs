@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use comity_crdts::{Nonce, SpaceId};
 use comity_engine::{
-    Command, Durability, Engine, EngineOptions, Input, Now, Output, Reply, RequestId, Role, SessionId,
-    Status, Tx, TxError, WriteOptions,
+    Command, Engine, EngineOptions, Input, Now, Output, Reply, RequestId, Role, SessionId, Status, Tx,
+    TxError, WriteOptions,
 };
 use comity_store::{EmbeddedStore, Reader, StoreOptions, Syncer};
 use tempfile::TempDir;
@@ -196,5 +196,5 @@ impl Replicas {
 }
 
 pub(crate) fn write_options() -> WriteOptions {
-    WriteOptions { request: RequestId(2), durability: Durability::Local, within: Duration::ZERO }
+    WriteOptions::new(RequestId(2))
 }

@@ -65,6 +65,14 @@ canaries! {
     AckAfterFailedSync,
     /// A replica counts itself among the other replicas that hold a write.
     RemoteCountsItself,
+    /// Half of the members are taken for a majority of them.
+    QuorumOfHalf,
+    /// A quorum read asks nobody.
+    QuorumReadOfOne,
+    /// A read is taken for fresh before what others answered has arrived.
+    FreshBeforeArrival,
+    /// A write that is repeated under its operation id is made again.
+    OperationForgotten,
     /// A replica tells others that it holds durably what it has only applied.
     HaveBeforeSync,
     /// Two additions to one counter in one transaction add the first one twice, where they are made.

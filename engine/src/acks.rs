@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use comity_crdts::{Frontier, LaneId, OriginId, SpaceId, canary};
+use comity_crdts::{Frontier, LaneId, OriginId, ReplicaId, SpaceId, canary};
 
 use crate::engine::{Engine, Timer};
+use crate::fresh::FreshWaits;
 use crate::io::{Acknowledgement, CommandError, Durability, Now, Reply, RequestId};
 use crate::options::WriteOptions;
 use crate::rights::RightsWait;
@@ -18,12 +19,24 @@ use crate::token::Token;
 struct Write {
     request: RequestId,
     space: SpaceId,
-    /// Its place in the own lane; `None` when the transaction changed nothing.
+    /// Its place in its lane; `None` when the transaction changed nothing.
     place: Option<(LaneId, u64)>,
     /// What was applied once it was.
     frontier: Frontier,
     durability: Durability,
     deadline: Duration,
+    deduplicated: bool,
+}
+
+/// What a write that is awaited came to.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Written {
+    /// Its place in its lane; `None` when the transaction changed nothing.
+    pub(crate) place: Option<(LaneId, u64)>,
+    /// What was applied once it was.
+    pub(crate) frontier: Frontier,
+    /// It was made before.
+    pub(crate) deduplicated: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -39,8 +52,8 @@ struct TokenWait {
     deadline: Duration,
 }
 
-/// Where a write stands in its lane.
-type Place = (SpaceId, LaneId, u64);
+/// Where a write stands in its lane, and who waits for it: more than one when it is repeated.
+type Place = (SpaceId, LaneId, u64, RequestId);
 
 /// Everything that is awaited.
 #[derive(Default)]
@@ -52,6 +65,7 @@ pub(crate) struct Waits {
     token_spaces: BTreeMap<RequestId, SpaceId>,
     pub(crate) confirmations: BTreeMap<RequestId, (SpaceId, Duration)>,
     pub(crate) rights: BTreeMap<RequestId, RightsWait>,
+    pub(crate) fresh: FreshWaits,
     /// How many writes of a lane wait for other replicas, synced here or not.
     awaited: BTreeMap<LaneId, usize>,
 }
@@ -79,6 +93,15 @@ impl Waits {
         }
     }
 
+    /// A write that is not durable here yet is not to wait for others any more once it is.
+    fn cancel_local(&mut self, request: RequestId) {
+        let of_request = |local: &&mut (Position, Local)| matches!(&local.1, Local::Write(write) if write.request == request);
+        let Some((_, Local::Write(write))) = self.local.iter_mut().find(of_request) else { return };
+        let cancelled = std::mem::replace(&mut write.durability, Durability::Local);
+        let cancelled = Write { durability: cancelled, ..write.clone() };
+        self.discount(&cancelled);
+    }
+
     fn take_remote(&mut self, request: RequestId) -> Option<Write> {
         self.places.remove(&request).and_then(|place| self.remote.remove(&place))
     }
@@ -95,35 +118,12 @@ impl Waits {
     }
 }
 
-/// How many other replicas reported the write durable.
-fn remote_count(space: &Space, write: &Write) -> u32 {
-    let Some((lane, lsn)) = write.place else { return 0 };
-    let others = space.peer_durable.values().filter(|durable| durable.at(&lane) >= lsn).count() as u32;
-    if canary!(RemoteCountsItself) { others + 1 } else { others }
-}
-
-fn acknowledged(space: &Space, write: &Write) -> (bool, Acknowledgement) {
-    let remote = remote_count(space, write);
-    let reached = match write.durability {
-        Durability::Local => true,
-        Durability::Remote(needed) => write.place.is_none() || remote >= needed,
-    };
-    let token = Token { space: write.space, frontier: write.frontier.clone() };
-    (reached, Acknowledgement { token, remote, reached })
-}
-
 impl Engine {
-    pub(crate) fn await_write(
-        &mut self,
-        now: &Now,
-        space: SpaceId,
-        options: WriteOptions,
-        place: Option<(LaneId, u64)>,
-    ) {
-        let frontier = self.spaces.get(&space).map(|space| space.frontier.clone()).unwrap_or_default();
-        let WriteOptions { request, durability, within } = options;
+    pub(crate) fn await_write(&mut self, now: &Now, space: SpaceId, options: WriteOptions, written: Written) {
+        let Written { place, frontier, deduplicated } = written;
+        let WriteOptions { request, durability, within, .. } = options;
         let deadline = now.monotonic.saturating_add(within);
-        let write = Write { request, space, place, frontier, durability, deadline };
+        let write = Write { request, space, place, frontier, durability, deadline, deduplicated };
         self.waits.count(&write);
         let position = if canary!(AckBeforeSync) { self.synced } else { self.committed };
         self.waits.local.push_back((position, Local::Write(write)));
@@ -151,19 +151,52 @@ impl Engine {
     }
 
     fn resolve_write(&mut self, now: &Now, write: Write) {
-        let answer = self.spaces.get(&write.space).map(|space| acknowledged(space, &write));
-        let Some((reached, acknowledgement)) = answer else { return };
-        match write.place.filter(|_| !reached && write.deadline > now.monotonic) {
+        let Some(space) = self.spaces.get(&write.space) else { return };
+        let answer = self.acknowledgement(space, &write);
+        match write.place.filter(|_| !answer.reached && write.deadline > now.monotonic) {
             None => {
                 self.waits.discount(&write);
-                self.reply(write.request, Ok(Reply::Acknowledged(acknowledgement)));
+                self.reply(write.request, Ok(Reply::Acknowledged(answer)));
             }
             Some((lane, lsn)) => {
-                let place = (write.space, lane, lsn);
+                let place = (write.space, lane, lsn, write.request);
                 self.timers.insert((write.deadline, Timer::Wait(write.request)));
                 self.waits.places.insert(write.request, place);
                 self.waits.remote.insert(place, write);
             }
+        }
+    }
+
+    /// What is known of the durability of a write that is durable here. O(members).
+    fn acknowledgement(&self, space: &Space, write: &Write) -> Acknowledgement {
+        let token = Token { space: write.space, frontier: write.frontier.clone() };
+        let Some(place) = write.place else {
+            // Nothing was changed, so there is nothing that anybody could lack.
+            let (replicas, regions) = (Vec::new(), Vec::new());
+            let (counted, needed, remote, deduplicated) = (0, 0, 0, write.deduplicated);
+            return Acknowledgement {
+                token,
+                remote,
+                replicas,
+                regions,
+                counted,
+                needed,
+                deduplicated,
+                reached: true,
+            };
+        };
+        let tally = self.tally(space, place, &write.durability);
+        let mut replicas: Vec<ReplicaId> = space.holders(place).copied().collect();
+        replicas.retain(|replica| *replica != self.replica);
+        Acknowledgement {
+            token,
+            remote: space.remote_count(place),
+            replicas,
+            regions: self.regions_holding(space, place).into_iter().map(str::to_owned).collect(),
+            counted: tally.counted,
+            needed: tally.needed,
+            deduplicated: write.deduplicated,
+            reached: tally.is_reached(),
         }
     }
 
@@ -173,16 +206,21 @@ impl Engine {
         let remote = &self.waits.remote;
         let mut answers = Vec::new();
         let mut lane = OriginId([0; 16]);
-        let end = (space_id, OriginId([0xff; 16]), u64::MAX);
-        // Few lanes: the one written to, and those that were given up since.
-        while let Some(((_, next, _), _)) = remote.range((space_id, lane, u64::MAX)..=end).next() {
+        let last = RequestId(u64::MAX);
+        let end = (space_id, OriginId([0xff; 16]), u64::MAX, last);
+        // Few lanes: the one written to, those that were given up since, and those of writes that were repeated here.
+        while let Some(((_, next, _, _), _)) = remote.range((space_id, lane, u64::MAX, last)..=end).next() {
             lane = *next;
-            let of_lane = remote.range((space_id, lane, 0)..=(space_id, lane, u64::MAX));
-            let known = of_lane.map(|(_, write)| (write.request, acknowledged(space, write)));
-            // What nobody has yet, nobody has more of.
-            let known = known.take_while(|(_, (_, acknowledgement))| acknowledgement.remote > 0);
-            let reached = known.filter(|(_, (reached, _))| *reached);
-            answers.extend(reached.map(|(request, (_, acknowledgement))| (request, acknowledgement)));
+            let of_lane = remote.range((space_id, lane, 0, RequestId(0))..=(space_id, lane, u64::MAX, last));
+            for ((_, _, lsn, request), write) in of_lane {
+                // What nobody has yet, nobody has more of.
+                if space.remote_count((lane, *lsn)) == 0 {
+                    break;
+                }
+                if self.tally(space, (lane, *lsn), &write.durability).is_reached() {
+                    answers.push((*request, self.acknowledgement(space, write)));
+                }
+            }
         }
         for (request, acknowledgement) in answers {
             self.answer_remote(request, acknowledgement);
@@ -234,15 +272,19 @@ impl Engine {
     }
 
     /// The time given to a wait is over.
-    pub(crate) fn expire_wait(&mut self, request: RequestId) {
+    pub(crate) fn expire_wait(&mut self, now: &Now, request: RequestId) {
         let write = self.waits.places.get(&request).and_then(|place| self.waits.remote.get(place));
         let space = write.and_then(|write| self.spaces.get(&write.space));
         if let (Some(write), Some(space)) = (write, space) {
-            let (_, acknowledgement) = acknowledged(space, write);
+            let acknowledgement = self.acknowledgement(space, write);
             return self.answer_remote(request, acknowledgement);
         }
         if let Some((space, _)) = self.waits.confirmations.remove(&request) {
             return self.reply(request, Err(CommandError::Unconfirmed(space)));
+        }
+        if let Some(wait) = self.take_fresh(request) {
+            let error = self.not_fresh(now, &wait);
+            return self.reply(request, Err(error));
         }
         if let Some(wait) = self.waits.take_token(request) {
             let durable = self.spaces.get(&wait.token.space).map(|space| &space.durable);
@@ -251,16 +293,33 @@ impl Engine {
         }
     }
 
+    /// Nobody waits for an answer any more.
+    pub(crate) fn cancel(&mut self, request: RequestId) {
+        let timer = Timer::Wait(request);
+        if let Some(write) = self.waits.take_remote(request) {
+            self.timers.remove(&(write.deadline, timer));
+            return self.waits.discount(&write);
+        }
+        if let Some((_, deadline)) = self.waits.confirmations.remove(&request) {
+            self.timers.remove(&(deadline, timer));
+        } else if let Some(wait) = self.waits.take_token(request) {
+            self.timers.remove(&(wait.deadline, timer));
+        } else if self.take_fresh(request).is_none() && self.waits.rights.remove(&request).is_none() {
+            self.waits.cancel_local(request);
+        }
+    }
+
     /// Nothing more is accepted from anybody: what waits for others is answered as it stands.
-    pub(crate) fn end_waits(&mut self, error: &StoreError) {
+    pub(crate) fn end_waits(&mut self, now: &Now, error: &StoreError) {
         self.fail_waits(error);
         for request in self.waits.places.keys().copied().collect::<Vec<_>>() {
-            self.expire_wait(request);
+            self.expire_wait(now, request);
         }
         let others = self.waits.confirmations.keys().chain(self.waits.rights.keys());
-        for request in others.copied().collect::<Vec<_>>() {
+        for request in others.chain(self.waits.fresh.keys()).copied().collect::<Vec<_>>() {
             self.waits.confirmations.remove(&request);
             self.waits.rights.remove(&request);
+            self.take_fresh(request);
             self.reply(request, Err(error.clone().into()));
         }
         for request in self.waits.token_spaces.keys().copied().collect::<Vec<_>>() {

@@ -15,6 +15,7 @@ use crate::io::{CommandError, Now, Reply, RequestId};
 use crate::journal::prune;
 use crate::keys;
 use crate::limits::{ANNOUNCE_AFTER, COMPACT_ROWS_MAX};
+use crate::operations::prune_operations;
 use crate::own::Incarnation;
 use crate::space::{Lane, Space, encode};
 use crate::store::{Store, StoreError};
@@ -122,6 +123,7 @@ impl Space {
         self.unstable.merge(&effects.unstable);
         self.greeted |= effects.greeted;
         self.prunable |= effects.journalled;
+        self.forget_ids_ms = self.forget_ids_ms.min(effects.forget_ids_ms.unwrap_or(u64::MAX));
         self.quarantined = self.quarantined.saturating_sub(effects.released);
         if moved {
             self.move_cut();
@@ -164,6 +166,7 @@ impl Engine {
                 self.timers.insert((due, Timer::Announce(id)));
             }
         }
+        space.prunable |= space.forget_ids_ms <= now.wall_ms;
         if (space.compactable || space.prunable) && !space.compacting {
             space.compacting = true;
             self.timers.insert((now.monotonic, Timer::Compact(id)));
@@ -271,11 +274,14 @@ impl Engine {
             work.put(keys::forgotten(&id), encode(&forgotten));
         }
         let is_more_pruned = prune(&mut work, &id, (&limits, now.wall_ms), COMPACT_ROWS_MAX)?;
+        let (is_more_ids, forget_ids_ms) = prune_operations(&mut work, &id, now.wall_ms, COMPACT_ROWS_MAX)?;
+        let is_more_pruned = is_more_pruned || is_more_ids;
         let batch = work.into_batch();
         if !batch.is_empty() {
             self.committed = store.commit(batch)?;
         }
         space.forgotten = forgotten;
+        space.forget_ids_ms = forget_ids_ms;
         (space.compactable, space.prunable) = (is_more, is_more_pruned);
         if is_more || is_more_pruned {
             // Whatever else is due comes first.

@@ -63,6 +63,8 @@ pub(crate) struct Effects {
     pub(crate) unstable: Frontier,
     /// The journal grew.
     pub(crate) journalled: bool,
+    /// When operation ids that were noted can be forgotten, by the wall clock; 0 when there are too many.
+    pub(crate) forget_ids_ms: Option<u64>,
     /// Changes that are no longer in quarantine, because their documents are gone.
     pub(crate) released: u64,
     /// Somebody new wants to hear that others have heard of it.

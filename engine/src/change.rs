@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::dictionary::Dictionary;
 use crate::hash::{Hash, hash};
 use crate::op::{Group, decode_groups, encode_groups};
+use crate::operations::OperationId;
 
 /// The version of the change-set format; part of what is hashed.
 pub(crate) const FORMAT_VERSION: u8 = 1;
@@ -47,6 +48,8 @@ pub struct ChangeSet {
     pub context: Frontier,
     /// When it was made.
     pub hlc: Hlc,
+    /// Under which id the client asked for it.
+    pub operation: Option<OperationId>,
     /// What it does.
     pub groups: Vec<Group>,
 }
@@ -66,6 +69,9 @@ impl ChangeSet {
         out.varint(self.groups.len() as u64);
         for group in &self.groups {
             out.bytes(&group.leaf(space).0);
+        }
+        if let Some(operation) = &self.operation {
+            out.bytes(&operation.0);
         }
         hash("comity 2026 change set\0", &[out.as_slice()])
     }
@@ -183,7 +189,8 @@ const FOREIGN_AUTHOR: u8 = 1 << 1;
 const SEQ_EXPLICIT: u8 = 1 << 2;
 const HLC_EXPLICIT: u8 = 1 << 3;
 const CONTEXT_EXPLICIT: u8 = 1 << 4;
-const FLAGS_KNOWN: u8 = 0b1_1111;
+const OPERATION: u8 = 1 << 5;
+const FLAGS_KNOWN: u8 = 0b11_1111;
 
 /// Encodes an entry against the lane's previous one. Against [`LaneTip::start`] the result stands alone.
 pub fn encode_entry(
@@ -200,6 +207,7 @@ pub fn encode_entry(
         flags |= if foreign || change.seq != before.seq + 1 { SEQ_EXPLICIT } else { 0 };
         flags |= if change.hlc != entry.at { HLC_EXPLICIT } else { 0 };
         flags |= if change.context != entry.admitted { CONTEXT_EXPLICIT } else { 0 };
+        flags |= if change.operation.is_some() { OPERATION } else { 0 };
     } else {
         flags |= BODY_CHECKPOINT;
     }
@@ -226,6 +234,9 @@ pub fn encode_entry(
             }
             if flags & CONTEXT_EXPLICIT != 0 {
                 encode_frontier(&change.context, dictionary, out);
+            }
+            if let Some(operation) = &change.operation {
+                out.bytes(&operation.0);
             }
             encode_groups(&change.groups, change.hlc, out, dictionary);
         }
@@ -306,8 +317,12 @@ pub fn decode_entry(
     if needless {
         return Err(DecodeError::NotCanonical { what: "entry flags" });
     }
+    let operation = match flags & OPERATION {
+        0 => None,
+        _ => Some(OperationId(reader.array("operation id")?)),
+    };
     let groups = decode_groups(hlc, reader, dictionary)?;
-    let body = Body::Change(ChangeSet { origin, seq, prev, context, hlc, groups });
+    let body = Body::Change(ChangeSet { origin, seq, prev, context, hlc, operation, groups });
     Ok(LaneEntry { admitted, at, body })
 }
 

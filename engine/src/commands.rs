@@ -40,6 +40,9 @@ impl Engine {
                 self.commit_facts(now, request, Reply::Remembered, batch, store)
             }
             Command::AwaitToken { token, within } => self.await_token(now, request, token, within),
+            Command::AwaitFresh { space, whom, max_age, within } => {
+                self.await_fresh(now, request, (space, whom), (max_age, within))
+            }
             Command::Flush => {
                 self.await_facts(now, request, Reply::Flushed);
                 Ok(())

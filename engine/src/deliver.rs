@@ -12,8 +12,10 @@ use crate::engine::Engine;
 use crate::io::{Applied, Now};
 use crate::keys;
 use crate::limits::{HEAD_SPACING_BYTES, STAGED_BYTES_APPLY};
+use crate::operations::{made_at, note_operation};
 use crate::own::append_entry;
 use crate::run::RUN_ENTRIES_MAX;
+use crate::settings::is_region;
 use crate::space::{LaneRow, RunHead, Space, Staged, encode};
 use crate::store::{LaneRecord, Store, StoreError};
 use crate::work::Work;
@@ -80,10 +82,14 @@ impl Engine {
         let frontier = delivery.frontier.clone();
         space.take(delivery.frontier, delivery.rows, &delivery.taken);
         space.hear(delivery.announced, &delivery.effects);
+        let says_region = delivery.events.iter().any(|event| event.objects.iter().any(is_region));
         if canary!(EventLost) {
             delivery.events.truncate(1);
         }
         self.note_commit(position, id, frontier, delivery.events);
+        if says_region {
+            self.reload_regions(id, store)?;
+        }
         if delivery.effects.members_changed {
             self.reload_members(id, store)?;
             self.forget_redeemed(id, store)?;
@@ -192,6 +198,11 @@ impl Space {
             let dot = |index: usize| Dot { origin: change.origin, seq: change.seq, index: index as u16 };
             let ops: Vec<_> = group.ops.iter().enumerate().map(|(index, op)| (dot(index), op)).collect();
             application.apply_all(work, &mut delivery.effects, &group.address, &ops)?;
+        }
+        if let Some(operation) = &change.operation
+            && let Some(at_ms) = made_at(change.hlc, now.wall_ms)
+        {
+            note_operation(work, &mut delivery.effects, &self.id, operation, (place, at_ms))?;
         }
         let objects: Vec<ObjectAddress> = change.groups.iter().map(|group| group.address.clone()).collect();
         let frontier = delivery.frontier.clone();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use comity_crdts::{Frontier, LaneId, ReplicaId, SpaceId, canary};
 use ed25519_dalek::SigningKey;
 
-use crate::acks::Waits;
+use crate::acks::{Waits, Written};
 use crate::hash::hash;
 use crate::invitations::Invitation;
 use crate::io::{
@@ -19,6 +19,7 @@ use crate::limits::SYNC_RETRY;
 use crate::op::Role;
 use crate::options::{EngineOptions, ROWS_VERSION, TailLimits, WriteOptions, check_version};
 use crate::session::Session;
+use crate::settings::is_region;
 use crate::space::{InstanceToken, Space, SpaceRow, decode};
 use crate::store::{Position, StateRead, Store, StoreError};
 use crate::tx::{Finished, Tx, TxError};
@@ -40,6 +41,14 @@ pub enum TransactError<E> {
     /// The caller named a space this replica does not hold.
     #[error("there is no space {0} at this replica")]
     UnknownSpace(SpaceId),
+    /// Nobody is known to be in a region in which the write was to be durable: its name is wrong, or nobody there has
+    /// written in the space yet.
+    #[error("no replica is known to be in the region {0:?}")]
+    UnknownRegion(String),
+    /// Not an error: the write was made before under the same operation id, so the closure was not run, and nothing
+    /// was changed. Unlike after the others, the reply comes, and is about the write that was made before.
+    #[error("the write was made before under the same operation id")]
+    Duplicate,
 }
 
 /// Whom a listener lets in.
@@ -224,6 +233,7 @@ impl Engine {
         match input {
             Input::Command { request, command } => self.on_command(now, request, command, store),
             Input::SessionOpened { session, peer } => self.on_session_opened(now, session, peer, store),
+            Input::Cancelled { request } => self.cancel(request),
             Input::SessionClosed { session } => self.on_session_closed(session),
             Input::FrameReceived { session, frame } => self.on_frame(now, session, &frame, store),
             Input::Synced { result } => self.on_synced(now, result),
@@ -248,7 +258,7 @@ impl Engine {
     /// durability is reached, or `within` is over.
     ///
     /// # Errors
-    /// [`TransactError`]; nothing was kept then and no reply will come.
+    /// [`TransactError`]; nothing was kept then, and no reply will come but after [`TransactError::Duplicate`].
     pub fn transact<R, E: From<TxError>>(
         &mut self,
         now: &Now,
@@ -260,8 +270,18 @@ impl Engine {
         if let Some(error) = &self.failed {
             return Err(TransactError::Tx(error.clone().into()));
         }
+        if !self.spaces.contains_key(&space) {
+            return Err(TransactError::UnknownSpace(space));
+        }
+        if let Some(region) = self.unknown_region(&space, &write.durability) {
+            return Err(TransactError::UnknownRegion(region));
+        }
+        if self.repeat(now, space, &write, store).map_err(|error| TransactError::Tx(error.into()))? {
+            return Err(TransactError::Duplicate);
+        }
         let held = self.spaces.get_mut(&space).ok_or(TransactError::UnknownSpace(space))?;
         let mut tx = Tx::begin(held, &*store, (self.replica, self.region.as_deref()), now);
+        tx.identify(write.operation);
         let result = match catch_unwind(AssertUnwindSafe(|| body(&mut tx))) {
             Ok(Ok(result)) => result,
             Ok(Err(error)) => {
@@ -292,7 +312,8 @@ impl Engine {
             },
             None => None,
         };
-        self.await_write(now, space, write, written);
+        let frontier = self.spaces.get(&space).map(|space| space.frontier.clone()).unwrap_or_default();
+        self.await_write(now, space, write, Written { place: written, frontier, deduplicated: false });
         self.greet(now, space, store);
         self.settle(now, store);
         Ok(result)
@@ -328,6 +349,7 @@ impl Engine {
         let (origin, hlc, lsn) = (own.incarnation.origin, own.row.tip.hlc, own.row.tip.lsn);
         space.take_own(own);
         let frontier = space.frontier.clone();
+        let says_region = objects.iter().any(is_region);
         let event = Applied { space: id, author: self.replica, hlc, objects, frontier: frontier.clone() };
         space.region_said |= region_said;
         space.hear(BTreeMap::new(), &effects);
@@ -335,6 +357,9 @@ impl Engine {
             self.reload_members(id, store)?;
         }
         self.note_commit(position, id, frontier, vec![event]);
+        if says_region {
+            self.reload_regions(id, store)?;
+        }
         Ok((origin, lsn))
     }
 
@@ -417,6 +442,7 @@ impl Engine {
                 }
             }
             self.resolve_tokens(id);
+            self.resolve_fresh(now, id);
             self.serve_all(id);
         }
     }
@@ -442,7 +468,7 @@ impl Engine {
             }
             return;
         }
-        self.end_waits(&error);
+        self.end_waits(now, &error);
         self.failed = Some(error);
         for session in self.sessions.keys().copied().collect::<Vec<_>>() {
             self.close(session, CloseReason::Storage);
@@ -463,7 +489,7 @@ impl Engine {
                         self.dirty.insert(id);
                     }
                 }
-                Timer::Wait(request) => self.expire_wait(request),
+                Timer::Wait(request) => self.expire_wait(now, request),
                 Timer::Invitations => {
                     if let Err(error) = self.expire_invitations(now, store) {
                         self.on_store_error(now, error);
@@ -525,6 +551,7 @@ impl Engine {
         self.choose_parents(now, id);
         self.show_doubted(id, store)?;
         self.tend(now, id, store)?;
+        self.ask_where(now, id);
         self.resolve_rights(id, store)?;
         if cfg!(debug_assertions)
             && let Some(space) = self.spaces.get(&id)

@@ -47,6 +47,12 @@ pub enum Input {
         /// Who is at the other end, as proved by the handshake.
         peer: ReplicaId,
     },
+    /// Who asked does not wait for the answer any more; none, or a late one, will come. What was asked for may
+    /// have happened.
+    Cancelled {
+        /// The question.
+        request: RequestId,
+    },
     /// A connection ended, for whatever reason.
     SessionClosed {
         /// Its number.
@@ -120,6 +126,18 @@ pub enum Command {
         /// How long to wait at most.
         within: Duration,
     },
+    /// Wait until everything is durable here that other writers had made durable at a moment that is not long
+    /// past. Asks those of which that is not known yet; what they have and this replica lacks is pulled.
+    AwaitFresh {
+        /// The space.
+        space: SpaceId,
+        /// What of the others is enough.
+        whom: Whom,
+        /// How long before this command that moment may be.
+        max_age: Duration,
+        /// How long to wait at most.
+        within: Duration,
+    },
     /// Wait until another writer of the space is known to have heard of this incarnation, which removals from
     /// remove-wins sets, disable-wins flags and resets of counters need after joining and after a restore.
     AwaitConfirmation {
@@ -160,7 +178,7 @@ pub enum Reply {
     Remembered,
     /// The write reached its durability.
     Acknowledged(Acknowledgement),
-    /// Everything the token names is here.
+    /// Everything the token names is here, or everything that a fresh read has to show.
     Reached,
     /// The incarnation is confirmed.
     Confirmed,
@@ -173,7 +191,10 @@ pub enum Reply {
 }
 
 /// How durable a write must be before it is acknowledged.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+///
+/// Everything beyond the local disk is known from what connected peers say they hold, which they say anyway: no
+/// message is sent for a single write. Of a replica that is not connected to this one nothing is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Durability {
     /// Synced on the local disk. No network is involved.
@@ -181,6 +202,24 @@ pub enum Durability {
     Local,
     /// Synced here and at this many other replicas.
     Remote(u32),
+    /// Synced at a majority of the members that write, of which this replica is one. Who is a member is what this
+    /// replica knows when it answers.
+    Quorum,
+    /// Synced at every member that writes.
+    All,
+    /// Synced at one replica at least in each of these regions; this replica counts for its own. Where a replica is,
+    /// others know from its first write in the space.
+    Regions(Vec<String>),
+}
+
+/// Of whom a fresh read shows everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Whom {
+    /// Of every member that writes.
+    All,
+    /// Of a majority of the members that write, of which this replica is one.
+    Majority,
 }
 
 /// What is known of a write's durability.
@@ -188,8 +227,20 @@ pub enum Durability {
 pub struct Acknowledgement {
     /// What a client presents elsewhere to find its write there.
     pub token: Token,
-    /// Other replicas that reported the write durable so far.
+    /// How many other replicas reported the write durable so far.
     pub remote: u32,
+    /// Which these are, ascending.
+    pub replicas: Vec<ReplicaId>,
+    /// The regions in which a durable copy is known to be, this replica's included, ascending.
+    pub regions: Vec<String>,
+    /// Of those that the durability is about, how many have the write: this replica for `Local`, others for
+    /// `Remote`, members for `Quorum` and `All`, regions for `Regions`.
+    pub counted: u32,
+    /// How many of these there must be.
+    pub needed: u32,
+    /// The write was made before under the same operation id, here or elsewhere, and is not made again; all else is
+    /// about that write.
+    pub deduplicated: bool,
     /// Whether the durability asked for was reached. When not, the write is durable here, stays, and goes on
     /// spreading: the outcome is indeterminate, not a failure.
     pub reached: bool,
@@ -221,6 +272,32 @@ pub enum CommandError {
         /// How many lane entries are missing.
         missing: u64,
     },
+    /// The token is of another space. The caller's fault.
+    #[error("the token is of space {token}, not of space {space}")]
+    OtherSpace {
+        /// The token's space.
+        token: SpaceId,
+        /// The space that was asked for.
+        space: SpaceId,
+    },
+    /// Members could not be asked in the time allowed, or what they have has not arrived. Wait longer, or connect
+    /// to them.
+    #[error("{}", not_fresh(*by_ms, behind))]
+    NotFresh {
+        /// How long ago the moment is up to which everything of everybody is here; `None` when it is not known of
+        /// some member since this replica was opened.
+        by_ms: Option<u64>,
+        /// The members of whom it is not known that what they had is here.
+        behind: Vec<ReplicaId>,
+    },
+    /// Too few members answered in the time allowed, or what they have has not arrived.
+    #[error("{reached} of {needed} members that a quorum needs were read")]
+    NoQuorum {
+        /// Members of whom everything is here, this replica included.
+        reached: u32,
+        /// How many there must be.
+        needed: u32,
+    },
     /// No other writer has confirmed this incarnation in the time allowed. Connect to one, and wait longer.
     #[error("no other replica has confirmed this incarnation in space {0} yet")]
     Unconfirmed(SpaceId),
@@ -240,6 +317,14 @@ pub enum CommandError {
     /// Storage failed. What was not yet acknowledged is indeterminate.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+fn not_fresh(by_ms: Option<u64>, behind: &[ReplicaId]) -> String {
+    let members = behind.len();
+    match by_ms {
+        Some(by_ms) => format!("this replica may be {by_ms} ms behind {members} members"),
+        None => format!("it is not known how far this replica is behind {members} members"),
+    }
 }
 
 /// The stream a frame belongs on. Frames of one class stay in order.

@@ -287,6 +287,31 @@ pub(crate) fn journal_totals(space: &SpaceId) -> Vec<u8> {
     join(0x42, &[&space.0])
 }
 
+/// Where the change set is that was made under an operation id.
+pub(crate) fn operation(space: &SpaceId, operation: &[u8; 16]) -> Vec<u8> {
+    join(0x4b, &[&space.0, operation])
+}
+
+/// The operation ids of a space that are remembered, oldest first.
+pub(crate) fn operations(space: &SpaceId) -> (Vec<u8>, Vec<u8>) {
+    range(join(0x4c, &[&space.0]))
+}
+
+pub(crate) fn operation_at(space: &SpaceId, at_ms: u64, operation: &[u8; 16]) -> Vec<u8> {
+    join(0x4c, &[&space.0, &at_ms.to_be_bytes(), operation])
+}
+
+/// When an operation that is remembered was made, milliseconds; and its id.
+pub(crate) fn operation_parts(key: &[u8]) -> Option<(u64, [u8; 16])> {
+    let at_ms = u64::from_be_bytes(key.get(17..25)?.try_into().ok()?);
+    Some((at_ms, key.get(25..)?.try_into().ok()?))
+}
+
+/// How many operation ids of a space are remembered.
+pub(crate) fn operation_count(space: &SpaceId) -> Vec<u8> {
+    join(0x4d, &[&space.0])
+}
+
 /// All keys that start with `prefix`.
 fn range(prefix: Vec<u8>) -> (Vec<u8>, Vec<u8>) {
     let mut until = prefix.clone();

@@ -16,9 +16,11 @@ mod conflicts;
 mod deliver;
 mod dictionary;
 mod documents;
+mod durability;
 mod elision;
 mod engine;
 mod forks;
+mod fresh;
 mod hash;
 mod head;
 mod invitations;
@@ -29,6 +31,7 @@ mod limits;
 mod members;
 mod message;
 mod op;
+mod operations;
 mod options;
 mod own;
 mod pack;
@@ -61,7 +64,7 @@ pub use documents::{
 pub use engine::{Engine, TransactError, Trust};
 pub use io::{
     Acknowledgement, Applied, Class, CloseReason, Command, CommandError, Durability, Input, Notice, Now,
-    Output, Reply, RequestId, SessionId,
+    Output, Reply, RequestId, SessionId, Whom,
 };
 pub use journal::{
     JournalEntry, JournalLimits, JournalReason, JournalTotals, Replayed, journal, journal_of, journal_totals,
@@ -69,6 +72,7 @@ pub use journal::{
 };
 pub use limits::FRAME_BYTES_MAX;
 pub use op::Role;
+pub use operations::{OPERATION_NAME_BYTES_MAX, OperationId, OperationNameError, operation_ids};
 pub use options::{EngineOptions, TailLimits, WriteOptions};
 pub use read::{
     Listing, ReadError, bounded_counter, counter, counter_at, document, document_heads, flag_at, frontier,

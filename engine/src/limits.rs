@@ -57,3 +57,15 @@ pub(crate) const CHANGES_PAGE_ENTRIES: usize = 128;
 pub(crate) const CHANGES_PAGE_BYTES: usize = 1024 * 1024;
 /// Rows of the apply log that one page of changes may look at, so that every call is short.
 pub(crate) const CHANGES_PAGE_ROWS: usize = 4_096;
+/// A write that is repeated under the same operation id is known again for this long after it was made.
+pub(crate) const OPERATION_ID_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+/// Operation ids are forgotten together, the oldest this long after it may be.
+pub(crate) const OPERATION_ID_LATE: Duration = Duration::from_secs(60 * 60);
+/// Operation ids that a space remembers, some 130 bytes each; beyond that the oldest are forgotten sooner.
+pub(crate) const OPERATION_IDS_MAX: u64 = 1_048_576;
+/// So many more may gather until the oldest are forgotten.
+pub(crate) const OPERATION_IDS_STEP: u64 = 1_024;
+/// Answers of one member about where it stands whose content has not arrived; until some has, it is not asked again.
+pub(crate) const FRESH_ANSWERS_MAX: usize = 8;
+/// Reads that wait at one replica until they are fresh.
+pub(crate) const FRESH_WAITS_MAX: usize = 16_384;

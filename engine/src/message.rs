@@ -140,6 +140,26 @@ pub struct Head {
     pub signature: HeadSignature,
 }
 
+/// Asks where the receiver stands now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FrontierRequest {
+    /// The space.
+    pub space: SpaceId,
+    /// Carried back by the answer.
+    pub number: u32,
+}
+
+/// Where the sender stands: what was durable there when it got the question, all of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FrontierAnswer {
+    /// The question.
+    pub number: u32,
+    /// The sender's number for the space.
+    pub space_ref: u32,
+    /// Each lane with the prefix held.
+    pub lanes: Vec<(LaneRef, u64)>,
+}
+
 /// Asks the receiver to hand over rights to a bounded counter. It does so by a change set like any other, as
 /// far as it has rights, or not at all.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -196,6 +216,10 @@ pub enum Message<'a> {
     Head(Head),
     /// Rights are asked for.
     RightsRequest(RightsRequest),
+    /// A frontier is asked for.
+    FrontierRequest(FrontierRequest),
+    /// A frontier.
+    FrontierAnswer(FrontierAnswer),
     /// A type this version does not know, marked as safe to skip.
     Skippable(u8),
 }
@@ -210,6 +234,8 @@ const UNSUBSCRIBE: u8 = 0x13;
 const DATA: u8 = 0x14;
 const HEAD: u8 = 0x16;
 const HAVE: u8 = 0x18;
+const FRONTIER_REQUEST: u8 = 0x19;
+const FRONTIER_ANSWER: u8 = 0x1a;
 const RIGHTS_REQUEST: u8 = 0x2a;
 const SKIPPABLE: u8 = 0x80;
 
@@ -232,6 +258,8 @@ impl<'a> Message<'a> {
             Self::Unsubscribe(body) => encode(UNSUBSCRIBE, body),
             Self::Have(body) => encode(HAVE, body),
             Self::RightsRequest(body) => encode(RIGHTS_REQUEST, body),
+            Self::FrontierRequest(body) => encode(FRONTIER_REQUEST, body),
+            Self::FrontierAnswer(body) => encode(FRONTIER_ANSWER, body),
             Self::Data(data) => {
                 let mut out = Writer::with_room(DATA_HEADER_BYTES_MAX + data.bytes.len());
                 out.u8(DATA);
@@ -273,6 +301,8 @@ impl<'a> Message<'a> {
             UNSUBSCRIBE => decode(body, "Unsubscribe").map(Self::Unsubscribe),
             HAVE => decode(body, "Have").map(Self::Have),
             RIGHTS_REQUEST => decode(body, "RightsRequest").map(Self::RightsRequest),
+            FRONTIER_REQUEST => decode(body, "FrontierRequest").map(Self::FrontierRequest),
+            FRONTIER_ANSWER => decode(body, "FrontierAnswer").map(Self::FrontierAnswer),
             HEAD => {
                 let mut reader = Reader::new(body);
                 let (space, lane) = (SpaceId(reader.array("space")?), OriginId(reader.array("lane")?));

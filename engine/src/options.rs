@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::io::{Durability, RequestId};
 use crate::journal::JournalLimits;
 use crate::keys;
+use crate::operations::OperationId;
 use crate::space::InstanceToken;
 use crate::store::{StateRead, StoreError};
 
@@ -45,7 +46,7 @@ impl EngineOptions {
 }
 
 /// What a write asks for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct WriteOptions {
     /// Carried back by the reply.
     pub request: RequestId,
@@ -53,6 +54,15 @@ pub struct WriteOptions {
     pub durability: Durability,
     /// How long to wait for other replicas.
     pub within: Duration,
+    /// Under which id it is made, so that it can be repeated without counting twice.
+    pub operation: Option<OperationId>,
+}
+
+impl WriteOptions {
+    /// Durable here, without an operation id.
+    pub const fn new(request: RequestId) -> Self {
+        Self { request, durability: Durability::Local, within: Duration::ZERO, operation: None }
+    }
 }
 
 /// The version of the core's rows and of the entries in the log, `docs/storage.md`.

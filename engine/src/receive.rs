@@ -86,6 +86,8 @@ impl Engine {
             Message::Have(have) => self.on_have(session, &have, store),
             Message::Head(head) => self.on_head(session, &head, store),
             Message::RightsRequest(request) => self.on_rights_request(now, session, &request, store),
+            Message::FrontierRequest(request) => self.on_frontier_request(session, &request),
+            Message::FrontierAnswer(answer) => self.on_frontier_answer(now, session, &answer, store),
         }
     }
 
@@ -276,14 +278,26 @@ impl Engine {
     }
 
     fn on_have(&mut self, session_id: SessionId, have: &Have, store: &mut dyn Store) -> Result<(), Refusal> {
-        let Some(session) = self.sessions.get_mut(&session_id) else { return Ok(()) };
-        let Some(id) = session.peer_refs.get(&have.space_ref).copied() else {
+        self.take_have(session_id, (have.space_ref, &have.lanes), store)?;
+        Ok(())
+    }
+
+    /// Takes in what a peer says it holds; returns that, and in which space.
+    pub(crate) fn take_have(
+        &mut self,
+        session_id: SessionId,
+        (space_ref, lanes): (u32, &[(LaneRef, u64)]),
+        store: &mut dyn Store,
+    ) -> Result<Option<(SpaceId, Frontier)>, Refusal> {
+        let Some(session) = self.sessions.get_mut(&session_id) else { return Ok(None) };
+        let Some(id) = session.peer_refs.get(&space_ref).copied() else {
             return Err(CloseReason::Unexpected.into());
         };
-        let Some(space) = self.spaces.get_mut(&id) else { return Ok(()) };
+        let Some(space) = self.spaces.get_mut(&id) else { return Ok(None) };
         let peer = session.peer;
         let mut own = 0;
-        for (lane, lsn) in &have.lanes {
+        let mut said = Frontier::new();
+        for (lane, lsn) in lanes {
             let part = session.space_mut(&id);
             let lane = match lane {
                 LaneRef::Known(place) => part.named_by_peer.get(*place as usize).copied(),
@@ -296,6 +310,7 @@ impl Engine {
             if part.named_by_peer.len() > LANES_MAX {
                 return Err(CloseReason::TooMany.into());
             }
+            said.advance(lane, *lsn);
             part.peer_have.advance(lane, *lsn);
             session.acknowledge(&id, &lane, *lsn);
             space.peer_durable.entry(peer).or_default().advance(lane, *lsn);
@@ -311,7 +326,7 @@ impl Engine {
         self.resolve_remote(id);
         self.dirty.insert(id);
         self.to_serve.insert((id, session_id));
-        Ok(())
+        Ok(Some((id, said)))
     }
 
     fn on_data(
@@ -361,6 +376,11 @@ impl Engine {
         if let (Some(part), Some((_, last))) = (session.spaces.get_mut(&id), run.0.entries.last()) {
             part.have_awaited |= data.awaited;
             part.peer_have.advance(lane_id, last.lsn);
+            // Nobody serves what is not durable there. Who receives a lane from here is told so in no other way.
+            if let Some(space) = self.spaces.get_mut(&id) {
+                space.peer_durable.entry(session.peer).or_default().advance(lane_id, last.lsn);
+            }
+            self.resolve_remote(id);
         }
         self.stage(now, session_id, (id, lane_id), run, store)
     }

@@ -16,8 +16,8 @@ use crate::io::{Class, CloseReason, Now, Output, SessionId};
 use crate::keys;
 use crate::limits::{FRAME_BYTES_MAX, HAVE_INTERVAL, RUN_BYTES_MAX, RUN_BYTES_TARGET};
 use crate::message::{
-    DATA_HEADER_BYTES_MAX, Data, Have, Hello, Join, LaneRef, Message, Open, OpenLane, PROTOCOL_VERSION,
-    Subscribe, Unsubscribe,
+    DATA_HEADER_BYTES_MAX, Data, Have, Hello, Join, Message, Open, OpenLane, PROTOCOL_VERSION, Subscribe,
+    Unsubscribe,
 };
 use crate::rows::damaged;
 use crate::run::{RUN_ENTRIES_MAX, encode_run};
@@ -375,14 +375,7 @@ impl Engine {
         let mut lanes = Vec::new();
         for (lane, lsn) in news {
             part.told.advance(lane, lsn);
-            let place = part.named_by_us.iter().position(|named| *named == lane);
-            lanes.push(match place {
-                Some(place) => (LaneRef::Known(place as u32), lsn),
-                None => {
-                    part.named_by_us.push(lane);
-                    (LaneRef::New(lane), lsn)
-                }
-            });
+            lanes.push((part.name(lane), lsn));
         }
         if lanes.is_empty() {
             return;

@@ -9,6 +9,7 @@ use crate::change::LaneTip;
 use crate::dictionary::Dictionary;
 use crate::io::Class;
 use crate::limits::{CATCH_UP_WINDOW_BYTES, LIVE_WINDOW_BYTES, SESSION_WINDOW_BYTES, SESSION_WINDOW_RUNS};
+use crate::message::LaneRef;
 
 /// A lane this replica receives on the session.
 #[derive(Debug)]
@@ -55,6 +56,21 @@ pub(crate) struct PeerSpace {
     /// answered separately.
     pub(crate) join_sent: Option<[u8; 16]>,
     pub(crate) join_denied: bool,
+    /// The peer was asked where it stands, and has not answered: the question's number, and when it was asked.
+    pub(crate) asked: Option<(u32, Duration)>,
+}
+
+impl PeerSpace {
+    /// How a lane is named to the peer: by its place, or by its id the first time.
+    pub(crate) fn name(&mut self, lane: LaneId) -> LaneRef {
+        match self.named_by_us.iter().position(|named| *named == lane) {
+            Some(place) => LaneRef::Known(place as u32),
+            None => {
+                self.named_by_us.push(lane);
+                LaneRef::New(lane)
+            }
+        }
+    }
 }
 
 /// One connection.
@@ -71,6 +87,7 @@ pub(crate) struct Session {
     serving: BTreeSet<(SpaceId, LaneId, u32)>,
     pub(crate) next_space_ref: u32,
     pub(crate) next_subscription: u32,
+    pub(crate) next_question: u32,
     pub(crate) in_flight_bytes: usize,
     pub(crate) in_flight_runs: usize,
 }
@@ -87,6 +104,7 @@ impl Session {
             serving: BTreeSet::new(),
             next_space_ref: 0,
             next_subscription: 0,
+            next_question: 0,
             in_flight_bytes: 0,
             in_flight_runs: 0,
         }

@@ -9,16 +9,19 @@ use serde::{Deserialize, Serialize};
 use crate::apply::Effects;
 use crate::change::{LaneEntry, LaneOwner, LaneTip};
 use crate::documents::DocumentCache;
+use crate::fresh::Freshness;
 use crate::head::HeadSignature;
 use crate::io::SessionId;
 use crate::keys;
 use crate::limits::STAGED_BYTES_MAX;
 use crate::members::{self, Member};
 use crate::op::Role;
+use crate::operations::forget_due;
 use crate::options::TailLimits;
 use crate::own::Incarnation;
 use crate::read::members;
 use crate::rows::damaged;
+use crate::settings::regions;
 use crate::status::{Freeze, StateDigest};
 use crate::store::{StateRead, StoreError};
 use crate::unstable::unstable_entries;
@@ -194,6 +197,10 @@ pub(crate) struct Space {
     pub(crate) documents: DocumentCache,
     /// What each connected peer said it holds durably, in this session.
     pub(crate) peer_durable: BTreeMap<ReplicaId, Frontier>,
+    /// Where replicas say they are.
+    pub(crate) regions: BTreeMap<ReplicaId, String>,
+    /// How fresh this replica is towards members that were asked.
+    pub(crate) fresh: BTreeMap<ReplicaId, Freshness>,
     /// Lanes whose owner is no member, as far as is known here.
     pub(crate) strangers: BTreeSet<LaneId>,
     /// Lanes in which a connected peer other than the parent has more.
@@ -226,6 +233,8 @@ pub(crate) struct Space {
     pub(crate) region_said: bool,
     /// The journal may hold more than it may.
     pub(crate) prunable: bool,
+    /// When there are operation ids to be forgotten, by the wall clock.
+    pub(crate) forget_ids_ms: u64,
     /// There is a timer for the next step of forgetting.
     pub(crate) compacting: bool,
     /// Changes of documents that are in quarantine.
@@ -247,6 +256,8 @@ impl Space {
             members: BTreeMap::new(),
             documents: DocumentCache::new(tail),
             peer_durable: BTreeMap::new(),
+            regions: BTreeMap::new(),
+            fresh: BTreeMap::new(),
             strangers: BTreeSet::new(),
             lagging: BTreeMap::new(),
             review: BTreeSet::new(),
@@ -262,6 +273,7 @@ impl Space {
             has_greeted: None,
             region_said: false,
             prunable: true,
+            forget_ids_ms: u64::MAX,
             compacting: false,
             quarantined: 0,
         }
@@ -308,6 +320,8 @@ impl Space {
         space.quarantined = read.scan(&from, &until, usize::MAX)?.len() as u64;
         space.members =
             members(read, &id).map_err(|error| damaged("member rows", &error))?.into_iter().collect();
+        space.regions = regions(read, &id)?;
+        space.forget_ids_ms = forget_due(read, &id)?;
         space.incarnation = match space.row.incarnation {
             Some((nonce, minted_in)) if minted_in == *instance || canary!(InstanceIgnored) => {
                 let own = Incarnation::new(&id, replica, nonce);

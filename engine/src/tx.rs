@@ -15,6 +15,7 @@ use crate::apply::{Application, Effects};
 use crate::change::{Body, ChangeSet, LaneEntry, encode_stored};
 use crate::conflicts::Location;
 use crate::op::{Group, Op, Role};
+use crate::operations::{OperationId, made_at, note_operation};
 use crate::own::{Incarnation, OwnEntry};
 use crate::read::{self, Listing};
 use crate::space::Space;
@@ -42,6 +43,8 @@ pub struct Tx<'a> {
     /// that will be refused does not fill the memory first.
     value_bytes: usize,
     hlc: Hlc,
+    wall_ms: u64,
+    operation: Option<OperationId>,
     /// Whether others have heard of this incarnation.
     is_confirmed: bool,
     /// Where this replica is, if it has not said so in this space yet.
@@ -93,9 +96,16 @@ impl<'a> Tx<'a> {
             ops: 0,
             value_bytes: 0,
             hlc,
+            wall_ms: now.wall_ms,
+            operation: None,
             is_confirmed,
             region,
         }
+    }
+
+    /// Under which id the client asked for it.
+    pub(crate) fn identify(&mut self, operation: Option<OperationId>) {
+        self.operation = operation;
     }
 
     /// The space the transaction is on.
@@ -233,6 +243,7 @@ impl<'a> Tx<'a> {
             prev: row.tip.change_hash,
             context: context.clone(),
             hlc: self.hlc,
+            operation: self.operation,
             groups: std::mem::take(&mut self.groups),
         };
         let entry = LaneEntry { admitted: context, at: self.hlc.max(row.tip.at), body: Body::Change(change) };
@@ -242,6 +253,15 @@ impl<'a> Tx<'a> {
             let bytes = bytes.len();
             self.roll_back();
             return Err(TxError::TooLarge { bytes, bytes_max: CHANGE_SET_BYTES_MAX });
+        }
+        let made_at = made_at(self.hlc, self.wall_ms);
+        if let (Some(operation), Some(at_ms)) = (&self.operation, made_at) {
+            let made = ((origin, row.tip.lsn), at_ms);
+            let (work, effects) = (&mut self.work, &mut self.effects);
+            if let Err(error) = note_operation(work, effects, &self.space.id, operation, made) {
+                self.roll_back();
+                return Err(error.into());
+            }
         }
         let minted = (self.incarnation, self.minted.then_some(*instance));
         let stamps = (self.effects.digest, self.space.clock.last());

@@ -47,7 +47,8 @@ impl Lane {
         let at = Hlc::new(self.millis, 0);
         let (seq, prev) = (self.tip.seq + 1, self.tip.change_hash);
         let origin = self.owner.lane(&self.space);
-        let change = ChangeSet { origin, seq, prev, context: Frontier::new(), hlc: at, groups };
+        let change =
+            ChangeSet { origin, seq, prev, context: Frontier::new(), hlc: at, operation: None, groups };
         let entry = LaneEntry { admitted: Frontier::new(), at, body: Body::Change(change) };
         self.tip = self.tip.after(&self.space, &entry);
         (entry, self.tip.clone())

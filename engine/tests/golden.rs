@@ -9,12 +9,12 @@ use comity_crdts::automerge::{Automerge, ObjType, ROOT};
 use comity_crdts::{
     Frontier, Hlc, Kind, Nonce, ObjectAddress, OriginId, RawChange, ReplicaId, SpaceId, Value, Writer,
 };
-use comity_engine::CloseReason;
 use comity_engine::wire::{
-    Body, ChangeSet, Data, Denied, Dictionary, Genesis, Group, Have, Head, Hello, Join, LaneEntry, LaneOwner,
-    LaneRef, LaneTip, Message, Op, Open, OpenLane, RightsRequest, Subscribe, Unsubscribe, decode_entry,
-    decode_run, encode_entry, encode_run, sign,
+    Body, ChangeSet, Data, Denied, Dictionary, FrontierAnswer, FrontierRequest, Genesis, Group, Have, Head,
+    Hello, Join, LaneEntry, LaneOwner, LaneRef, LaneTip, Message, Op, Open, OpenLane, RightsRequest,
+    Subscribe, Unsubscribe, decode_entry, decode_run, encode_entry, encode_run, sign,
 };
+use comity_engine::{CloseReason, OperationId};
 use ed25519_dalek::SigningKey;
 
 const DOCUMENT: &str = include_str!("../../docs/wire.md");
@@ -76,7 +76,7 @@ fn example() -> Example {
 
 fn entry(lane: OriginId, before: &LaneTip, at: Hlc, admitted: Frontier, groups: Vec<Group>) -> LaneEntry {
     let (seq, prev, context) = (before.seq + 1, before.change_hash, admitted.clone());
-    let change = ChangeSet { origin: lane, seq, prev, context, hlc: at, groups };
+    let change = ChangeSet { origin: lane, seq, prev, context, hlc: at, operation: None, groups };
     LaneEntry { admitted, at, body: Body::Change(change) }
 }
 
@@ -106,6 +106,22 @@ fn typed(example: &Example) -> Vec<(LaneEntry, LaneTip)> {
         entries.push((entry, before.clone()));
     }
     entries
+}
+
+/// An operation, the first entry as it would be under it, and the hash of its change set.
+fn identified(example: &Example) -> [(&'static str, Vec<u8>); 3] {
+    let Example { space, lane, entries, .. } = example;
+    let (operation, start) = (OperationId::named(b"order-17").unwrap(), LaneTip::start(space, lane));
+    let mut entry = entries[0].0.clone();
+    if let Body::Change(change) = &mut entry.body {
+        change.operation = Some(operation);
+    }
+    let tip = start.after(space, &entry);
+    let mut stored = Writer::new();
+    stored.bytes(&tip.hash.0);
+    encode_entry(lane, &start, &entry, &mut Dictionary::default(), &mut stored);
+    let hash = tip.change_hash.0.to_vec();
+    [("operation", operation.0.to_vec()), ("identified", stored.finish()), ("identified-change", hash)]
 }
 
 /// The changes in entries that each change one document.
@@ -156,6 +172,15 @@ fn messages(example: &Example, run: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
             }),
         ),
         ("head", Message::Head(Head { space, lane, lsn: tip.lsn, hash: tip.hash, signature })),
+        ("frontier-request", Message::FrontierRequest(FrontierRequest { space, number: 5 })),
+        (
+            "frontier-answer",
+            Message::FrontierAnswer(FrontierAnswer {
+                number: 5,
+                space_ref: 0,
+                lanes: vec![(LaneRef::Known(0), 7), (LaneRef::Known(1), 2)],
+            }),
+        ),
         (
             "rights",
             Message::RightsRequest(RightsRequest {
@@ -193,6 +218,7 @@ fn encoded(example: &Example) -> Vec<(&'static str, Vec<u8>)> {
         ("run", run.clone()),
     ];
     all.extend(messages(example, &run));
+    all.extend(identified(example));
     let typed = typed(example);
     let last = &typed[2].1;
     let signature = sign(key, space, lane, last.lsn, &last.hash);
@@ -239,6 +265,25 @@ fn the_run_of_the_document_decodes_and_its_signature_holds() {
     assert!(
         matches!(&change.groups[1].ops[0], Op::RegisterSet { value: Value::Text(city), .. } if city == "Berlin")
     );
+}
+
+#[test]
+fn the_entry_with_an_operation_decodes_and_a_bit_of_its_id_is_in_its_hash() {
+    let Example { space, lane, .. } = example();
+    let (shown, start) = (blocks(), LaneTip::start(&space, &lane));
+    let read = |bytes: &[u8]| {
+        let mut reader = comity_crdts::Reader::new(&bytes[32..]);
+        decode_entry(&lane, &start, &mut Dictionary::default(), &mut reader).unwrap()
+    };
+    let entry = read(&shown["identified"]);
+    let Body::Change(change) = &entry.body else { panic!("a change set") };
+    assert_eq!(change.operation.map(|id| id.0.to_vec()), Some(shown["operation"].clone()));
+    assert_eq!(start.after(&space, &entry).change_hash.0.to_vec(), shown["identified-change"]);
+    let mut other = shown["identified"].clone();
+    let at = other.windows(16).position(|window| window == shown["operation"]).unwrap();
+    other[at + 7] ^= 1;
+    assert_ne!(start.after(&space, &read(&other)).change_hash.0.to_vec(), shown["identified-change"]);
+    assert_ne!(shown["change-1"], shown["identified-change"]);
 }
 
 #[test]

@@ -105,7 +105,8 @@ fn entry(ops: Vec<Op>) -> LaneEntry {
         group.address.kind() != Kind::Members || members == 1
     });
     let (origin, prev, context) = (lane(), start().change_hash, Frontier::new());
-    let change = ChangeSet { origin, seq: 1, prev, context: context.clone(), hlc: at(), groups };
+    let change =
+        ChangeSet { origin, seq: 1, prev, context: context.clone(), hlc: at(), operation: None, groups };
     LaneEntry { admitted: context, at: at(), body: Body::Change(change) }
 }
 

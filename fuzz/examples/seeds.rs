@@ -8,11 +8,12 @@ use comity_crdts::automerge::marks::{ExpandMark, Mark};
 use comity_crdts::automerge::{Automerge, ObjType, ROOT, ReadDoc, transaction::Transactable};
 use comity_crdts::hostile::changes as changes_hostile;
 use comity_crdts::{Dot, Frontier, Hlc, Kind, ObjectAddress, ResetColumn, Value, Writer};
-use comity_engine::Token;
 use comity_engine::wire::{
-    Body, ChangeSet, Data, Denied, Dictionary, Genesis, Group, Have, Hello, Join, LaneEntry, LaneRef,
-    LaneTip, Message, Op, Open, OpenLane, RightsRequest, Subscribe, Unsubscribe, encode_run, sign,
+    Body, ChangeSet, Data, Denied, Dictionary, FrontierAnswer, FrontierRequest, Genesis, Group, Have, Hello,
+    Join, LaneEntry, LaneRef, LaneTip, Message, Op, Open, OpenLane, RightsRequest, Subscribe, Unsubscribe,
+    encode_run, sign,
 };
+use comity_engine::{OperationId, Token};
 
 fn main() {
     let value = Value::Map(BTreeMap::from([
@@ -24,11 +25,13 @@ fn main() {
         ("text".to_owned(), Value::from("Grüße")),
     ]));
     keep("value", "map", &value.to_bytes());
-    let run = run(four_kinds(&value), None);
+    let run = run(four_kinds(&value), None, None);
     keep("run", "four-kinds", &run);
-    keep("run", "every-operation", &self::run(every_operation(&value), Some(announcement())));
-    keep("run", "document-typed", &self::run(document_typed(1), None));
-    keep("run", "packed", &self::run(document_typed(60), None));
+    keep("run", "every-operation", &self::run(every_operation(&value), Some(announcement()), None));
+    keep("run", "document-typed", &self::run(document_typed(1), None, None));
+    keep("run", "packed", &self::run(document_typed(60), None, None));
+    let operation = OperationId::named(b"order-17").expect("a short name");
+    keep("run", "operation", &self::run(four_kinds(&value), None, Some(operation)));
     elided();
     for (name, message) in messages(&run) {
         keep("message", name, &message.encode());
@@ -266,12 +269,12 @@ fn announcement() -> Body {
 }
 
 /// A run of a change set, and of something else after it.
-fn run(groups: Vec<Group>, last: Option<Body>) -> Vec<u8> {
+fn run(groups: Vec<Group>, last: Option<Body>, operation: Option<OperationId>) -> Vec<u8> {
     let (key, space, owner) = comity_fuzz::owner();
     let (lane, hlc) = (owner.lane(&space), Hlc::new(HLC.0, HLC.1));
     let start = LaneTip::start(&space, &lane);
     let (origin, prev, context) = (lane, start.change_hash, Frontier::new());
-    let change = ChangeSet { origin, seq: 1, prev, context: context.clone(), hlc, groups };
+    let change = ChangeSet { origin, seq: 1, prev, context: context.clone(), hlc, operation, groups };
     let entry = LaneEntry { admitted: context, at: hlc, body: Body::Change(change) };
     let mut after = start.after(&space, &entry);
     let mut entries = vec![(entry, after.clone())];
@@ -300,6 +303,15 @@ fn messages(run: &[u8]) -> Vec<(&'static str, Message<'_>)> {
         (
             "have",
             Message::Have(Have {
+                space_ref: 0,
+                lanes: vec![(LaneRef::Known(0), 9), (LaneRef::New(lane), 1)],
+            }),
+        ),
+        ("frontier-request", Message::FrontierRequest(FrontierRequest { space, number: 5 })),
+        (
+            "frontier-answer",
+            Message::FrontierAnswer(FrontierAnswer {
+                number: 5,
                 space_ref: 0,
                 lanes: vec![(LaneRef::Known(0), 9), (LaneRef::New(lane), 1)],
             }),

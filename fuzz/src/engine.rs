@@ -305,7 +305,7 @@ impl Driven {
 
     fn write(&mut self, delta: i64) {
         let (now, request) = (self.now(), self.request());
-        let write = WriteOptions { request, durability: Durability::Local, within: Duration::ZERO };
+        let write = WriteOptions::new(request);
         let body = |tx: &mut comity_engine::Tx<'_>| tx.counter_add("stats", "likes", delta);
         let written = self.engine.transact::<(), TxError>(&now, self.space, write, &mut self.store, body);
         assert!(written.is_ok(), "a small write succeeds whatever peers do: {written:?}");
@@ -316,7 +316,7 @@ impl Driven {
     /// Something to an object of another kind, as far as it is allowed; rights are asked for.
     fn write_elsewhere(&mut self, what: u8) {
         let (now, request) = (self.now(), self.request());
-        let write = WriteOptions { request, durability: Durability::Local, within: Duration::ZERO };
+        let write = WriteOptions::new(request);
         let at = |kind| Location::from(ObjectAddress::new(kind, "stats", "others").expect("a short name"));
         let body = |tx: &mut comity_engine::Tx<'_>| match what {
             0 => tx.rw_set_remove_at(&at(Kind::RwSet), Value::I64(1)),

@@ -79,6 +79,7 @@ impl Peer {
                     prev: before.change_hash,
                     context: Frontier::new(),
                     hlc,
+                    operation: None,
                     groups: vec![Group { address, ops: vec![op] }],
                 })
             }

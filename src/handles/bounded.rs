@@ -115,7 +115,7 @@ impl Decrease {
         let deadline = Instant::now() + within;
         loop {
             let write = counter.0.write(move |tx, at| tx.bounded_decrement_at(at, amount));
-            let refused = match write.durability(durability).within(within).await {
+            let refused = match write.durability(durability.clone()).within(within).await {
                 Ok(receipt) => return Ok(receipt),
                 Err(error) => error,
             };

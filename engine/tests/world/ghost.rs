@@ -56,6 +56,7 @@ impl Ghost {
             prev: before.change_hash,
             context: Frontier::new(),
             hlc,
+            operation: None,
             groups,
         };
         LaneEntry { admitted: Frontier::new(), at: hlc, body: Body::Change(change) }

@@ -413,9 +413,25 @@ impl World {
         durability: Durability,
         body: impl FnOnce(&mut Tx<'_>) -> Result<R, E>,
     ) -> (Result<R, TransactError<E>>, RequestId) {
+        let options = WriteOptions { durability, ..self.write_options(node) };
+        self.write_as(node, space, options, body)
+    }
+
+    /// A write of its own request that waits for a second.
+    pub(crate) fn write_options(&mut self, node: usize) -> WriteOptions {
+        WriteOptions { within: Duration::from_secs(1), ..WriteOptions::new(self.request(node)) }
+    }
+
+    /// As [`World::write_with`], with all that can be asked for.
+    pub(crate) fn write_as<R, E: From<TxError>>(
+        &mut self,
+        node: usize,
+        space: SpaceId,
+        options: WriteOptions,
+        body: impl FnOnce(&mut Tx<'_>) -> Result<R, E>,
+    ) -> (Result<R, TransactError<E>>, RequestId) {
         let now = self.now(node);
-        let request = self.request(node);
-        let options = WriteOptions { request, durability, within: Duration::from_secs(1) };
+        let request = options.request;
         let target = &mut self.nodes[node];
         let result = target.engine.transact(&now, space, options, &mut target.disk, body);
         self.drain(node);

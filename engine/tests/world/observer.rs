@@ -66,23 +66,41 @@ impl Observer {
                 let from = (subscribe.lane, subscribe.from - 1, subscribe.hash);
                 self.subscribe((reverse, subscribe.subscription), subscribe.space, from);
             }
-            Message::Have(have) => {
-                let space = self.refs[&(direction, have.space_ref)];
-                for (lane, lsn) in have.lanes {
-                    let named = self.named.get_mut(&(direction, space)).expect("Open comes before Have");
-                    let lane = match lane {
-                        LaneRef::Known(place) => named[place as usize],
-                        LaneRef::New(lane) => {
-                            assert!(!named.contains(&lane), "a lane is named once");
-                            named.push(lane);
-                            lane
-                        }
-                    };
-                    assert!(lsn <= disk.durable(&space, &lane), "Have speaks of what is not durable");
-                }
+            Message::Have(have) => self.have(direction, (have.space_ref, have.lanes), disk),
+            Message::FrontierAnswer(answer) => {
+                let space = self.refs[&(direction, answer.space_ref)];
+                let lanes = answer.lanes.clone();
+                self.have(direction, (answer.space_ref, answer.lanes), disk);
+                let named = &self.named[&(direction, space)];
+                let said = lanes.iter().map(|(lane, _)| match lane {
+                    LaneRef::Known(place) => named[*place as usize],
+                    LaneRef::New(lane) => *lane,
+                });
+                let said: BTreeSet<LaneId> = said.collect();
+                let has = |lane: &&LaneId| disk.durable(&space, lane) > 0;
+                assert!(
+                    named.iter().filter(has).all(|lane| said.contains(lane)),
+                    "an answer names all lanes"
+                );
             }
             Message::Data(data) => self.data((direction, to), &data, disk),
             _ => {}
+        }
+    }
+
+    fn have(&mut self, direction: Direction, (space_ref, lanes): (u32, Vec<(LaneRef, u64)>), disk: &Disk) {
+        let space = self.refs[&(direction, space_ref)];
+        for (lane, lsn) in lanes {
+            let named = self.named.get_mut(&(direction, space)).expect("Open comes before Have");
+            let lane = match lane {
+                LaneRef::Known(place) => named[place as usize],
+                LaneRef::New(lane) => {
+                    assert!(!named.contains(&lane), "a lane is named once");
+                    named.push(lane);
+                    lane
+                }
+            };
+            assert!(lsn <= disk.durable(&space, &lane), "Have speaks of what is not durable");
         }
     }
 

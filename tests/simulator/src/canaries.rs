@@ -24,10 +24,13 @@ pub fn expected(canary: Canary) -> Oracle {
         Canary::AckBeforeSync
         | Canary::AckAfterFailedSync
         | Canary::RemoteCountsItself
+        | Canary::QuorumOfHalf
         | Canary::HaveBeforeSync => Oracle::Acknowledgement,
         Canary::CounterAddsTwice | Canary::AppliedTwice => Oracle::Counters,
         Canary::SiblingPruned | Canary::SiblingKept | Canary::LoserNotJournalled => Oracle::Siblings,
         Canary::TokenPartReached | Canary::TokenBeforeSync => Oracle::Sessions,
+        Canary::QuorumReadOfOne | Canary::FreshBeforeArrival => Oracle::Freshness,
+        Canary::OperationForgotten => Oracle::Operations,
         Canary::IncarnationPerWrite => Oracle::Bounds,
         Canary::HaveNeverSent
         | Canary::GraftForgotten

@@ -5,20 +5,21 @@ use std::time::Duration;
 
 use comity_crdts::{AddressError, Dot, Frontier, Kind, ObjectAddress, Policy, Value};
 use comity_engine::{
-    Acknowledgement, Command, CommandError, Durability, Input, Location, Reply, RequestId, StateRead, Token,
-    Tx, TxError, WriteOptions,
+    Acknowledgement, Command, CommandError, Durability, Input, Location, Reply, RequestId, StateRead,
+    TransactError, Tx, TxError, WriteOptions,
 };
 
 use crate::node::{SetAside, Waiting};
 use crate::oracle::{Oracle, Violation};
 use crate::plan::{Effect, Event, Object, Write};
+use crate::promises::id_of;
 use crate::random::mix;
 use crate::reference::{Deed, Mark};
 use crate::truth::{Counts, WriteRef, covers, merge};
 use crate::world::{Happening, World};
 
 /// How long clients wait for other replicas.
-const PATIENCE: Duration = Duration::from_secs(2);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 /// The collection that holds everything.
 pub(crate) const COLLECTION: &str = "things";
 
@@ -65,12 +66,21 @@ impl World {
             self.tally.refused += 1;
             return Ok(());
         }
-        let client = session.and_then(|session| self.clients.get(&(session, space)));
-        let Some(client) = client.filter(|client| !client.token.is_empty()) else {
-            return self.resume(event, node, &Counts::new());
+        let operation = match &self.plan.events[event].event {
+            Event::Write(write) => write.operation,
+            Event::Read(_) | Event::Fault(_) => None,
         };
-        let token = Token { space: self.truth.ids[space], frontier: client.token.clone() };
-        let seen = client.seen.clone();
+        let Some(presented) = self.presented(node, operation) else {
+            self.tally.refused += 1;
+            return Ok(());
+        };
+        let client = session.and_then(|session| self.clients.get(&(session, space)));
+        let (own, seen) =
+            client.map_or_else(Default::default, |client| (client.token.clone(), client.seen.clone()));
+        let token = self.token(space, own, &presented);
+        if token.frontier.is_empty() {
+            return self.go_on_fresh(event, node, space);
+        }
         let request = RequestId(self.request(node, Waiting::Token { event, seen }));
         let command = Command::AwaitToken { token, within: PATIENCE };
         self.input(node, Input::Command { request, command })
@@ -106,18 +116,35 @@ impl World {
         let (id, space) = (self.plan.events[event].id, self.truth.ids[write.space]);
         let views = self.views(node, write);
         let request = self.request(node, Waiting::Write { write: None, event });
-        let durability = if write.remote == 0 { Durability::Local } else { Durability::Remote(write.remote) };
-        let options = WriteOptions { request: RequestId(request), durability, within: PATIENCE };
+        let durability = match write.remote {
+            0 if write.quorum => Durability::Quorum,
+            0 => Durability::Local,
+            remote => Durability::Remote(remote),
+        };
+        let operation = write.operation.map(id_of);
+        let options = WriteOptions { request: RequestId(request), durability, within: PATIENCE, operation };
+        self.try_operation(node, write);
         let mut performed = Performed::default();
         let called = self.call(node, |engine, now, store| {
             let body = |tx: &mut Tx<'_>| perform(tx, id, write, &views, &mut performed);
-            engine.transact::<_, TxError>(now, space, options, store, body).map_err(|error| error.to_string())
+            match engine.transact::<_, TxError>(now, space, options, store, body) {
+                Ok(()) => Ok(true),
+                Err(TransactError::Duplicate) => Ok(false),
+                Err(error) => Err(error.to_string()),
+            }
         })?;
         let Some((result, fresh)) = called else { return Ok(()) };
-        let authored = result.is_ok().then_some((id, performed.deeds));
+        let authored = (result == Ok(true)).then_some((id, performed.deeds));
         let own = self.note_appended(node, &fresh, authored)?;
         match result {
-            Ok(()) => {
+            Ok(false) => {
+                self.tally.operations += 1;
+                self.tally.repeated += 1;
+                let write = self.note_repeated(node, write)?;
+                self.nodes[node].waiting.insert(request, Waiting::Write { write, event });
+            }
+            Ok(true) => {
+                self.note_made(node, write, own)?;
                 self.tally.operations += 1;
                 self.tally.writes += 1;
                 self.nodes[node].waiting.insert(request, Waiting::Write { write: own, event });
@@ -179,6 +206,7 @@ impl World {
                 self.at(self.now, Happening::Resume { event, node, boot, seen });
                 Ok(())
             }
+            (Waiting::Fresh { event, before }, Ok(Reply::Reached)) => self.is_fresh(event, node, &before),
             (Waiting::Space, Ok(Reply::SpaceCreated(space))) => {
                 self.founded(node, space);
                 Ok(())
@@ -186,7 +214,7 @@ impl World {
             (Waiting::Invitation { enrolment }, Ok(Reply::Invited(secret))) => {
                 self.invited(enrolment, secret)
             }
-            (Waiting::Token { .. } | Waiting::Write { .. }, Err(_)) => {
+            (Waiting::Token { .. } | Waiting::Write { .. } | Waiting::Fresh { .. }, Err(_)) => {
                 self.tally.refused += 1;
                 Ok(())
             }
@@ -207,8 +235,9 @@ impl World {
         acknowledgement: &Acknowledgement,
     ) -> Result<(), Violation> {
         self.tally.acknowledged += 1;
-        let Event::Write(planned) = &self.plan.events[event].event else { return Ok(()) };
+        let Event::Write(planned) = self.plan.events[event].event.clone() else { return Ok(()) };
         let (space, session) = (planned.space, planned.session);
+        self.told(&planned, acknowledgement);
         let Some(write) = write else { return Ok(()) };
         let truth = self.truth.write(write);
         let (lane, lsn) = (truth.lane, truth.lsn);
@@ -229,6 +258,9 @@ impl World {
         if acknowledgement.reached && claimed < needed {
             let detail = format!("write {write} of replica {node} was to be at {needed} others");
             return Err(self.violation(Oracle::Acknowledgement, detail));
+        }
+        if planned.quorum {
+            self.check_quorum(node, (write, space), acknowledgement)?;
         }
         let mut seen = truth.seen.clone();
         seen.resize(seen.len().max(lane + 1), 0);

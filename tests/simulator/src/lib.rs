@@ -20,6 +20,7 @@ mod observer;
 mod oracle;
 mod plan;
 mod process;
+mod promises;
 mod random;
 mod reference;
 mod run;

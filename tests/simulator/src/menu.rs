@@ -1,7 +1,9 @@
 //! What a seed stands for: how many replicas, spaces and clients, which faults of the menu it has, and
 //! every event. Swarm testing (Groce et al., 2012): each run has about half of the classes.
 
-use crate::plan::{Effect, Event, Fault, FaultClass, Plan, Planned, Read, Tampering, WallClock, Write};
+use crate::plan::{
+    Effect, Event, Fault, FaultClass, Freshness, Plan, Planned, Read, Tampering, WallClock, Write,
+};
 use crate::random::{Dice, Domain};
 
 /// How large a run may be.
@@ -174,15 +176,52 @@ fn workload(plan: &mut Plan, scale: Scale) {
         };
         let event = if dice.percent(35) {
             let objects = (0..dice.between(1, 3)).map(|_| effect(&mut dice, &names).object()).collect();
-            Event::Read(Read { session, node, space, objects })
+            Event::Read(Read { session, node, space, objects, fresh: None })
         } else {
             let count = if dice.percent(20) { dice.between(2, 6) } else { 1 };
             let effects: Vec<Effect> = (0..count).map(|_| effect(&mut dice, &names)).collect();
             let remote = if dice.percent(15) { dice.between(1, 3) as u32 } else { 0 };
-            Event::Write(Write { session, node, space, remote, effects })
+            Event::Write(Write { session, node, space, remote, quorum: false, operation: None, effects })
         };
-        plan.events.push(Planned { id: index as u32 + 1, at_us, event });
+        let planned = Planned { id: index as u32 + 1, at_us, event };
+        let repetitions = ask_for_more(plan, planned, index);
+        plan.events.extend(repetitions);
     }
+}
+
+/// The first event that repeats another one.
+const REPETITIONS: u32 = 2_000_000;
+
+/// Lets some writes wait for a majority, some reads show what others have, and some clients repeat writes under an
+/// operation id, whatever they were told. Draws from dice of its own, so that all else stays.
+fn ask_for_more(plan: &Plan, mut planned: Planned, index: u64) -> Vec<Planned> {
+    let mut dice = Dice::keyed(plan.seed, Domain::Workload, 2, index);
+    let mut events = Vec::new();
+    match &mut planned.event {
+        Event::Read(read) if dice.percent(8) => {
+            let whom = if dice.percent(50) { Freshness::All } else { Freshness::Majority };
+            (read.fresh, read.session) = (Some(whom), None);
+        }
+        Event::Write(write) => {
+            write.quorum = write.remote == 0 && dice.percent(8);
+            if dice.percent(10) {
+                write.operation = Some(planned.id);
+                for repetition in 0..dice.between(1, 3) as u32 {
+                    let mut again = write.clone();
+                    if dice.percent(50) {
+                        let members = &plan.spaces[write.space];
+                        again.node = members[dice.index(members.len())];
+                    }
+                    let id = REPETITIONS + 4 * index as u32 + repetition;
+                    let at_us = (planned.at_us + dice.log_between(1_000, 60_000_000)).min(plan.chaos_us);
+                    events.push(Planned { id, at_us, event: Event::Write(again) });
+                }
+            }
+        }
+        Event::Read(_) | Event::Fault(_) => {}
+    }
+    events.push(planned);
+    events
 }
 
 fn effect(dice: &mut Dice, names: &Names) -> Effect {

@@ -8,6 +8,7 @@ use comity_engine::Engine;
 
 use crate::disk::{Backup, Disk};
 use crate::plan::WallClock;
+use crate::promises::Before;
 use crate::truth::{Counts, Held, WriteRef};
 use crate::world::Happening;
 
@@ -21,6 +22,8 @@ pub(crate) enum Waiting {
     Write { write: Option<WriteRef>, event: usize },
     /// A client's token; the event goes on when what it stands for is reached.
     Token { event: usize, seen: Counts },
+    /// A read that has to show what others have, and had when it began.
+    Fresh { event: usize, before: Before },
     /// A space is being founded.
     Space,
     /// Somebody is to be let in.

@@ -70,25 +70,40 @@ impl Observer {
                 self.subscribe((reverse, subscribe.subscription), subscribe.space, from);
             }
             Message::Have(have) => {
-                let Some(space) = self.refs.get(&(direction, have.space_ref)).copied() else {
-                    return Err(wrong("Have comes before Open".to_owned()));
-                };
-                for (lane, lsn) in have.lanes {
-                    let named = self.named.entry((direction, space)).or_default();
-                    let lane = match lane {
-                        LaneRef::Known(place) => named[place as usize],
-                        LaneRef::New(lane) => {
-                            named.push(lane);
-                            lane
-                        }
-                    };
-                    if lsn > durable(world, from, &space, &lane) {
-                        return Err(wrong("Have speaks of what is not durable".to_owned()));
-                    }
-                }
+                return self.have(direction, from, (have.space_ref, have.lanes), world);
+            }
+            Message::FrontierAnswer(answer) => {
+                return self.have(direction, from, (answer.space_ref, answer.lanes), world);
             }
             Message::Data(data) => return self.data(direction, from, &data, world),
             _ => {}
+        }
+        Ok(())
+    }
+
+    fn have(
+        &mut self,
+        direction: Direction,
+        from: usize,
+        (space_ref, lanes): (u32, Vec<(LaneRef, u64)>),
+        world: &World,
+    ) -> Result<(), Violation> {
+        let wrong = |detail: &str| world.violation(Oracle::Wire, format!("replica {from}: {detail}"));
+        let Some(space) = self.refs.get(&(direction, space_ref)).copied() else {
+            return Err(wrong("what it has comes before Open"));
+        };
+        for (lane, lsn) in lanes {
+            let named = self.named.entry((direction, space)).or_default();
+            let lane = match lane {
+                LaneRef::Known(place) => named[place as usize],
+                LaneRef::New(lane) => {
+                    named.push(lane);
+                    lane
+                }
+            };
+            if lsn > durable(world, from, &space, &lane) {
+                return Err(wrong("it says that it has what is not durable"));
+            }
         }
         Ok(())
     }

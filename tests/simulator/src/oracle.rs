@@ -59,6 +59,13 @@ pub enum Oracle {
     /// A map shows what its keys lead to, and no key that leads to nothing; what was seen of a key that is removed
     /// goes, all else stays. Does not look at maps nested deeper than two.
     Maps,
+    /// Under one operation id a replica makes one change set, whoever repeats it: also what came from elsewhere is
+    /// not made again. Does not look at runs with jumping clocks, by which ids are forgotten, nor at what two replicas
+    /// did that had not heard of each other.
+    Operations,
+    /// A read that asks for what others had when it began shows that.
+    /// Does not look at runs with copies, loss or lies.
+    Freshness,
     /// A bounded counter is what was added less what was taken, and never below zero.
     Bounded,
     /// What everybody has seen removed leaves nothing behind. Does not look at spaces in which somebody's lane was
@@ -94,6 +101,8 @@ impl Oracle {
             Self::LossReport => "O17 loss report",
             Self::Strict => "removals win",
             Self::Maps => "maps",
+            Self::Operations => "operations",
+            Self::Freshness => "freshness",
             Self::Bounded => "bounded counters",
             Self::Forgetting => "forgetting",
             Self::Determinism => "O18 determinism",

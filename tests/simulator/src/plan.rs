@@ -73,6 +73,12 @@ pub(crate) struct Write {
     pub(crate) space: usize,
     /// How many other replicas must hold it before it is acknowledged.
     pub(crate) remote: u32,
+    /// Whether a majority of the members must hold it instead.
+    #[serde(default)]
+    pub(crate) quorum: bool,
+    /// Under which operation id it is made, if under any. An event that names an earlier one repeats it.
+    #[serde(default)]
+    pub(crate) operation: Option<u32>,
     /// What it does, in order.
     pub(crate) effects: Vec<Effect>,
 }
@@ -88,6 +94,18 @@ pub(crate) struct Read {
     pub(crate) space: usize,
     /// What it reads.
     pub(crate) objects: Vec<Object>,
+    /// Whether it has to show what others have; no token is presented then.
+    #[serde(default)]
+    pub(crate) fresh: Option<Freshness>,
+}
+
+/// Of whom a read shows everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Freshness {
+    /// Of every member.
+    All,
+    /// Of a majority.
+    Majority,
 }
 
 /// One operation of a transaction.

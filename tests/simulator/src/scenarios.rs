@@ -37,10 +37,18 @@ fn story(nodes: usize) -> Plan {
                     Effect::Insert { set: 0, element: 1 }
                 },
             ];
-            let write = Write { session, node, space: 0, remote: u32::from(id % 7 == 0), effects };
+            let write = Write {
+                session,
+                node,
+                space: 0,
+                remote: u32::from(id % 7 == 0),
+                quorum: false,
+                operation: None,
+                effects,
+            };
             plan.events.push(Planned { id, at_us, event: Event::Write(write) });
             let objects = vec![Object::Counter(0), Object::Register(0), Object::Element(0, 1)];
-            let read = Read { session, node, space: 0, objects };
+            let read = Read { session, node, space: 0, objects, fresh: None };
             plan.events.push(Planned { id: 10_000 + id, at_us: at_us + 30_000, event: Event::Read(read) });
         }
     }

@@ -14,6 +14,7 @@ use crate::node::{Node, Waiting};
 use crate::observer::Observer;
 use crate::oracle::{Oracle, Violation};
 use crate::plan::{FaultClass, Plan};
+use crate::promises::Operations;
 use crate::random::{Dice, Domain, mix};
 use crate::reference::Deed;
 use crate::truth::{Counts, Truth, WriteRef};
@@ -113,6 +114,10 @@ pub struct Tally {
     pub operations: u64,
     /// Of those, transactions.
     pub writes: u64,
+    /// Transactions that were not made, because they had been under the same operation id.
+    pub repeated: u64,
+    /// Reads that showed what others had.
+    pub fresh: u64,
     /// Transactions acknowledged.
     pub acknowledged: u64,
     /// Operations that were not carried out: the replica was down, failed, or behind the client's token.
@@ -138,6 +143,8 @@ impl Tally {
     pub fn add(&mut self, other: &Self) {
         self.operations += other.operations;
         self.writes += other.writes;
+        self.repeated += other.repeated;
+        self.fresh += other.fresh;
         self.acknowledged += other.acknowledged;
         self.refused += other.refused;
         self.faults += other.faults;
@@ -172,6 +179,7 @@ pub(crate) struct World {
     /// Who may hold each space.
     pub(crate) members: Vec<BTreeSet<usize>>,
     pub(crate) clients: BTreeMap<(u16, usize), Client>,
+    pub(crate) operations: Operations,
     pub(crate) enrolments: Vec<Enrolment>,
     pub(crate) observer: Option<Observer>,
     /// Whether the plan has faults after which a lane may have two contents.
@@ -211,6 +219,7 @@ impl World {
             truth: Truth::default(),
             members: Vec::new(),
             clients: BTreeMap::new(),
+            operations: Operations::new(),
             enrolments: Vec::new(),
             recorded: Vec::new(),
             trace: 0,
