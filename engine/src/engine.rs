@@ -108,6 +108,8 @@ pub struct Engine {
     pub(crate) sync_in_flight: bool,
     /// The disk was full: the next sync waits for its timer.
     pub(crate) sync_paused: bool,
+    /// Spaces with documents that ought to be settled.
+    pub(crate) to_settle: BTreeSet<SpaceId>,
     /// A document is being settled.
     pub(crate) settling: bool,
     pub(crate) failed: Option<StoreError>,
@@ -153,6 +155,7 @@ impl Engine {
             synced: Position(0),
             sync_in_flight: false,
             sync_paused: false,
+            to_settle: BTreeSet::new(),
             settling: false,
             failed: None,
             outputs: VecDeque::new(),
@@ -237,7 +240,7 @@ impl Engine {
             Input::SessionClosed { session } => self.on_session_closed(session),
             Input::FrameReceived { session, frame } => self.on_frame(now, session, &frame, store),
             Input::Synced { result } => self.on_synced(now, result),
-            Input::Unsettled { space, object } => self.on_unsettled(&space, object),
+            Input::Unsettled { space, object } => self.on_unsettled(space, object),
             Input::Settled { result } => self.on_settled(now, result, store),
             Input::DeadlineReached => self.on_deadline(now, store),
         }
@@ -553,6 +556,9 @@ impl Engine {
         self.tend(now, id, store)?;
         self.ask_where(now, id);
         self.resolve_rights(id, store)?;
+        if self.spaces.get(&id).is_some_and(|space| !space.documents.unsettled.is_empty()) {
+            self.to_settle.insert(id);
+        }
         if cfg!(debug_assertions)
             && let Some(space) = self.spaces.get(&id)
         {

@@ -3,12 +3,14 @@
 //! Loading and saving take O(document), so they happen outside the core, over a view; the core takes what came out
 //! as one more input, if the document is still the one that was settled.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use comity_crdts::{Document, DocumentError, Dot, ObjectAddress, RawChange, SpaceId};
 
 use crate::apply::Effects;
 use crate::change::Body;
 use crate::conflicts::LocationRow;
-use crate::documents::tail::{QuarantineRow, change_in, read_entry, read_snapshot, tail_rows};
+use crate::documents::tail::{QuarantineRow, TailRow, change_in, read_entry, read_snapshot, tail_rows};
 use crate::documents::{DocumentPlace, Reached, read_tail};
 use crate::engine::Engine;
 use crate::io::{Now, Output};
@@ -93,15 +95,21 @@ impl Settled {
             return Ok(0);
         }
         let mut quarantined = 0;
-        for (change, error) in &self.refused {
-            quarantined += u64::from(quarantine(work, effects, &place, &header, (change, error))?);
+        let tail = header.snapshot.through..self.reached.changes;
+        if !self.refused.is_empty() {
+            let rows = tail_rows(work, &site.id, &tail)?;
+            let rows: BTreeMap<_, _> = rows.into_iter().map(|row| (row.change, row)).collect();
+            for (change, error) in &self.refused {
+                let Some(row) = rows.get(change) else { continue };
+                quarantined += u64::from(quarantine(work, effects, &place, (row, error))?);
+            }
         }
         let Ok(snapshot) = self.snapshot else { return Ok(quarantined) };
         let (from, until) = keys::document_snapshots(&site.id);
         for (key, _) in work.scan(&from, &until, usize::MAX)? {
             work.delete(key);
         }
-        for index in header.snapshot.through..self.reached.changes {
+        for index in tail {
             work.delete(keys::document_change(&site.id, index));
         }
         let number = self.number + 1;
@@ -120,15 +128,13 @@ fn quarantine(
     work: &mut Work<'_>,
     effects: &mut Effects,
     place: &DocumentPlace<'_>,
-    header: &DocumentHeader,
-    (hash, error): (&[u8; 32], &DocumentError),
+    (row, error): (&TailRow, &DocumentError),
 ) -> Result<bool, StoreError> {
+    let hash = &row.change;
     let key = keys::quarantined(place.space, &place.site.id, hash);
     if work.get(&key)?.is_some() {
         return Ok(false);
     }
-    let tail = tail_rows(work, &place.site.id, &(header.snapshot.through..header.changes))?;
-    let Some(row) = tail.into_iter().find(|row| row.change == *hash) else { return Ok(false) };
     let entry = read_entry(work, place.space, (row.lane, row.lsn))?;
     let (Some((seq, index, change)), Body::Change(set)) =
         (change_in(&entry, place.address, hash), &entry.body)
@@ -158,19 +164,21 @@ impl Engine {
         if self.settling || self.failed.is_some() {
             return;
         }
-        for space in self.spaces.values_mut() {
-            if let Some(object) = space.documents.unsettled.pop_first() {
+        while let Some(space) = self.to_settle.first().copied() {
+            let unsettled = self.spaces.get_mut(&space).map(|space| &mut space.documents.unsettled);
+            if let Some(object) = unsettled.and_then(BTreeSet::pop_first) {
                 self.settling = true;
-                let space = space.id;
                 return self.push(Output::Settle { space, object });
             }
+            self.to_settle.remove(&space);
         }
     }
 
     /// Somebody found that a document holds what the library refuses.
-    pub(crate) fn on_unsettled(&mut self, space: &SpaceId, object: ObjectAddress) {
-        if let Some(space) = self.spaces.get_mut(space) {
+    pub(crate) fn on_unsettled(&mut self, id: SpaceId, object: ObjectAddress) {
+        if let Some(space) = self.spaces.get_mut(&id) {
             space.documents.unsettled.insert(object);
+            self.to_settle.insert(id);
         }
     }
 
