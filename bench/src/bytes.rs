@@ -284,7 +284,7 @@ impl Steady {
         self.tip = self.tip.after(&self.space, &entry);
         let entries = [(entry, self.tip.clone())];
         let (lane, signature) = (&self.lanes[0], [0; SIGNATURE_BYTES]);
-        encode_run(lane, &self.owner, &before, &entries, &signature, &mut self.dictionary);
+        encode_run(lane, &self.owner, &before, &entries, &signature.into(), &mut self.dictionary);
         self.received = self.dictionary.clone();
         Ok(())
     }
@@ -329,7 +329,7 @@ impl Steady {
         let (lane, tip) = (&self.lanes[0], entries.last().map_or(before, |(_, tip)| tip));
         let signature = sign(&self.secret, &self.space, lane, tip.lsn, &tip.hash);
         let start = Instant::now();
-        let run = encode_run(lane, &self.owner, before, entries, &signature, &mut self.dictionary);
+        let run = encode_run(lane, &self.owner, before, entries, &signature.into(), &mut self.dictionary);
         let encoding = start.elapsed();
         let read = decode_run(&self.space, lane, Some(self.owner), before, &mut self.received, &run)?;
         let decoding = start.elapsed() - encoding;

@@ -95,6 +95,8 @@ canaries! {
     HaveNeverSent,
     /// A lane whose parent has nothing new is never taken from somebody who has.
     GraftForgotten,
+    /// Of a run of which only a part was applied, nothing is passed on.
+    PartNotProved,
     /// A deadline that has passed is asked for again.
     DeadlineRepeated,
     /// What arrived during a sync is not looked at when the sync ends.

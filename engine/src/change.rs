@@ -144,6 +144,11 @@ impl LaneTip {
 
     /// Where the lane stands after `entry`. O(entry).
     pub fn after(&self, space: &SpaceId, entry: &LaneEntry) -> Self {
+        self.after_linked(space, entry).0
+    }
+
+    /// The same, and the entry's link in the chain: the hash of what it adds to it.
+    pub fn after_linked(&self, space: &SpaceId, entry: &LaneEntry) -> (Self, Hash) {
         let lsn = self.lsn + 1;
         let (tag, body_hash) = match &entry.body {
             Body::Change(change) => (0_u8, change.hash(space)),
@@ -154,26 +159,23 @@ impl LaneTip {
             }
         };
         let mut out = Writer::with_room(HASHED_BYTES);
-        out.bytes(&self.hash.0);
-        out.bytes(&lsn.to_be_bytes());
         write_frontier(&entry.admitted, &mut out);
         out.bytes(&entry.at.bits().to_be_bytes());
         out.u8(tag);
         out.bytes(&body_hash.0);
+        let link = hash("comity 2026 lane entry\0", &[out.as_slice()]);
         let (seq, change_hash, hlc) = match &entry.body {
             Body::Change(change) => (change.seq, body_hash, change.hlc),
             Body::Checkpoint(_) => (self.seq, self.change_hash, self.hlc),
         };
-        Self {
-            lsn,
-            hash: hash("comity 2026 lane entry\0", &[out.as_slice()]),
-            admitted: entry.admitted.clone(),
-            at: entry.at,
-            seq,
-            change_hash,
-            hlc,
-        }
+        let (admitted, at, hash) = (entry.admitted.clone(), entry.at, chained(&self.hash, lsn, &link));
+        (Self { lsn, hash, admitted, at, seq, change_hash, hlc }, link)
     }
+}
+
+/// The chain hash of a lane after its entry `lsn`, from the one before it and the entry's link.
+pub(crate) fn chained(before: &Hash, lsn: u64, link: &Hash) -> Hash {
+    hash("comity 2026 lane\0", &[&before.0, &lsn.to_be_bytes(), &link.0])
 }
 
 fn write_frontier(frontier: &Frontier, out: &mut Writer) {

@@ -14,9 +14,10 @@ use crate::keys;
 use crate::limits::{HEAD_SPACING_BYTES, STAGED_BYTES_APPLY};
 use crate::operations::{made_at, note_operation};
 use crate::own::append_entry;
+use crate::proof::Proof;
 use crate::run::RUN_ENTRIES_MAX;
 use crate::settings::is_region;
-use crate::space::{LaneRow, RunHead, Space, Staged, encode};
+use crate::space::{Lane, LaneRow, Space, Staged, encode};
 use crate::store::{LaneRecord, Store, StoreError};
 use crate::work::Work;
 
@@ -31,6 +32,10 @@ struct Delivery {
     applied: u64,
     clock: comity_crdts::Clock,
     announced: BTreeMap<LaneId, Frontier>,
+    /// Of each lane, what was applied since its last head: entries, and their bytes in stored form.
+    unproved: BTreeMap<LaneId, (u64, u64)>,
+    /// Parts of runs that were applied, with what proves them.
+    parts: BTreeMap<LaneId, (u64, Proof)>,
 }
 
 impl Engine {
@@ -80,7 +85,7 @@ impl Engine {
         space.progress = progress;
         space.clock = delivery.clock;
         let frontier = delivery.frontier.clone();
-        space.take(delivery.frontier, delivery.rows, &delivery.taken);
+        space.take(delivery.frontier, delivery.rows, &delivery.taken, delivery.parts);
         space.hear(delivery.announced, &delivery.effects);
         let says_region = delivery.events.iter().any(|event| event.objects.iter().any(is_region));
         if canary!(EventLost) {
@@ -124,6 +129,8 @@ impl Space {
             applied: self.progress.applied,
             clock: self.clock,
             announced: BTreeMap::new(),
+            unproved: BTreeMap::new(),
+            parts: BTreeMap::new(),
         };
         loop {
             let mut progressed = false;
@@ -149,6 +156,7 @@ impl Space {
                 }
             }
             if !progressed {
+                self.prove_parts(work, &mut delivery);
                 return Ok(delivery);
             }
         }
@@ -170,8 +178,11 @@ impl Space {
         let bytes = staged.stored.clone();
         let record = LaneRecord { space: self.id, lane: *lane_id, lsn: staged.after.lsn, bytes };
         append_entry(work, delivery.applied, record);
-        if let Some(head) = &staged.head {
-            keep_head(work, &self.id, lane_id, row, head);
+        let unproved = delivery.unproved.entry(*lane_id).or_default();
+        *unproved = (unproved.0 + 1, unproved.1 + staged.stored.len() as u64);
+        if let Some(proof) = &staged.proof {
+            keep_head(work, (&self.id, lane_id), row, (proof, *unproved));
+            *unproved = (0, 0);
         }
         let change = match &staged.entry.body {
             Body::Change(change) => change,
@@ -210,16 +221,41 @@ impl Space {
         Ok(())
     }
 
+    /// Keeps a head where only a part of a run was applied: what the rest waits for may never come, and others may
+    /// need the part.
+    fn prove_parts(&self, work: &mut Work<'_>, delivery: &mut Delivery) {
+        if canary!(PartNotProved) {
+            return;
+        }
+        for (lane_id, unproved) in delivery.unproved.iter().filter(|(_, unproved)| unproved.0 > 0) {
+            let (Some(lane), Some(row)) = (self.lanes.get(lane_id), delivery.rows.get_mut(lane_id)) else {
+                continue;
+            };
+            let Some(proof) = lane.proof_of_part(delivery.taken.get(lane_id).copied().unwrap_or(0)) else {
+                continue;
+            };
+            keep_head(work, (&self.id, lane_id), row, (&proof, *unproved));
+            delivery.parts.insert(*lane_id, (row.tip.lsn, proof));
+        }
+    }
+
     /// The batch is committed: what it says is now so.
-    fn take(&mut self, frontier: Frontier, rows: BTreeMap<LaneId, LaneRow>, taken: &BTreeMap<LaneId, usize>) {
+    fn take(
+        &mut self,
+        frontier: Frontier,
+        rows: BTreeMap<LaneId, LaneRow>,
+        taken: &BTreeMap<LaneId, usize>,
+        mut parts: BTreeMap<LaneId, (u64, Proof)>,
+    ) {
         self.frontier = frontier;
         for (lane_id, row) in rows {
             let Some(lane) = self.lanes.get_mut(&lane_id) else { continue };
             lane.row = row;
             for staged in lane.staged.drain(..taken.get(&lane_id).copied().unwrap_or(0)) {
-                lane.staged_bytes -= staged.stored.len();
-                lane.heads.extend(staged.head.map(|head| (staged.after.lsn, head.signature)));
+                lane.staged_bytes -= staged.bytes();
+                lane.heads.extend(staged.proof.map(|proof| (staged.after.lsn, proof)));
             }
+            lane.heads.extend(parts.remove(&lane_id));
             self.review.insert(lane_id);
         }
     }
@@ -229,15 +265,36 @@ impl Space {
 const CLOCK_AHEAD_MS_MAX: u64 = 500;
 
 /// Keeps the newest head of a lane, and older ones as far apart as one run reaches, so that a copy of the
-/// lane can be served in runs of bounded size.
-fn keep_head(work: &mut Work<'_>, space: &SpaceId, lane: &LaneId, row: &mut LaneRow, head: &RunHead) {
-    let (entries, bytes) = (row.head_entries + head.entries, row.head_bytes + head.bytes);
-    if row.head > 0 && bytes <= HEAD_SPACING_BYTES && entries <= RUN_ENTRIES_MAX as u64 {
+/// lane can be served in runs of bounded size. `since` is what came after the head before, entries and bytes.
+fn keep_head(
+    work: &mut Work<'_>,
+    (space, lane): (&SpaceId, &LaneId),
+    row: &mut LaneRow,
+    (proof, since): (&Proof, (u64, u64)),
+) {
+    let (entries, bytes) = (row.head_entries + since.0, row.head_bytes + since.1);
+    let reach = entries + proof.links.len() as u64;
+    if row.head > 0 && bytes <= HEAD_SPACING_BYTES && reach <= RUN_ENTRIES_MAX as u64 {
         work.delete_fact(keys::head(space, lane, row.head));
         (row.head_entries, row.head_bytes) = (entries, bytes);
     } else {
-        (row.head_entries, row.head_bytes) = (head.entries, head.bytes);
+        (row.head_entries, row.head_bytes) = since;
     }
     row.head = row.tip.lsn;
-    work.put_fact(keys::head(space, lane, row.head), head.signature.to_vec());
+    work.put_fact(keys::head(space, lane, row.head), proof.to_bytes());
+}
+
+impl Lane {
+    /// What proves the lane up to the last of the first `taken` staged entries, which is not the last of its run.
+    fn proof_of_part(&self, taken: usize) -> Option<Proof> {
+        let mut links = Vec::new();
+        for staged in self.staged.range(taken..) {
+            links.push(staged.link);
+            if let Some(proof) = &staged.proof {
+                links.extend_from_slice(&proof.links);
+                return Some(Proof { links, signature: proof.signature });
+            }
+        }
+        None
+    }
 }

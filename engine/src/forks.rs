@@ -5,10 +5,11 @@
 use comity_crdts::{LaneId, SpaceId, canary};
 
 use crate::engine::Engine;
-use crate::head::{HeadSignature, sign, verify};
+use crate::head::sign;
 use crate::io::{Class, CloseReason, Notice, Output, SessionId};
 use crate::keys;
 use crate::message::{Head, Message, OpenLane};
+use crate::proof::Proof;
 use crate::receive::Refusal;
 use crate::rows::damaged;
 use crate::space::Lane;
@@ -79,9 +80,9 @@ impl Engine {
         lsn: u64,
         store: &dyn Store,
     ) -> Result<(), StoreError> {
-        let Some((lsn, signature)) = self.newest_head(id, lane_id, lsn, store)? else { return Ok(()) };
+        let Some((lsn, proof)) = self.newest_head(id, lane_id, lsn, store)? else { return Ok(()) };
         let Some(hash) = self.lane_hash(id, lane_id, lsn, store)? else { return Ok(()) };
-        let head = Head { space: id, lane: lane_id, lsn, hash, signature };
+        let head = Head { space: id, lane: lane_id, lsn, hash, proof };
         self.send(session, Class::Control, &Message::Head(head));
         Ok(())
     }
@@ -92,23 +93,23 @@ impl Engine {
         lane_id: LaneId,
         lsn: u64,
         store: &dyn Store,
-    ) -> Result<Option<(u64, HeadSignature)>, StoreError> {
+    ) -> Result<Option<(u64, Proof)>, StoreError> {
         let replica = self.replica;
         let Some(space) = self.spaces.get(&id) else { return Ok(None) };
         let until = lsn.min(space.durable.at(&lane_id));
         let Some(lane) = space.lanes.get(&lane_id).filter(|_| until > 0) else { return Ok(None) };
         if lane.row.owner.replica == replica {
             let hash = self.lane_hash(id, lane_id, until, store)?;
-            return Ok(hash.map(|hash| (until, sign(&self.key, &id, &lane_id, until, &hash))));
+            return Ok(hash.map(|hash| (until, sign(&self.key, &id, &lane_id, until, &hash).into())));
         }
-        let recent = lane.heads.iter().rev().find(|(lsn, _)| *lsn <= until).copied();
+        let recent = lane.heads.iter().rev().find(|(lsn, _)| *lsn <= until).cloned();
         if recent.is_some() || lane.row.head > until {
             return Ok(recent);
         }
         let kept = store.get(&keys::head(&id, &lane_id, lane.row.head))?;
-        let signature = kept.map(|bytes| HeadSignature::try_from(bytes.as_slice())).transpose();
-        let signature = signature.map_err(|_| damaged("signed head", &"it has not 64 bytes"))?;
-        Ok(signature.map(|signature| (lane.row.head, signature)))
+        let proof = kept.map(|bytes| Proof::from_bytes(&bytes)).transpose();
+        let proof = proof.map_err(|error| damaged("head", &error))?;
+        Ok(proof.map(|proof| (lane.row.head, proof)))
     }
 
     /// A peer shows a signature over a lane: when it contradicts what is held here, the owner has signed
@@ -130,7 +131,7 @@ impl Engine {
             return Ok(());
         }
         let owner = lane.row.owner.replica;
-        if !verify(&owner, &head.space, &head.lane, (head.lsn, &head.hash), &head.signature) {
+        if !head.proof.holds(&owner, &head.space, &head.lane, (head.lsn, &head.hash)) {
             return Err(CloseReason::Signature.into());
         }
         let ours = self.lane_hash(head.space, head.lane, head.lsn, store)?;

@@ -36,6 +36,7 @@ mod options;
 mod own;
 mod pack;
 mod parents;
+mod proof;
 mod read;
 mod recall;
 mod receive;

@@ -4,7 +4,7 @@ use comity_crdts::{DecodeError, LaneId, Nonce, OriginId, Reader, ReplicaId, Spac
 use serde::{Deserialize, Serialize};
 
 use crate::hash::Hash;
-use crate::head::HeadSignature;
+use crate::proof::Proof;
 
 /// The version spoken. Both sides name the range they speak and use the highest common one.
 pub const PROTOCOL_VERSION: u16 = 3;
@@ -124,8 +124,8 @@ pub struct Have {
     pub lanes: Vec<(LaneRef, u64)>,
 }
 
-/// Evidence: the owner's signature over a lane up to one of its entries. Sent when the receiver seems to hold
-/// something else in the lane; only a signature that contradicts what is held proves it.
+/// Evidence: the proof of a lane up to one of its entries. Sent when the receiver seems to hold
+/// something else in the lane; only an owner's signature that contradicts what is held proves it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {
     /// The space.
@@ -136,8 +136,8 @@ pub struct Head {
     pub lsn: u64,
     /// The chain hash after it.
     pub hash: Hash,
-    /// The signature of the lane's owner.
-    pub signature: HeadSignature,
+    /// What proves it.
+    pub proof: Proof,
 }
 
 /// Asks where the receiver stands now.
@@ -276,7 +276,7 @@ impl<'a> Message<'a> {
                 out.bytes(&head.lane.0);
                 out.varint(head.lsn);
                 out.bytes(&head.hash.0);
-                out.bytes(&head.signature);
+                out.bytes(&head.proof.to_bytes());
                 out.finish()
             }
             Self::Skippable(tag) => vec![*tag],
@@ -307,9 +307,8 @@ impl<'a> Message<'a> {
                 let mut reader = Reader::new(body);
                 let (space, lane) = (SpaceId(reader.array("space")?), OriginId(reader.array("lane")?));
                 let lsn = reader.varint("lane position")?;
-                let (hash, signature) = (Hash(reader.array("chain hash")?), reader.array("signature")?);
-                reader.finish("Head")?;
-                Ok(Self::Head(Head { space, lane, lsn, hash, signature }))
+                let (hash, proof) = (Hash(reader.array("chain hash")?), Proof::read_to_end(&mut reader)?);
+                Ok(Self::Head(Head { space, lane, lsn, hash, proof }))
             }
             DATA => {
                 let mut reader = Reader::new(body);

@@ -5,6 +5,7 @@ use comity_crdts::{Frontier, Hlc, LaneId, OriginId, SpaceId, canary};
 
 use crate::change::{Body, ChangeSet, LaneEntry, LaneTip};
 use crate::engine::Engine;
+use crate::hash::Hash;
 use crate::io::{Class, CloseReason, Notice, Now, Output, SessionId};
 use crate::keys;
 use crate::limits::{RUN_BYTES_MAX, SESSION_SPACES_MAX, STAGED_BYTES_MAX};
@@ -13,8 +14,9 @@ use crate::message::{
     Unsubscribe,
 };
 use crate::op::Op;
-use crate::run::{CheckedRun, RunError, check_run};
-use crate::space::{Founder, Lane, LaneRow, RunHead, Staged, encode};
+use crate::proof::Proof;
+use crate::run::{CheckedRun, Received, RunError, check_run};
+use crate::space::{Founder, Lane, LaneRow, Staged, encode};
 use crate::status::Freeze;
 use crate::store::{Store, StoreError};
 use crate::tx::TxError;
@@ -391,7 +393,7 @@ impl Engine {
         now: &Now,
         session: SessionId,
         (id, lane_id): (SpaceId, LaneId),
-        (run, stored): (CheckedRun, Vec<Vec<u8>>),
+        (run, received): (CheckedRun, Vec<Received>),
         store: &mut dyn Store,
     ) -> Result<(), Refusal> {
         let Some(space) = self.spaces.get_mut(&id) else { return Ok(()) };
@@ -417,14 +419,14 @@ impl Engine {
         if lane.row.frozen.is_some() {
             return Ok(());
         }
-        let bytes = stored.iter().map(Vec::len).sum::<usize>();
+        let bytes = received.iter().map(|entry| entry.stored.len()).sum::<usize>() + run.proof.bytes();
         if lane.staged_bytes + bytes > STAGED_BYTES_MAX {
             return Err(CloseReason::Window.into());
         }
         self.recall_for((id, lane_id), &run.entries, store)?;
         let Some(space) = self.spaces.get_mut(&id) else { return Ok(()) };
         let Some(lane) = space.lanes.get_mut(&lane_id) else { return Ok(()) };
-        let checked = lane.stage(now, &lane_id, (run, stored));
+        let checked = lane.stage(now, &lane_id, (run, received));
         if canary!(FrontierBeforeEntries) {
             let row = LaneRow { tip: lane.staged_tip().clone(), ..lane.row.clone() };
             let mut work = Work::over(store);
@@ -449,23 +451,36 @@ impl Lane {
         &mut self,
         now: &Now,
         id: &LaneId,
-        (run, stored): (CheckedRun, Vec<Vec<u8>>),
+        (run, received): (CheckedRun, Vec<Received>),
     ) -> Result<(), Freeze> {
-        let bytes = stored.iter().map(Vec::len).sum::<usize>();
-        let head = RunHead { signature: run.signature, entries: stored.len() as u64, bytes: bytes as u64 };
+        let first = self.staged_tip().lsn + 1;
         let last = run.entries.last().map_or(0, |(_, tip)| tip.lsn);
-        for ((entry, after), stored) in run.entries.into_iter().zip(stored) {
+        let links: Vec<Hash> = received.iter().map(|entry| entry.link).collect();
+        let mut proof = Some(run.proof);
+        for ((entry, after), received) in run.entries.into_iter().zip(received) {
             let mut checked = check_entry(id, self, &entry);
             if canary!(ReceiverClockRefuses) && entry.at.millis() > now.wall_ms.saturating_add(60_000) {
                 checked = Err("a stamp is not of the future");
             }
-            checked.map_err(|rule| Freeze::Invalid { lsn: after.lsn, rule: rule.to_owned() })?;
-            let head = (after.lsn == last).then_some(head);
-            self.staged_bytes += stored.len();
+            if let Err(rule) = checked {
+                let rest = &links[(after.lsn - first) as usize..];
+                if let (Some(before), Some(proof)) =
+                    (self.staged.back_mut().filter(|_| after.lsn > first), proof)
+                {
+                    // What is sound is applied, and others may need it.
+                    let links = [rest, proof.links.as_slice()].concat();
+                    self.staged_bytes += links.len() * size_of::<Hash>();
+                    before.proof = Some(Proof { links, signature: proof.signature });
+                }
+                return Err(Freeze::Invalid { lsn: after.lsn, rule: rule.to_owned() });
+            }
             if let Some(announced) = entry.announced() {
                 self.announced_staged = announced.clone();
             }
-            self.staged.push_back(Staged { entry, after, stored, head });
+            let proof = if after.lsn == last { proof.take() } else { None };
+            let staged = Staged { entry, after, stored: received.stored, link: received.link, proof };
+            self.staged_bytes += staged.bytes();
+            self.staged.push_back(staged);
         }
         Ok(())
     }

@@ -48,7 +48,6 @@ impl Engine {
             owner: lane.row.owner.replica,
             is_own: space.own_lane() == Some(*lane_id),
             applied: lane.row.tip.lsn,
-            provable: if lane.row.owner.replica == self.replica { lane.row.tip.lsn } else { lane.row.head },
             known: known.max(lane.row.tip.lsn),
             staged: lane.staged.len() as u64,
             waits_for,

@@ -1,5 +1,5 @@
-//! Runs: consecutive entries of a lane that end at a signed head, so that a receiver can check all of
-//! them before it keeps any.
+//! Runs: consecutive entries of a lane with a proof that the owner wrote them, so that a receiver can check all
+//! of them before it keeps any.
 
 use comity_crdts::limits::CHANGE_SET_BYTES_MAX;
 use comity_crdts::{DecodeError, LaneId, Nonce, Reader, ReplicaId, SpaceId, Writer, canary};
@@ -7,9 +7,10 @@ use comity_crdts::{DecodeError, LaneId, Nonce, Reader, ReplicaId, SpaceId, Write
 use crate::apply::actor;
 use crate::change::{LaneEntry, LaneOwner, LaneTip, decode_entry, encode_entry, encode_stored};
 use crate::dictionary::Dictionary;
-use crate::head::{self, HeadSignature};
+use crate::hash::Hash;
 use crate::limits::RUN_BYTES_MAX;
 use crate::pack::{pack, read_packed, write_packed};
+use crate::proof::Proof;
 
 /// Entries in one run.
 pub(crate) const RUN_ENTRIES_MAX: usize = 4_096;
@@ -20,16 +21,26 @@ const RUN_BYTES: usize = 256;
 const OWNER: u8 = 1;
 const FRESH_DICTIONARY: u8 = 1 << 1;
 const PACKED: u8 = 1 << 2;
+const LINKED: u8 = 1 << 3;
 
-/// A run that was decoded and whose signature was checked.
+/// A run that was decoded and whose proof was checked.
 #[derive(Debug)]
 pub struct CheckedRun {
     /// Named by the run that starts the lane.
     pub owner: LaneOwner,
     /// Each entry with where the lane stands after it.
     pub entries: Vec<(LaneEntry, LaneTip)>,
-    /// The owner's signature over the last one.
-    pub signature: HeadSignature,
+    /// What proves the lane up to the last one.
+    pub proof: Proof,
+}
+
+/// What a receiver keeps of an entry of a run besides the entry.
+#[derive(Debug)]
+pub(crate) struct Received {
+    /// The entry in its stored form.
+    pub(crate) stored: Vec<u8>,
+    /// Its link in the lane's chain.
+    pub(crate) link: Hash,
 }
 
 /// Why a run was refused.
@@ -38,7 +49,7 @@ pub enum RunError {
     /// The bytes are not a run.
     #[error(transparent)]
     Decode(#[from] DecodeError),
-    /// The signature at its end is not the lane owner's over these entries in this space.
+    /// The proof at its end is not the lane owner's for these entries in this space.
     #[error("the signature at the end of the run does not verify")]
     Signature,
     /// The owner named at the start of the lane does not hash to the lane's id.
@@ -46,13 +57,13 @@ pub enum RunError {
     Owner,
 }
 
-/// Encodes `entries`, which follow `before`, and the signature over the last of them.
+/// Encodes `entries`, which follow `before`, and the proof of the last of them.
 pub fn encode_run(
     lane: &LaneId,
     owner: &LaneOwner,
     before: &LaneTip,
     entries: &[(LaneEntry, LaneTip)],
-    signature: &HeadSignature,
+    proof: &Proof,
     dictionary: &mut Dictionary,
 ) -> Vec<u8> {
     let fresh = dictionary.is_full();
@@ -68,10 +79,14 @@ pub fn encode_run(
         tip = after;
     }
     let (starts, packed) = (before.lsn == 0, pack(written.as_slice()));
-    let bytes = packed.as_ref().map_or(written.len(), Vec::len);
+    let bytes = packed.as_ref().map_or(written.len(), Vec::len) + proof.bytes();
     let mut out = Writer::with_room(bytes + RUN_BYTES);
     let flag = |bit: u8, is_set: bool| if is_set { bit } else { 0 };
-    out.u8(flag(OWNER, starts) | flag(FRESH_DICTIONARY, fresh) | flag(PACKED, packed.is_some()));
+    let (is_packed, is_linked) = (packed.is_some(), !proof.links.is_empty());
+    out.u8(flag(OWNER, starts)
+        | flag(FRESH_DICTIONARY, fresh)
+        | flag(PACKED, is_packed)
+        | flag(LINKED, is_linked));
     if starts {
         out.bytes(&owner.replica.0);
         out.bytes(&owner.nonce.0);
@@ -80,11 +95,11 @@ pub fn encode_run(
         Some(packed) => write_packed(written.as_slice(), &packed, &mut out),
         None => out.bytes(written.as_slice()),
     }
-    out.bytes(signature);
+    out.bytes(&proof.to_bytes());
     out.finish()
 }
 
-/// Decodes a run that follows `before` and checks its signature; nothing of it is to be kept otherwise.
+/// Decodes a run that follows `before` and checks its proof; nothing of it is to be kept otherwise.
 ///
 /// # Errors
 /// [`RunError`].
@@ -99,7 +114,7 @@ pub fn decode_run(
     check_run(space, lane, known_owner, before, dictionary, bytes).map(|(run, _)| run)
 }
 
-/// As [`decode_run`], and each entry in its stored form. Names are spelled out there that the run may only
+/// As [`decode_run`], and what is kept of each entry. Names are spelled out there that the run may only
 /// refer to, so the limits on that form are checked entry by entry: a few bytes never become many.
 pub(crate) fn check_run(
     space: &SpaceId,
@@ -108,10 +123,10 @@ pub(crate) fn check_run(
     before: &LaneTip,
     dictionary: &mut Dictionary,
     bytes: &[u8],
-) -> Result<(CheckedRun, Vec<Vec<u8>>), RunError> {
+) -> Result<(CheckedRun, Vec<Received>), RunError> {
     let mut reader = Reader::new(bytes);
     let flags = reader.u8("run flags")?;
-    if flags & !(OWNER | FRESH_DICTIONARY | PACKED) != 0 {
+    if flags & !(OWNER | FRESH_DICTIONARY | PACKED | LINKED) != 0 {
         return Err(DecodeError::UnknownTag { what: "run flags", tag: u64::from(flags) }.into());
     }
     if flags & FRESH_DICTIONARY != 0 {
@@ -122,7 +137,7 @@ pub(crate) fn check_run(
         return Err(RunError::Owner);
     }
     dictionary.elide(|| actor(lane, &owner.nonce));
-    let (entries, stored) = if flags & PACKED != 0 {
+    let (entries, received) = if flags & PACKED != 0 {
         let unpacked = read_packed(&mut reader)?;
         let mut packed = Reader::new(&unpacked);
         let entries = decode_entries(space, lane, before, dictionary, &mut packed)?;
@@ -131,17 +146,23 @@ pub(crate) fn check_run(
     } else {
         decode_entries(space, lane, before, dictionary, &mut reader)?
     };
-    let signature: HeadSignature = reader.array("head signature")?;
-    reader.finish("run")?;
+    let proof = Proof::read_to_end(&mut reader)?;
+    if proof.links.is_empty() != (flags & LINKED == 0) {
+        return Err(DecodeError::NotCanonical { what: "run" }.into());
+    }
+    if entries.len() + proof.links.len() > RUN_ENTRIES_MAX {
+        let (value, value_max) = ((entries.len() + proof.links.len()) as u64, RUN_ENTRIES_MAX as u64);
+        return Err(DecodeError::OverLimit { what: "entries and links in a run", value, value_max }.into());
+    }
     let last = entries.last().map_or(before, |(_, tip)| tip);
-    if !head::verify(&owner.replica, space, lane, (last.lsn, &last.hash), &signature) {
+    if !proof.holds(&owner.replica, space, lane, (last.lsn, &last.hash)) {
         return Err(RunError::Signature);
     }
-    Ok((CheckedRun { owner, entries, signature }, stored))
+    Ok((CheckedRun { owner, entries, proof }, received))
 }
 
-/// Entries, and each in stored form.
-type Decoded = (Vec<(LaneEntry, LaneTip)>, Vec<Vec<u8>>);
+/// Entries, and what is kept of each besides.
+type Decoded = (Vec<(LaneEntry, LaneTip)>, Vec<Received>);
 
 fn decode_entries(
     space: &SpaceId,
@@ -156,18 +177,18 @@ fn decode_entries(
         return Err(DecodeError::Invalid { what: "run", rule: "must hold an entry" });
     }
     let mut entries: Vec<(LaneEntry, LaneTip)> = Vec::new();
-    let mut stored = Vec::new();
+    let mut received = Vec::new();
     let mut room = RUN_BYTES_MAX;
     for _ in 0..count {
         let tip = entries.last().map_or(before, |(_, tip)| tip);
         let entry = decode_entry(lane, tip, dictionary, reader)?;
-        let after = tip.after(space, &entry);
-        let bytes = encode_stored(space, lane, &after.hash, &entry);
-        room = check_size(bytes.len(), room)?;
-        stored.push(bytes);
+        let (after, link) = tip.after_linked(space, &entry);
+        let stored = encode_stored(space, lane, &after.hash, &entry);
+        room = check_size(stored.len(), room)?;
+        received.push(Received { stored, link });
         entries.push((entry, after));
     }
-    Ok((entries, stored))
+    Ok((entries, received))
 }
 
 /// What is left of `room` after an entry.

@@ -19,6 +19,7 @@ use crate::message::{
     DATA_HEADER_BYTES_MAX, Data, Have, Hello, Join, Message, Open, OpenLane, PROTOCOL_VERSION, Subscribe,
     Unsubscribe,
 };
+use crate::proof::Proof;
 use crate::rows::damaged;
 use crate::run::{RUN_ENTRIES_MAX, encode_run};
 use crate::session::{Outgoing, Session};
@@ -290,11 +291,11 @@ impl Engine {
         let run = if is_ours {
             let last = stretch.entries.last().map(|(_, tip)| (tip.lsn, tip.hash));
             let signature = last.map(|last| sign_once(&self.key, (&id, &lane_id), lane, last));
-            signature.map(|signature| (stretch, signature))
+            signature.map(|signature| (stretch, signature.into()))
         } else {
             cut_at_head(store, (&id, &lane_id), lane, (from, durable), stretch)?
         };
-        let Some((stretch, signature)) = run else { return Ok(false) };
+        let Some((stretch, proof)) = run else { return Ok(false) };
         let Some(outgoing) = session.outgoing.get_mut(&subscription) else { return Ok(false) };
         // Nothing unacknowledged means that nothing can be overtaken: the moment to change streams. A lane
         // is live when one run brings it to the tip.
@@ -308,7 +309,7 @@ impl Engine {
             outgoing.dictionary.spend();
         }
         let (from, owner, entries) = (outgoing.sent.clone(), &lane.row.owner, stretch.entries);
-        let bytes = encode_run(&lane_id, owner, &from, &entries, &signature, &mut outgoing.dictionary);
+        let bytes = encode_run(&lane_id, owner, &from, &entries, &proof, &mut outgoing.dictionary);
         let class = outgoing.class;
         if let Some((_, last)) = entries.into_iter().next_back() {
             session.note_sent(subscription, last, weight);
@@ -455,26 +456,27 @@ fn read_stretch(
     Ok(stretch)
 }
 
-/// Shortens or lengthens a stretch of a copied lane so that it ends at a head its owner signed; `None` when
-/// no head is known in reach.
+/// Shortens or lengthens a stretch of a copied lane so that it ends where the lane can be proved; `None` when
+/// no such place is known in reach.
 fn cut_at_head(
     store: &dyn Store,
     (space, lane_id): (&SpaceId, &LaneId),
     lane: &Lane,
     (from, until): (&LaneTip, u64),
     mut stretch: Stretch,
-) -> Result<Option<(Stretch, HeadSignature)>, StoreError> {
+) -> Result<Option<(Stretch, Proof)>, StoreError> {
     let reached = stretch.reached(from);
     let (first, end) = keys::heads_from(space, lane_id, from.lsn + 1);
-    let mut heads: BTreeMap<u64, HeadSignature> = lane.heads.iter().copied().collect();
+    let mut heads: BTreeMap<u64, Proof> = lane.heads.iter().cloned().collect();
     for (key, value) in store.scan(&first, &end, HEADS_IN_REACH)? {
         let lsn = key.last_chunk::<8>().map_or(u64::MAX, |bytes| u64::from_be_bytes(*bytes));
-        let signature = HeadSignature::try_from(value.as_slice());
-        heads.insert(lsn, signature.map_err(|_| damaged("signed head", &"it has not 64 bytes"))?);
+        heads.insert(lsn, Proof::from_bytes(&value).map_err(|error| damaged("head", &error))?);
     }
     let mut usable = heads.range(from.lsn + 1..=until);
-    let within = heads.range(from.lsn + 1..=until.min(reached.max(from.lsn + 1))).next_back();
-    let Some((lsn, signature)) = within.or_else(|| usable.next()) else { return Ok(None) };
+    let fits =
+        |(lsn, proof): &(&u64, &Proof)| (**lsn - from.lsn) as usize + proof.links.len() <= RUN_ENTRIES_MAX;
+    let within = heads.range(from.lsn + 1..=until.min(reached.max(from.lsn + 1))).rev().find(fits);
+    let Some((lsn, proof)) = within.or_else(|| usable.next()) else { return Ok(None) };
     let keep = (lsn - from.lsn) as usize;
     stretch.entries.truncate(keep);
     stretch.sizes.truncate(keep);
@@ -484,7 +486,7 @@ fn cut_at_head(
         let bytes = bytes.ok_or_else(|| damaged("lane", &"an applied entry is missing"))?;
         stretch.push((space, lane_id), from, (next, &bytes))?;
     }
-    Ok(Some((stretch, *signature)))
+    Ok(Some((stretch, proof.clone())))
 }
 
 /// Kept heads that can lie within one run. Any two neighbouring gaps between them are together longer than

@@ -10,6 +10,7 @@ use crate::apply::Effects;
 use crate::change::{LaneEntry, LaneOwner, LaneTip};
 use crate::documents::DocumentCache;
 use crate::fresh::Freshness;
+use crate::hash::Hash;
 use crate::head::HeadSignature;
 use crate::io::SessionId;
 use crate::keys;
@@ -19,6 +20,7 @@ use crate::op::Role;
 use crate::operations::forget_due;
 use crate::options::TailLimits;
 use crate::own::Incarnation;
+use crate::proof::Proof;
 use crate::read::members;
 use crate::rows::damaged;
 use crate::settings::regions;
@@ -67,7 +69,7 @@ pub(crate) struct LaneRow {
     pub(crate) owner: LaneOwner,
     pub(crate) tip: LaneTip,
     pub(crate) frozen: Option<Freeze>,
-    /// The last entry with a kept signed head; 0 for none.
+    /// The last entry with a kept head, which a proof stands for; 0 for none.
     pub(crate) head: u64,
     /// Entries up to that head since the one before it, which stays.
     pub(crate) head_entries: u64,
@@ -82,18 +84,17 @@ pub(crate) struct Staged {
     pub(crate) after: LaneTip,
     /// The entry in stored form.
     pub(crate) stored: Vec<u8>,
+    /// The entry's link in the lane's chain.
+    pub(crate) link: Hash,
     /// Present on the last entry of a run.
-    pub(crate) head: Option<RunHead>,
+    pub(crate) proof: Option<Proof>,
 }
 
-/// What a run leaves behind besides its entries.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct RunHead {
-    /// The owner's signature over the last entry.
-    pub(crate) signature: HeadSignature,
-    pub(crate) entries: u64,
-    /// In stored form.
-    pub(crate) bytes: u64,
+impl Staged {
+    /// What it counts as in memory.
+    pub(crate) fn bytes(&self) -> usize {
+        self.stored.len() + self.proof.as_ref().map_or(0, |proof| proof.links.len() * size_of::<Hash>())
+    }
 }
 
 /// A lane in which somebody else has more than its parent delivers.
@@ -120,13 +121,13 @@ pub(crate) struct Parent {
 pub(crate) struct Lane {
     pub(crate) row: LaneRow,
     pub(crate) staged: VecDeque<Staged>,
-    /// In stored form.
+    /// In stored form, with the links that prove them.
     pub(crate) staged_bytes: usize,
     /// Own lane: the last head that was signed.
     pub(crate) signed: Option<(u64, HeadSignature)>,
     /// Copied lane: heads of applied entries, from the newest that is durable on. The rows keep only the
     /// newest of all, which is not durable yet while entries keep coming.
-    pub(crate) heads: VecDeque<(u64, HeadSignature)>,
+    pub(crate) heads: VecDeque<(u64, Proof)>,
     /// Somebody does not go on from where the lane stands, which was not durable when that was learnt: what
     /// is held here is shown to them once it is.
     pub(crate) doubted_by: BTreeSet<SessionId>,

@@ -102,9 +102,6 @@ pub struct LaneStatus {
     pub is_own: bool,
     /// Entries applied here.
     pub applied: u64,
-    /// Entries that can be passed on: up to the last one over which a signature of the owner is held. Of a run, which
-    /// is signed at its end, a part may be applied while the rest waits for something else.
-    pub provable: u64,
     /// Entries some connected peer has.
     pub known: u64,
     /// Entries received and waiting.

@@ -12,4 +12,5 @@ pub use crate::message::{
     OpenLane, PROTOCOL_VERSION, RightsRequest, Subscribe, Unsubscribe,
 };
 pub use crate::op::{Group, Op};
+pub use crate::proof::Proof;
 pub use crate::run::{CheckedRun, RunError, decode_run, encode_run};

@@ -58,7 +58,7 @@ impl Lane {
     fn send(&mut self, before: &LaneTip, entries: &[(LaneEntry, LaneTip)]) -> Vec<u8> {
         let (lane, last) = (self.owner.lane(&self.space), &entries.last().unwrap().1);
         let signature = sign(&self.key, &self.space, &lane, last.lsn, &last.hash);
-        let run = encode_run(&lane, &self.owner, before, entries, &signature, &mut self.writer);
+        let run = encode_run(&lane, &self.owner, before, entries, &signature.into(), &mut self.writer);
         let owner = Some(self.owner);
         let read = decode_run(&self.space, &lane, owner, before, &mut self.reader, &run).unwrap();
         assert_eq!(read.entries, entries);
@@ -200,7 +200,8 @@ fn run_of(ops: Vec<RawChange>) -> (Lane, LaneTip, Vec<u8>) {
     let entry = lane.entry(vec![group("draft", ops)]);
     let lane_id = lane.owner.lane(&lane.space);
     let signature = sign(&lane.key, &lane.space, &lane_id, entry.1.lsn, &entry.1.hash);
-    let run = encode_run(&lane_id, &lane.owner, &before, &[entry], &signature, &mut Dictionary::default());
+    let run =
+        encode_run(&lane_id, &lane.owner, &before, &[entry], &signature.into(), &mut Dictionary::default());
     (lane, before, run)
 }
 

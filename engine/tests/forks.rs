@@ -252,7 +252,7 @@ fn a_hash_that_differs_is_no_proof() {
     });
     let tip = ghost.tip(2);
     let signature = sign(&ghost.key, &space, &ghost.lane(), 2, &tip.hash);
-    let ours = Head { space, lane: ghost.lane(), lsn: 2, hash: tip.hash, signature };
+    let ours = Head { space, lane: ghost.lane(), lsn: 2, hash: tip.hash, proof: signature.into() };
     assert_eq!(shown.collect::<Vec<_>>(), [ours], "it is shown what the owner signed");
 }
 
@@ -264,7 +264,8 @@ fn a_head_counts_only_with_its_owners_signature_and_only_where_it_contradicts() 
     let head = |of: &Ghost, key: &Ghost| {
         let tip = of.tip(2);
         let signature = sign(&key.key, &space, &of.lane(), 2, &tip.hash);
-        Message::Head(Head { space, lane: of.lane(), lsn: 2, hash: tip.hash, signature }).encode()
+        Message::Head(Head { space, lane: of.lane(), lsn: 2, hash: tip.hash, proof: signature.into() })
+            .encode()
     };
     let before = world.untouched(0, space);
     world.inject(0, session, head(&ghost, &ghost));

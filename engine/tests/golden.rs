@@ -11,7 +11,7 @@ use comity_crdts::{
 };
 use comity_engine::wire::{
     Body, ChangeSet, Data, Denied, Dictionary, FrontierAnswer, FrontierRequest, Genesis, Group, Have, Head,
-    Hello, Join, LaneEntry, LaneOwner, LaneRef, LaneTip, Message, Op, Open, OpenLane, RightsRequest,
+    Hello, Join, LaneEntry, LaneOwner, LaneRef, LaneTip, Message, Op, Open, OpenLane, Proof, RightsRequest,
     Subscribe, Unsubscribe, decode_entry, decode_run, encode_entry, encode_run, sign,
 };
 use comity_engine::{CloseReason, OperationId};
@@ -171,7 +171,7 @@ fn messages(example: &Example, run: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
                 lanes: vec![(LaneRef::Known(0), 300), (LaneRef::New(OriginId([6; 16])), 1)],
             }),
         ),
-        ("head", Message::Head(Head { space, lane, lsn: tip.lsn, hash: tip.hash, signature })),
+        ("head", Message::Head(Head { space, lane, lsn: tip.lsn, hash: tip.hash, proof: signature.into() })),
         ("frontier-request", Message::FrontierRequest(FrontierRequest { space, number: 5 })),
         (
             "frontier-answer",
@@ -200,7 +200,7 @@ fn encoded(example: &Example) -> Vec<(&'static str, Vec<u8>)> {
     let start = LaneTip::start(space, lane);
     let tip = &entries[1].1;
     let signature = sign(key, space, lane, tip.lsn, &tip.hash);
-    let run = encode_run(lane, owner, &start, entries, &signature, &mut Dictionary::default());
+    let run = encode_run(lane, owner, &start, entries, &signature.into(), &mut Dictionary::default());
     let mut stored = Writer::new();
     stored.bytes(&tip.hash.0);
     encode_entry(lane, &start, &entries[1].0, &mut Dictionary::default(), &mut stored);
@@ -222,7 +222,12 @@ fn encoded(example: &Example) -> Vec<(&'static str, Vec<u8>)> {
     let typed = typed(example);
     let last = &typed[2].1;
     let signature = sign(key, space, lane, last.lsn, &last.hash);
-    all.push(("typed", encode_run(lane, owner, tip, &typed, &signature, &mut Dictionary::default())));
+    all.push(("typed", encode_run(lane, owner, tip, &typed, &signature.into(), &mut Dictionary::default())));
+    let links = vec![entries[0].1.after_linked(space, &entries[1].0).1];
+    let proof = Proof { links, signature: sign(key, space, lane, entries[1].1.lsn, &entries[1].1.hash) };
+    let part = encode_run(lane, owner, &start, &entries[..1], &proof, &mut Dictionary::default());
+    all.push(("link-2", proof.links[0].0.to_vec()));
+    all.push(("part", part));
     all.push(("actor", actor(example).to_vec()));
     all.extend(TYPED.into_iter().zip(changes(&typed)));
     all
@@ -256,7 +261,7 @@ fn the_run_of_the_document_decodes_and_its_signature_holds() {
     let start = LaneTip::start(&space, &lane);
     let run = decode_run(&space, &lane, None, &start, &mut Dictionary::default(), &shown["run"]).unwrap();
     assert_eq!((run.owner, &run.entries), (owner, &entries));
-    assert_eq!(run.signature.to_vec(), shown["signature"]);
+    assert_eq!(run.proof.signature.to_vec(), shown["signature"]);
     let mut stored = comity_crdts::Reader::new(&shown["stored"][32..]);
     let entry = decode_entry(&lane, &start, &mut Dictionary::default(), &mut stored).unwrap();
     let Body::Change(change) = &entry.body else { panic!("a change set") };
@@ -295,6 +300,8 @@ fn the_runs_of_the_document_give_the_changes_that_were_left_out_and_what_was_pac
     let run = decode_run(space, lane, Some(*owner), tip, &mut dictionary, &shown["typed"]).unwrap();
     assert_eq!(changes(&run.entries), TYPED.map(|name| shown[name].clone()));
     let start = LaneTip::start(space, lane);
+    let part = decode_run(space, lane, None, &start, &mut Dictionary::default(), &shown["part"]).unwrap();
+    assert_eq!(part.entries, entries[..1]);
     let run = decode_run(space, lane, None, &start, &mut Dictionary::default(), &shown["packed"]).unwrap();
     let Body::Change(change) = &run.entries[0].0.body else { panic!("a change set") };
     assert_eq!(change.groups[0].ops, vec![Op::CounterAdd(5); 100]);

@@ -93,7 +93,7 @@ fn one_of_each(space: SpaceId) -> Vec<Message<'static>> {
             space_ref: 0,
             lanes: vec![(LaneRef::New(lane), 300), (LaneRef::Known(0), 301)],
         }),
-        Message::Head(Head { space, lane, lsn: 2, hash: ghost_hash(), signature: [5; 64] }),
+        Message::Head(Head { space, lane, lsn: 2, hash: ghost_hash(), proof: [5; 64].into() }),
     ]
 }
 

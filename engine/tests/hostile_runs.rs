@@ -113,7 +113,7 @@ fn the_start_of_a_lane_must_name_the_owner_that_its_id_commits_to() {
         let last = ghost.tip(2);
         let signature = sign(&ghost.key, &space, &ghost.lane(), 2, &last.hash);
         let mut dictionary = Dictionary::default();
-        encode_run(&ghost.lane(), owner, &ghost.tip(0), &ghost.entries, &signature, &mut dictionary)
+        encode_run(&ghost.lane(), owner, &ghost.tip(0), &ghost.entries, &signature.into(), &mut dictionary)
     };
     let thief = LaneOwner { replica: Ghost::new(10, space).replica(), ..ghost.owner };
     assert_run_refused(&run(&thief), CloseReason::Signature);
@@ -128,7 +128,8 @@ fn entries_beyond_the_signed_one_are_refused_together_with_it() {
     let signature = sign(&ghost.key, &space, &ghost.lane(), head.lsn, &head.hash);
     let mut dictionary = Dictionary::default();
     let entries = &ghost.entries;
-    let run = encode_run(&ghost.lane(), &ghost.owner, &ghost.tip(0), entries, &signature, &mut dictionary);
+    let run =
+        encode_run(&ghost.lane(), &ghost.owner, &ghost.tip(0), entries, &signature.into(), &mut dictionary);
     assert_run_refused(&run, CloseReason::Signature);
 }
 
@@ -486,8 +487,14 @@ fn a_grant_by_somebody_who_is_no_admin_has_no_effect_anywhere() {
 fn a_run_without_entries_or_with_more_than_allowed_is_malformed() {
     let (_, space, ghost) = victim();
     let signature = sign(&ghost.key, &space, &ghost.lane(), 0, &ghost.tip(0).hash);
-    let empty =
-        encode_run(&ghost.lane(), &ghost.owner, &ghost.tip(0), &[], &signature, &mut Dictionary::default());
+    let empty = encode_run(
+        &ghost.lane(),
+        &ghost.owner,
+        &ghost.tip(0),
+        &[],
+        &signature.into(),
+        &mut Dictionary::default(),
+    );
     assert_run_refused(&empty, CloseReason::Malformed);
     let mut long = Ghost::new(9, space);
     for _ in 0..4_097 {

@@ -10,8 +10,8 @@ use comity_crdts::hostile::changes as changes_hostile;
 use comity_crdts::{Dot, Frontier, Hlc, Kind, ObjectAddress, ResetColumn, Value, Writer};
 use comity_engine::wire::{
     Body, ChangeSet, Data, Denied, Dictionary, FrontierAnswer, FrontierRequest, Genesis, Group, Have, Hello,
-    Join, LaneEntry, LaneRef, LaneTip, Message, Op, Open, OpenLane, RightsRequest, Subscribe, Unsubscribe,
-    encode_run, sign,
+    Join, LaneEntry, LaneRef, LaneTip, Message, Op, Open, OpenLane, Proof, RightsRequest, Subscribe,
+    Unsubscribe, decode_run, encode_run, sign,
 };
 use comity_engine::{OperationId, Token};
 
@@ -29,6 +29,7 @@ fn main() {
     keep("run", "four-kinds", &run);
     keep("run", "every-operation", &self::run(every_operation(&value), Some(announcement()), None));
     keep("run", "document-typed", &self::run(document_typed(1), None, None));
+    keep("run", "part", &part(&value));
     keep("run", "packed", &self::run(document_typed(60), None, None));
     let operation = OperationId::named(b"order-17").expect("a short name");
     keep("run", "operation", &self::run(four_kinds(&value), None, Some(operation)));
@@ -284,7 +285,20 @@ fn run(groups: Vec<Group>, last: Option<Body>, operation: Option<OperationId>) -
         entries.push((entry, after.clone()));
     }
     let signature = sign(&key, &space, &lane, after.lsn, &after.hash);
-    encode_run(&lane, &owner, &start, &entries, &signature, &mut Dictionary::default())
+    encode_run(&lane, &owner, &start, &entries, &signature.into(), &mut Dictionary::default())
+}
+
+/// The first entry of a run of two, proved by the link of the other.
+fn part(value: &Value) -> Vec<u8> {
+    let run = run(four_kinds(value), Some(announcement()), None);
+    let (_, space, owner) = comity_fuzz::owner();
+    let (lane, start) = (owner.lane(&space), LaneTip::start(&space, &owner.lane(&space)));
+    let whole =
+        decode_run(&space, &lane, None, &start, &mut Dictionary::default(), &run).expect("a sound run");
+    let (first, second) = (&whole.entries[0], &whole.entries[1]);
+    let links = vec![first.1.after_linked(&space, &second.0).1];
+    let proof = Proof { links, signature: whole.proof.signature };
+    encode_run(&lane, &owner, &start, &whole.entries[..1], &proof, &mut Dictionary::default())
 }
 
 fn messages(run: &[u8]) -> Vec<(&'static str, Message<'_>)> {

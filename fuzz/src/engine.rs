@@ -6,9 +6,8 @@ use std::time::Duration;
 use comity_crdts::{Frontier, Kind, LaneId, Nonce, ObjectAddress, SpaceId, Value};
 use comity_engine::wire::{Data, Hello, Join, LaneTip, Message, Open, OpenLane, PROTOCOL_VERSION};
 use comity_engine::{
-    Command, Durability, Engine, EngineOptions, FRAME_BYTES_MAX, Input, Location, Now, Output, Reply,
-    RequestId, Role, SessionId, SpaceStatus, StateDigest, Status, TransactError, TxError, WriteOptions,
-    counter,
+    Command, Engine, EngineOptions, FRAME_BYTES_MAX, Input, Location, Now, Output, Reply, RequestId, Role,
+    SessionId, SpaceStatus, StateDigest, Status, TransactError, TxError, WriteOptions, counter,
 };
 use comity_store::MemoryStore;
 

@@ -13,7 +13,8 @@ use comity_crdts::automerge::{Automerge, ObjType, ROOT};
 use comity_crdts::hostile::{base, chunk};
 use comity_crdts::limits::VALUE_BYTES_MAX;
 use comity_crdts::{
-    ChunkLimits, DecodeError, EditError, Expected, Nonce, RawChange, Reader, RecentChanges, ReplicaId, SpaceId, Value, Writer,
+    ChunkLimits, DecodeError, EditError, Expected, Nonce, RawChange, Reader, RecentChanges, ReplicaId,
+    SpaceId, Value, Writer,
 };
 use comity_engine::Token;
 use comity_engine::wire::{Dictionary, LaneOwner, LaneTip, Message, RunError, decode_run, encode_run};
@@ -237,7 +238,7 @@ pub fn run(bytes: &[u8]) {
     match within(allowed, || decode(bytes)) {
         Ok(run) => {
             let mut dictionary = Dictionary::default();
-            let again = encode_run(&lane, &run.owner, &start, &run.entries, &run.signature, &mut dictionary);
+            let again = encode_run(&lane, &run.owner, &start, &run.entries, &run.proof, &mut dictionary);
             // Whether and how it is packed is the sender's choice.
             if is_packed(bytes) || is_packed(&again) {
                 let again = decode(&again).expect("what is encoded decodes");

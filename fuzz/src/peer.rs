@@ -130,7 +130,7 @@ impl Peer {
         let signature = sign(&self.key, &self.space, &lane, last.lsn, &last.hash);
         let entries = &self.entries[from..];
         let mut run =
-            encode_run(&lane, &self.owner, &before, entries, &signature, &mut Dictionary::default());
+            encode_run(&lane, &self.owner, &before, entries, &signature.into(), &mut Dictionary::default());
         run[0] |= FRESH_DICTIONARY;
         run
     }

@@ -81,7 +81,8 @@ impl Ghost {
         let signature = sign(key, &self.space, &self.lane(), last.lsn, &last.hash);
         let (before, entries) = (self.tip(from), &self.entries[from..to]);
         let mut dictionary = Dictionary::default();
-        let mut run = encode_run(&self.lane(), &self.owner, &before, entries, &signature, &mut dictionary);
+        let mut run =
+            encode_run(&self.lane(), &self.owner, &before, entries, &signature.into(), &mut dictionary);
         run[0] |= FRESH_DICTIONARY;
         run
     }

@@ -67,14 +67,13 @@ impl World {
 
     /// A replica that holds less than others, and how.
     pub(crate) fn behind(&self, space: usize, nodes: &[usize]) -> Option<String> {
-        if self.truth.spaces[space].forked || self.truth.spaces[space].stranded {
+        if self.truth.spaces[space].forked {
             return None;
         }
         let union = self.union(space, nodes);
         let members = self.members[space].iter().filter(|node| nodes.contains(node));
         let equal = |counts: &Counts| {
-            let differs = |(lane, count): &(usize, &u32)| counts.get(*lane).copied().unwrap_or(0) != **count;
-            union.iter().enumerate().filter(differs).all(|(lane, _)| self.is_blocked(space, lane, nodes))
+            union.iter().enumerate().all(|(lane, count)| counts.get(lane).copied().unwrap_or(0) == *count)
         };
         members.into_iter().find_map(|node| {
             let held = &self.nodes[*node].held[space];
@@ -84,17 +83,6 @@ impl World {
             };
             (!equal(&held.applied) || !equal(&held.durable)).then(detail)
         })
-    }
-
-    /// Whether some of `nodes` but not all replicas have entries of a lane that wait for others. A run that
-    /// is signed at its end only cannot be passed on in part, so what is applied of it may stay where it is.
-    fn is_blocked(&self, space: usize, lane: usize, nodes: &[usize]) -> bool {
-        let id = self.truth.spaces[space].lanes[lane].id;
-        let waits = |node: &usize| {
-            let status = self.status(*node, space);
-            status.is_some_and(|status| status.lanes.iter().any(|lane| lane.lane == id && lane.staged > 0))
-        };
-        nodes.len() < self.nodes.len() && nodes.iter().any(waits)
     }
 
     /// What every replica says of a space.
@@ -124,7 +112,7 @@ impl World {
             }
             if self.truth.spaces[space].forked {
                 self.audit_fork(space)?;
-            } else if !self.truth.spaces[space].stranded {
+            } else {
                 self.audit_equality(space, &members)?;
             }
         }
@@ -133,7 +121,7 @@ impl World {
 
     /// Everything acknowledged whose disk was not lost is everywhere. `O5`.
     fn audit_losses(&self, space: usize) -> Result<(), Violation> {
-        if self.truth.spaces[space].forked || self.truth.spaces[space].stranded {
+        if self.truth.spaces[space].forked {
             return Ok(());
         }
         for truth in
@@ -220,8 +208,7 @@ impl World {
 
     /// What everybody has seen removed has left nothing behind, unless somebody's lane stands still.
     pub(crate) fn audit_forgotten(&self) -> Result<(), Violation> {
-        let is_whole =
-            |space: &usize| !self.truth.spaces[*space].forked && !self.truth.spaces[*space].stranded;
+        let is_whole = |space: &usize| !self.truth.spaces[*space].forked;
         for space in (0..self.truth.spaces.len()).filter(is_whole) {
             for node in &self.members[space] {
                 let Some(status) = self.status(*node, space) else { continue };
@@ -250,33 +237,6 @@ impl World {
             }
         }
         Ok(())
-    }
-
-    /// Whether entries of a space are stranded: somebody applied part of a run whose rest waits for what was lost
-    /// with its author, and cannot prove that part to others, whose own entries wait for it in turn. That is a
-    /// known limit (`docs/decisions.md`, on passing on part of a run).
-    fn is_stranded(&self, space: usize) -> bool {
-        let truth = &self.truth.spaces[space];
-        let lanes =
-            || (0..self.nodes.len()).filter_map(|node| self.status(node, space)).flat_map(|s| s.lanes);
-        lanes().filter_map(|lane| lane.waits_for).any(|(wanted, needed)| {
-            let Some(lane) = truth.numbers.get(&wanted).map(|number| &truth.lanes[*number]) else {
-                return false;
-            };
-            let is_gone = self.nodes.iter().all(|node| node.replica != lane.owner);
-            let of_lane = || lanes().filter(|lane| lane.lane == wanted);
-            is_gone
-                && of_lane().any(|lane| lane.applied >= needed)
-                && of_lane().all(|lane| lane.provable < needed)
-        })
-    }
-
-    /// Notes which spaces are stranded. Returns whether any is.
-    pub(crate) fn note_stranded(&mut self) -> bool {
-        for space in 0..self.truth.spaces.len() {
-            self.truth.spaces[space].stranded |= self.is_stranded(space);
-        }
-        self.truth.spaces.iter().any(|space| space.stranded)
     }
 
     /// Whether what a lane has staged was lost by its author, with what it waits for.

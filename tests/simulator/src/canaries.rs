@@ -34,6 +34,7 @@ pub fn expected(canary: Canary) -> Oracle {
         Canary::IncarnationPerWrite => Oracle::Bounds,
         Canary::HaveNeverSent
         | Canary::GraftForgotten
+        | Canary::PartNotProved
         | Canary::PostponedForgotten
         | Canary::FullDiskNotRetried
         | Canary::StrangerNotReviewed

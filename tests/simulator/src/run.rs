@@ -132,9 +132,6 @@ impl World {
         let until = self.now + CONVERGE_US;
         while self.enrolments.iter().any(|enrolment| !enrolment.done) {
             if !self.step(until)? {
-                if self.note_stranded() {
-                    break;
-                }
                 (0..self.truth.spaces.len()).for_each(|space| self.tell(|| self.states(space)));
                 let open = self.enrolments.iter().find(|enrolment| !enrolment.done);
                 let detail = format!("who lost everything was not let in again: {open:?}");
@@ -153,7 +150,7 @@ impl World {
         }
         while !(self.is_resting() && self.is_equal(nodes)) {
             if !self.step(until)? {
-                if self.truth.spaces.iter().any(|space| space.forked) || self.note_stranded() {
+                if self.truth.spaces.iter().any(|space| space.forked) {
                     return Ok(());
                 }
                 let behind: Option<String> =
@@ -188,8 +185,7 @@ impl World {
     fn listen(&mut self) -> Result<(), Violation> {
         let frames = self.tally.frames;
         self.run_until(self.now + SILENCE_US)?;
-        if self.tally.frames > frames && !self.truth.spaces.iter().any(|space| space.forked || space.stranded)
-        {
+        if self.tally.frames > frames && !self.truth.spaces.iter().any(|space| space.forked) {
             let detail =
                 format!("{} frames in an hour in which nothing happened", self.tally.frames - frames);
             return Err(self.violation(Oracle::Liveness, detail));

@@ -68,8 +68,6 @@ pub(crate) struct SpaceTruth {
     pub(crate) first: Option<LaneId>,
     /// Whether a lane got two contents where that was to be expected.
     pub(crate) forked: bool,
-    /// Whether entries cannot be proved to those who wait for them, because their author was lost.
-    pub(crate) stranded: bool,
 }
 
 /// All of it.
