@@ -75,7 +75,10 @@ impl World {
         own: Option<WriteRef>,
     ) -> Result<(), Violation> {
         let (Some(operation), Some(own)) = (write.operation, own) else { return Ok(()) };
-        let before = self.held_writes(node, write.space, operation);
+        let place = |write: &WriteRef| (self.truth.write(*write).lane, self.truth.write(*write).lsn);
+        // Who was put back unnoticed may write another entry in the place of the one it forgot.
+        let mut before = self.held_writes(node, write.space, operation);
+        before.retain(|before| place(before) != place(&own));
         // An id is remembered for a day by the wall clock, which jumps.
         if let Some(before) = before.first().filter(|_| !self.plan.has(FaultClass::Clock)) {
             let detail =
