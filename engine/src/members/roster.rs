@@ -192,6 +192,14 @@ impl Roster {
     }
 }
 
+#[cfg(test)]
+impl Roster {
+    /// A row read and written again.
+    pub(crate) fn row_again(row: &[u8]) -> Result<Vec<u8>, DecodeError> {
+        decode_row(row).map(|statements| encode_row(&statements))
+    }
+}
+
 /// The statements that hold in somebody's view.
 fn holding<'a>(statements: &'a [Statement], view: View<'a>) -> impl Iterator<Item = &'a Statement> {
     statements.iter().filter(move |statement| {
