@@ -133,9 +133,9 @@ impl Session {
             Message::FrontierRequest(request) => Some(request.space),
             Message::Have(have) => by_ref(have.space_ref),
             Message::FrontierAnswer(answer) => by_ref(answer.space_ref),
-            Message::Genesis(genesis) => Some(genesis.space),
-            // The first three may come of a space that is closed; the others name subscriptions, which are over.
+            // The first three may come before the space is open; the others name subscriptions, which are over.
             Message::Join(_)
+            | Message::Genesis(_)
             | Message::Open(_)
             | Message::Hello(_)
             | Message::Denied(_)
