@@ -208,6 +208,32 @@ impl Engine {
             self.withdraw(session, id);
             self.farewells.push_back(Farewell { after: self.committed, session, space: id });
         }
+        self.drop_unneeded(id);
+    }
+
+    /// Of the lanes of former members only what remaining members have applied is still taken: what waits here may wait
+    /// for what none of them has.
+    fn drop_unneeded(&mut self, id: SpaceId) {
+        let Some(space) = self.spaces.get_mut(&id) else { return };
+        let (roster, members) = (&space.roster, &space.members);
+        let is_over = |owner: &ReplicaId| roster.knows(owner) && !members.contains_key(owner);
+        let mut dropped = Vec::new();
+        for (lane_id, lane) in &mut space.lanes {
+            if !lane.staged.is_empty() && is_over(&lane.row.owner.replica) {
+                lane.drop_unneeded();
+                dropped.push(*lane_id);
+            }
+        }
+        if dropped.is_empty() {
+            return;
+        }
+        space.review.extend(&dropped);
+        space.move_cut();
+        for lane in dropped {
+            // It goes on from where the lane stands now.
+            self.drop_parent(id, lane);
+        }
+        self.dirty.insert(id);
     }
 
     /// Closes a space on a session, for both directions. What the peer sent of it before it knows is ignored. Returns

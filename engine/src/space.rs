@@ -186,6 +186,19 @@ impl Lane {
         self.staged.back().map_or(&self.row.tip, |staged| &staged.after)
     }
 
+    /// Forgets what waits, but for the rest of a run of which a part is applied: without the signature at its end that
+    /// part cannot be passed on.
+    pub(crate) fn drop_unneeded(&mut self) {
+        let is_proved = self.row.head == self.row.tip.lsn;
+        let rest = self.staged.iter().position(|staged| staged.head.is_some()).map_or(0, |end| end + 1);
+        let kept = if is_proved { 0 } else { rest };
+        for staged in self.staged.drain(kept..) {
+            self.staged_bytes -= staged.stored.len();
+        }
+        let announced = self.staged.iter().rev().find_map(|staged| staged.entry.announced());
+        self.announced_staged = announced.unwrap_or(&self.announced).clone();
+    }
+
     pub(crate) fn drop_staged(&mut self) {
         self.staged.clear();
         self.staged_bytes = 0;
