@@ -7,7 +7,7 @@ use crate::hash::Hash;
 use crate::head::HeadSignature;
 
 /// The version spoken. Both sides name the range they speak and use the highest common one.
-pub const PROTOCOL_VERSION: u16 = 3;
+pub const PROTOCOL_VERSION: u16 = 4;
 
 /// First on every session, in both directions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
