@@ -279,12 +279,6 @@ impl Space {
         if addresses.is_empty() {
             return Err(InviteError::NoAddress);
         }
-        Ok(Ticket {
-            replica: self.replica.id(),
-            addresses,
-            space: self.id,
-            secret: None,
-            role: Role::Writer,
-        })
+        Ok(Ticket { replica: self.replica.id(), addresses, space: self.id, secret: None, role: Role::Writer })
     }
 }

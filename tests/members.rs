@@ -6,9 +6,7 @@ mod regions;
 
 use std::time::{Duration, Instant};
 
-use comity::{
-    CommandError, Durability, RequestError, Role, Standing, TransactError, TxError, WriteError,
-};
+use comity::{CommandError, Durability, RequestError, Role, Standing, TransactError, TxError, WriteError};
 
 use regions::{PATIENCE, Region, converge, eventually, pair};
 

@@ -79,7 +79,10 @@ impl Space {
         let answered = own.and_then(|own| self.lanes.get(own)).map(|lane| &lane.row.tip.admitted);
         let is_owed = |(id, lane): (&LaneId, &Lane)| {
             let greets = self.unstable.at(id) > 0 && !self.speaks(id) && self.counts(lane);
-            greets && lane.row.owner.replica != *replica && answered.is_none_or(|admitted| admitted.at(id) == 0) && !self.is_vouched_for(id)
+            greets
+                && lane.row.owner.replica != *replica
+                && answered.is_none_or(|admitted| admitted.at(id) == 0)
+                && !self.is_vouched_for(id)
         };
         self.writes(replica) && self.lanes.iter().any(is_owed)
     }
@@ -157,7 +160,8 @@ impl Engine {
         } else if own.is_some() && !(space.unstable.is_empty() && space.forgotten.is_empty()) {
             space.wants_confirmation = true;
         }
-        let wants_greeting = may_write && space.wants_confirmation && (own.is_none() || space.has_greeted != own);
+        let wants_greeting =
+            may_write && space.wants_confirmation && (own.is_none() || space.has_greeted != own);
         let has_to_announce = may_write && space.has_to_announce(own.as_ref(), is_confirmed, &replica);
         if has_to_announce && !canary!(AnnouncementForgotten) {
             let after = match (is_confirmed, space.greeted) {

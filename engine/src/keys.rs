@@ -51,9 +51,7 @@ pub(crate) fn deletion(space: &SpaceId) -> Vec<u8> {
 
 /// Ranges of rows of a space that name nothing outside them, in no matter which order.
 pub(crate) fn of_space(space: &SpaceId) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> + use<> {
-    let prefixes = [
-        0x02, 0x05, 0x12, 0x23, 0x24, 0x36, QUARANTINE, 0x38, 0x40, 0x41, 0x42, 0x4b, 0x4c, 0x4d,
-    ];
+    let prefixes = [0x02, 0x05, 0x12, 0x23, 0x24, 0x36, QUARANTINE, 0x38, 0x40, 0x41, 0x42, 0x4b, 0x4c, 0x4d];
     let space = *space;
     prefixes.into_iter().map(move |prefix| range(join(prefix, &[&space.0])))
 }

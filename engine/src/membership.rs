@@ -28,8 +28,7 @@ impl Space {
     pub(crate) fn admits(&self, peer: &ReplicaId) -> bool {
         let is_trusted = || self.row.pinned.contains(peer) && !self.roster.knows(peer);
         let lets_in = || self.row.invitation.is_some_and(|(inviter, _)| inviter == *peer);
-        self.row.left != Some(Leave::Silent)
-            && (self.members.contains_key(peer) || is_trusted() || lets_in())
+        self.row.left != Some(Leave::Silent) && (self.members.contains_key(peer) || is_trusted() || lets_in())
     }
 
     /// How this replica takes part.
@@ -300,7 +299,8 @@ impl Engine {
 
     /// Ends a connection over which nothing is shared any more.
     pub(crate) fn part(&mut self, session: SessionId) {
-        let is_over = |session: &crate::session::Session| session.spaces.is_empty() && !self.shares(&session.peer);
+        let is_over =
+            |session: &crate::session::Session| session.spaces.is_empty() && !self.shares(&session.peer);
         if self.sessions.get(&session).is_some_and(is_over) {
             self.close(session, CloseReason::NotMember);
         }

@@ -74,7 +74,9 @@ impl Engine {
             Message::Data(data) => self.on_data(now, session, &data, store),
             _ if !greeted => Err(CloseReason::Unexpected.into()),
             Message::Hello(_) => Err(CloseReason::Unexpected.into()),
-            message if self.sessions.get(&session).is_some_and(|session| session.is_stale(&message)) => Ok(()),
+            message if self.sessions.get(&session).is_some_and(|session| session.is_stale(&message)) => {
+                Ok(())
+            }
             Message::Join(join) => self.on_join(now, session, &join, store),
             Message::Open(open) => self.on_open(now, session, open, store),
             Message::Genesis(genesis) => self.on_genesis(session, genesis, store),

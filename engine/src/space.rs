@@ -362,7 +362,6 @@ impl Space {
         Ok(space)
     }
 
-
     /// Makes `founder` the first admin.
     pub(crate) fn found(
         &mut self,

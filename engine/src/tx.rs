@@ -196,7 +196,6 @@ impl<'a> Tx<'a> {
         Ok(read::list(&self.work, &self.space.id, listing)?)
     }
 
-
     pub(crate) fn work(&mut self) -> &mut Work<'a> {
         &mut self.work
     }

@@ -33,9 +33,7 @@ fn fill(tx: &mut Tx<'_>, number: u64) -> Result<(), TxError> {
     }
     tx.counter_add_at(&at(Kind::Map, &name, &["a", "c"]), 1)?;
     tx.register_write_at(&at(Kind::Map, "other", &[&name]), 1.into())?;
-    tx.document_edit("all", &name, |edit| {
-        edit.put(ROOT, "key", noise(number, 100)).map_err(TxError::from)
-    })?;
+    tx.document_edit("all", &name, |edit| edit.put(ROOT, "key", noise(number, 100)).map_err(TxError::from))?;
     Ok(())
 }
 
@@ -188,7 +186,10 @@ fn who_waits_in_a_space_that_is_deleted_is_answered() {
     token.frontier.advance(comity_crdts::OriginId([7; 16]), 9);
     let waits = [
         world.ask(1, Command::AwaitToken { token, within }),
-        world.ask(1, Command::AwaitFresh { space, whom: comity_engine::Whom::All, max_age: Duration::ZERO, within }),
+        world.ask(
+            1,
+            Command::AwaitFresh { space, whom: comity_engine::Whom::All, max_age: Duration::ZERO, within },
+        ),
     ];
     world.ask(1, Command::DeleteSpace { space });
     assert!(!world.acknowledgement(1, write).unwrap().reached);

@@ -111,8 +111,10 @@ fn nothing_that_was_written_after_a_removal_reaches_who_was_removed() {
     world.link_mut(stalled).stalled = false;
     world.drain_steps();
     assert_eq!(world.likes(1, space), 7);
-    let frames: Vec<Message<'_>> =
-        world.link(session).sent(1).log[sent..].iter().map(|(_, frame)| Message::decode(frame).unwrap()).collect();
+    let frames: Vec<Message<'_>> = world.link(session).sent(1).log[sent..]
+        .iter()
+        .map(|(_, frame)| Message::decode(frame).unwrap())
+        .collect();
     assert!(matches!(frames.as_slice(), [Message::Removed(_)]), "{frames:?}");
 }
 
@@ -295,9 +297,8 @@ fn a_lane_of_one_who_never_might_write_is_not_followed() {
 }
 
 fn durable(world: &mut World, node: usize, space: SpaceId, durability: Durability) -> Acknowledgement {
-    let (result, request) = world.write_with::<_, TxError>(node, space, durability, |tx| {
-        tx.counter_add("stats", "likes", 1)
-    });
+    let (result, request) =
+        world.write_with::<_, TxError>(node, space, durability, |tx| tx.counter_add("stats", "likes", 1));
     result.unwrap();
     world.run();
     world.acknowledgement(node, request).unwrap()
@@ -319,9 +320,8 @@ fn quorums_and_fresh_reads_are_about_those_who_write_and_follow_the_list() {
     assert_eq!((all.counted, all.needed, all.reached), (2, 2, true));
     // A write that waits for who is away is answered when that one is removed.
     world.disconnect_all(Some(3));
-    let (result, request) = world.write_with::<_, TxError>(0, space, Durability::All, |tx| {
-        tx.counter_add("stats", "likes", 1)
-    });
+    let (result, request) =
+        world.write_with::<_, TxError>(0, space, Durability::All, |tx| tx.counter_add("stats", "likes", 1));
     result.unwrap();
     world.drain_steps();
     assert!(world.acknowledgement(0, request).is_none());

@@ -33,8 +33,7 @@ enum Right {
 
 use Right::{Admin, Follower, Invited, Left, RemovedBefore, Stranger, Writer};
 
-const RIGHTS: [Right; 8] =
-    [Stranger, Invited, Follower, Writer, Admin, Right::Removed, RemovedBefore, Left];
+const RIGHTS: [Right; 8] = [Stranger, Invited, Follower, Writer, Admin, Right::Removed, RemovedBefore, Left];
 
 /// What a replica makes of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -218,7 +217,11 @@ impl Scene {
         let head = Head { space, lane, lsn: 99, hash: last.hash, signature: [5; 64] };
         let known = vec![(LaneRef::Known(0), 2)];
         let messages = [
-            Message::Hello(Hello { version_min: PROTOCOL_VERSION, version_max: PROTOCOL_VERSION, wall_ms: 0 }),
+            Message::Hello(Hello {
+                version_min: PROTOCOL_VERSION,
+                version_max: PROTOCOL_VERSION,
+                wall_ms: 0,
+            }),
             Message::Join(Join { space, secret: self.secret }),
             opening(&self.ghost, space, 1),
             Message::Genesis(Genesis { space, creator, nonce, name: "other".to_owned() }),

@@ -35,8 +35,7 @@ impl Entry {
     fn apply(&self, roster: &mut Roster) -> bool {
         let place = Place { lane: lane(self.author), lsn: self.lsn, index: 0 };
         let (author, about) = (replica(self.author), replica(self.about));
-        let said =
-            Said { author: &author, context: &self.context, place, replica: &about, role: self.role };
+        let said = Said { author: &author, context: &self.context, place, replica: &about, role: self.role };
         roster.take(&said)
     }
 }
@@ -86,7 +85,8 @@ impl Crowd {
         let mut roster = founded();
         let (mut seen, mut left) = (Frontier::new(), self.entries.clone());
         while !left.is_empty() {
-            let is_next = |entry: &Entry| seen.covers(&entry.context) && seen.at(&lane(entry.author)) + 1 == entry.lsn;
+            let is_next =
+                |entry: &Entry| seen.covers(&entry.context) && seen.at(&lane(entry.author)) + 1 == entry.lsn;
             let ready: Vec<usize> = (0..left.len()).filter(|index| is_next(&left[*index])).collect();
             let entry = left.remove(ready[picks.next().unwrap_or(0) % ready.len()]);
             entry.apply(&mut roster);
@@ -148,7 +148,11 @@ fn a_removal_wins_over_a_grant_at_the_same_time_and_a_grant_that_saw_it_over_the
     assert_eq!(crowd.roles().get(&replica(3)), None);
     crowd.hear(0, 1);
     assert!(crowd.say(0, 3, WRITER));
-    assert_eq!(crowd.roles().get(&replica(3)), Some(&Role::Writer), "the grant of 2 was concurrent and is greater");
+    assert_eq!(
+        crowd.roles().get(&replica(3)),
+        Some(&Role::Writer),
+        "the grant of 2 was concurrent and is greater"
+    );
 }
 
 #[test]

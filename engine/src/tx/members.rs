@@ -16,7 +16,9 @@ impl Tx<'_> {
             return Err(TxError::TooManyMembers { members_max: MEMBERS_MAX });
         }
         let own = self.replica;
-        if roster.says(&own) != Some(Role::Admin) && roster.roles(View::Everything).get(&own) == Some(&Role::Admin) {
+        if roster.says(&own) != Some(Role::Admin)
+            && roster.roles(View::Everything).get(&own) == Some(&Role::Admin)
+        {
             // An admin because nobody else is left says so, or it would cease to be one once somebody else is.
             self.say(&roster, own, Some(Role::Admin))?;
         }

@@ -194,8 +194,10 @@ impl World {
                 let detail = format!("replica {node} does not hold space {space}");
                 return Err(self.violation(Oracle::Convergence, detail));
             };
-            if let Some(lane) =
-                status.lanes.iter().find(|lane| lane.staged > 0 && !self.is_orphan(space, lane) && lane.owner_role.is_some())
+            if let Some(lane) = status
+                .lanes
+                .iter()
+                .find(|lane| lane.staged > 0 && !self.is_orphan(space, lane) && lane.owner_role.is_some())
             {
                 self.tell(|| self.states(space));
                 let detail = format!("replica {node} keeps {} entries staged at rest", lane.staged);
@@ -280,11 +282,17 @@ impl World {
     /// Whether somebody applied part of a run of a replica that was removed then, and cannot prove it to others.
     fn is_unproved(&self, space: usize) -> bool {
         let nodes = self.taking_part(space);
-        nodes.iter().filter_map(|node| self.status(*node, space)).flat_map(|status| status.lanes).any(|lane| {
-            let number = self.truth.spaces[space].numbers.get(&lane.lane);
-            let lacks = |node: &usize| number.is_some_and(|number| u64::from(self.nodes[*node].held[space].applied(*number)) < lane.applied);
-            lane.owner_role.is_none() && lane.applied > lane.provable && nodes.iter().any(lacks)
-        })
+        nodes.iter().filter_map(|node| self.status(*node, space)).flat_map(|status| status.lanes).any(
+            |lane| {
+                let number = self.truth.spaces[space].numbers.get(&lane.lane);
+                let lacks = |node: &usize| {
+                    number.is_some_and(|number| {
+                        u64::from(self.nodes[*node].held[space].applied(*number)) < lane.applied
+                    })
+                };
+                lane.owner_role.is_none() && lane.applied > lane.provable && nodes.iter().any(lacks)
+            },
+        )
     }
 
     /// Notes which spaces are stranded. Returns whether any is.

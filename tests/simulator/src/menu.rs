@@ -63,8 +63,10 @@ pub fn plan(seed: u64, scale: Scale) -> Plan {
         events: Vec::new(),
     };
     plan.sync_us.1 = plan.sync_us.0 * dice.between(1, 20);
-    let classes: Vec<FaultClass> =
-        FaultClass::ALL.into_iter().filter(|class| *class != FaultClass::Members && has(&mut dice, *class)).collect();
+    let classes: Vec<FaultClass> = FaultClass::ALL
+        .into_iter()
+        .filter(|class| *class != FaultClass::Members && has(&mut dice, *class))
+        .collect();
     // A copy that knows only the old name of who lost everything would never meet anybody it trusts.
     let classes: Vec<FaultClass> = if classes.contains(&FaultClass::Clone) {
         classes.into_iter().filter(|class| *class != FaultClass::Wipe).collect()

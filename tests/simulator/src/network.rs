@@ -118,7 +118,8 @@ impl World {
     pub(crate) fn dial(&mut self, link: usize) {
         let ends = self.links[link].ends;
         self.links[link].dialling = false;
-        if self.links[link].session.is_some() || !ends.iter().all(|node| self.nodes[*node].is_up()) {
+        let is_wanted = self.links[link].session.is_none() && !self.links[link].parted;
+        if !is_wanted || !ends.iter().all(|node| self.nodes[*node].is_up()) {
             // Replicas that are down dial and are dialled when they start.
             return;
         }

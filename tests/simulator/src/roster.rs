@@ -23,9 +23,7 @@ impl World {
     pub(crate) fn change_members(&mut self, fault: Fault) -> Result<(), Violation> {
         let (space, node, who, role) = match fault {
             Fault::Remove { space, node } => (space, node, self.plan.spaces[space][0], None),
-            Fault::Reinstate { space, node } => {
-                (space, node, self.plan.spaces[space][0], Some(Role::Writer))
-            }
+            Fault::Reinstate { space, node } => (space, node, self.plan.spaces[space][0], Some(Role::Writer)),
             Fault::Demote { space, node } => (space, node, self.plan.spaces[space][0], Some(Role::Follower)),
             Fault::Leave { space, node } => (space, node, node, None),
             _ => return Ok(()),
