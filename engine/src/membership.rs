@@ -270,12 +270,22 @@ impl Engine {
             let is_admitted = self.spaces.get(&id).is_some_and(|space| space.admits(&peer));
             if is_admitted {
                 // Let in again meanwhile.
+                self.send(session, Class::Control, &Message::Denied(Denied { space: id }));
                 continue;
             }
             self.send(session, Class::Control, &Message::Removed(Removed { space: id }));
             if !self.shares(&peer) {
                 self.timers.insert((now.monotonic + PART_AFTER, Timer::Part(session)));
             }
+        }
+    }
+
+    /// A space is opened again on a session that lost it before the peer was told: what it opened is over.
+    pub(crate) fn renew_opening(&mut self, session: SessionId, id: SpaceId) {
+        let untold = |farewell: &Farewell| farewell.session == session && farewell.space == id;
+        if self.farewells.iter().any(untold) {
+            self.farewells.retain(|farewell| !untold(farewell));
+            self.send(session, Class::Control, &Message::Denied(Denied { space: id }));
         }
     }
 

@@ -212,6 +212,26 @@ fn a_member_that_is_let_in_again_on_the_same_session_goes_on() {
 }
 
 #[test]
+fn a_member_that_is_let_in_again_before_its_removal_is_durable_is_not_told_of_it() {
+    let (mut world, space) = World::mesh(2);
+    let session = world.session_between(0, 1).unwrap();
+    world.nodes[0].manual_sync = true;
+    let replica = world.replica(1);
+    world.ask(0, Command::Revoke { space, replica });
+    world.drain_steps();
+    world.add_without_time(1, space, 1);
+    world.ask(0, Command::Grant { space, replica, role: Role::Writer });
+    world.drain_steps();
+    world.nodes[0].manual_sync = false;
+    world.sync(0);
+    world.add(1, space, 1);
+    world.run();
+    assert_equal(&world, space, &[0, 1]);
+    assert_eq!((world.likes(0, space), world.is_connected(session)), (2, true));
+    assert!(!world.nodes[1].notices.iter().any(|notice| matches!(notice, Notice::Removed { .. })));
+}
+
+#[test]
 fn an_inviter_that_was_removed_is_trusted_no_longer_by_whom_it_let_in() {
     let mut world = World::new(3);
     let space = world.create_space(0);
