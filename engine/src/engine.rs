@@ -17,9 +17,7 @@ use crate::io::{
 use crate::journal::JournalLimits;
 use crate::keys;
 use crate::limits::SYNC_RETRY;
-use crate::members::Roster;
 use crate::membership::Farewell;
-use crate::op::Role;
 use crate::options::{EngineOptions, ROWS_VERSION, TailLimits, WriteOptions, check_version};
 use crate::session::Session;
 use crate::settings::is_region;
@@ -380,27 +378,6 @@ impl Engine {
         Ok((origin, lsn))
     }
 
-    /// Reads the member list again after it changed, and does what follows from it.
-    pub(crate) fn reload_members(&mut self, id: SpaceId, store: &mut dyn Store) -> Result<(), StoreError> {
-        let replica = self.replica;
-        let Some(space) = self.spaces.get_mut(&id) else { return Ok(()) };
-        let before = space.roster.row(&replica);
-        space.set_roster(Roster::load(store, &id)?);
-        let is_restated = space.roster.row(&replica) != before;
-        if !canary!(StrangerNotReviewed) {
-            space.review.append(&mut space.strangers);
-        }
-        space.move_cut();
-        if is_restated {
-            self.restore_standing(id, store)?;
-        }
-        self.enforce_members(id);
-        // Fewer may have to be heard of.
-        self.resolve_remote(id);
-        self.push(Output::Notify(Notice::TrustChanged));
-        Ok(())
-    }
-
     /// A batch was committed: what depends on it waits for the sync that covers it.
     pub(crate) fn note_commit(
         &mut self,
@@ -619,9 +596,4 @@ impl Engine {
 /// The hash under which an invitation's secret is kept.
 pub(crate) fn secret_hash(space: &SpaceId, secret: &[u8; 16]) -> [u8; 32] {
     hash("comity 2026 invitation\0", &[&space.0, secret]).0
-}
-
-/// The role a member list gives a replica.
-pub(crate) fn is_admin(space: &Space, replica: &ReplicaId) -> bool {
-    space.members.get(replica) == Some(&Role::Admin)
 }

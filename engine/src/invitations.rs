@@ -5,9 +5,10 @@ use std::time::Duration;
 use comity_crdts::{ReplicaId, SpaceId, canary};
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{Engine, Timer, is_admin, secret_hash};
+use crate::engine::{Engine, Timer, secret_hash};
 use crate::io::{CommandError, Notice, Now, Output, Reply, RequestId};
 use crate::keys;
+use crate::membership::is_admin;
 use crate::message::Join;
 use crate::op::Role;
 use crate::rows::damaged;

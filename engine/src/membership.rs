@@ -2,10 +2,11 @@
 
 use comity_crdts::{ReplicaId, SpaceId, canary};
 
-use crate::engine::{Engine, Timer, is_admin};
+use crate::engine::{Engine, Timer};
 use crate::io::{Class, CloseReason, CommandError, Notice, Now, Output, Reply, RequestId, SessionId};
 use crate::keys;
 use crate::limits::PART_AFTER;
+use crate::members::Roster;
 use crate::message::{Denied, Message, Removed};
 use crate::op::Role;
 use crate::space::{Lane, Leave, Space};
@@ -79,6 +80,27 @@ impl Engine {
         }
         let (writer, address) = best.map_or((None, None), |(_, writer, address)| (Some(writer), address));
         Err(TxError::NotWriter { standing, writer, address })
+    }
+
+    /// Reads the member list again after it changed, and does what follows from it.
+    pub(crate) fn reload_members(&mut self, id: SpaceId, store: &mut dyn Store) -> Result<(), StoreError> {
+        let replica = self.replica;
+        let Some(space) = self.spaces.get_mut(&id) else { return Ok(()) };
+        let before = space.roster.row(&replica);
+        space.set_roster(Roster::load(store, &id)?);
+        let is_restated = space.roster.row(&replica) != before;
+        if !canary!(StrangerNotReviewed) {
+            space.review.append(&mut space.strangers);
+        }
+        space.move_cut();
+        if is_restated {
+            self.restore_standing(id, store)?;
+        }
+        self.enforce_members(id);
+        // Fewer may have to be heard of.
+        self.resolve_remote(id);
+        self.push(Output::Notify(Notice::TrustChanged));
+        Ok(())
     }
 
     pub(crate) fn grant(
@@ -364,6 +386,11 @@ impl Engine {
         self.request_sync();
         Ok(())
     }
+}
+
+/// Whether the member list makes a replica an admin.
+pub(crate) fn is_admin(space: &Space, replica: &ReplicaId) -> bool {
+    space.members.get(replica) == Some(&Role::Admin)
 }
 
 impl CommandError {

@@ -346,7 +346,8 @@ fn member_faults(dice: &mut Dice, plan: &Plan) -> Vec<Fault> {
         0..7 => Fault::Remove { space, node },
         7..14 => Fault::Reinstate { space, node },
         14..18 => Fault::Demote { space, node },
-        _ => Fault::Leave { space, node },
+        // At the same time somebody else says something about it.
+        _ => return vec![Fault::Demote { space, node }, Fault::Leave { space, node }],
     }]
 }
 
