@@ -74,6 +74,7 @@ mod error;
 mod follow;
 mod handles;
 mod inbox;
+mod members;
 mod network;
 mod place;
 mod replica;
@@ -102,7 +103,7 @@ pub use comity_engine::{
     ChangeEvent, CommandError, Conflict, Did, Durability, Freeze, JournalEntry, JournalLimits, JournalReason,
     JournalTotals, LaneStatus, Listing, Location, Matter, OPERATION_NAME_BYTES_MAX, ObjectChange,
     OperationNameError, QuarantinedChange, REGION_BYTES_MAX, ReadError, Replayed, Role, SiblingReport,
-    SpaceStatus, StateDigest, Status, StoreError, Token, TransactError, TxError,
+    SpaceStatus, Standing, StateDigest, Status, StoreError, Token, TransactError, TxError,
 };
 pub use comity_store::{
     CompactError as StorageCompactError, CompactReport, Damage, OpenError as DirectoryError, StoreOptions,

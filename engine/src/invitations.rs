@@ -5,9 +5,10 @@ use std::time::Duration;
 use comity_crdts::{ReplicaId, SpaceId, canary};
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{Engine, Timer, is_admin, secret_hash};
+use crate::engine::{Engine, Timer, secret_hash};
 use crate::io::{CommandError, Notice, Now, Output, Reply, RequestId};
 use crate::keys;
+use crate::membership::is_admin;
 use crate::message::Join;
 use crate::op::Role;
 use crate::rows::damaged;
@@ -44,7 +45,7 @@ impl Engine {
         store: &mut dyn Store,
     ) -> Result<(), CommandError> {
         let space = self.spaces.get(&id).ok_or(CommandError::UnknownSpace(id))?;
-        if !is_admin(space, &self.replica) {
+        if !is_admin(space, &self.replica) || !space.standing(&self.replica).may_write() {
             return Err(CommandError::NotAdmin(id));
         }
         self.expire_invitations(now, store)?;
@@ -109,7 +110,8 @@ impl Engine {
             self.invitations.get(&(join.space, hash))
         };
         let Some(invitation) = named.copied() else { return Ok(false) };
-        if invitation.expires_ms <= now.wall_ms || !is_admin(space, &self.replica) {
+        let may_let_in = is_admin(space, &self.replica) && space.standing(&self.replica).may_write();
+        if invitation.expires_ms <= now.wall_ms || !may_let_in {
             return Ok(false);
         }
         let region = self.region.as_deref();

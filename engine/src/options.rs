@@ -66,7 +66,7 @@ impl WriteOptions {
 }
 
 /// The version of the core's rows and of the entries in the log, `docs/storage.md`.
-pub(crate) const ROWS_VERSION: u8 = 3;
+pub(crate) const ROWS_VERSION: u8 = 4;
 
 /// Refuses rows of another version.
 pub(crate) fn check_version(read: &dyn StateRead) -> Result<(), StoreError> {

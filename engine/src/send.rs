@@ -101,6 +101,7 @@ impl Engine {
         if !self.spaces.contains_key(&id) || session.space_mut(&id).opened_by_us {
             return Ok(());
         }
+        self.renew_opening(session_id, id);
         for lane in self.lanes_to_move(session_id, id) {
             self.drop_parent(id, lane);
         }

@@ -11,10 +11,10 @@ use comity_crdts::{
 };
 use comity_engine::wire::{
     Body, ChangeSet, Data, Denied, Dictionary, FrontierAnswer, FrontierRequest, Genesis, Group, Have, Head,
-    Hello, Join, LaneEntry, LaneOwner, LaneRef, LaneTip, Message, Op, Open, OpenLane, Proof, RightsRequest,
-    Subscribe, Unsubscribe, decode_entry, decode_run, encode_entry, encode_run, sign,
+    Hello, Join, LaneEntry, LaneOwner, LaneRef, LaneTip, Message, Op, Open, OpenLane, Proof, Removed,
+    RightsRequest, Subscribe, Unsubscribe, decode_entry, decode_run, encode_entry, encode_run, sign,
 };
-use comity_engine::{CloseReason, OperationId};
+use comity_engine::{CloseReason, OperationId, Role};
 use ed25519_dalek::SigningKey;
 
 const DOCUMENT: &str = include_str!("../../docs/wire.md");
@@ -124,6 +124,22 @@ fn identified(example: &Example) -> [(&'static str, Vec<u8>); 3] {
     [("operation", operation.0.to_vec()), ("identified", stored.finish()), ("identified-change", hash)]
 }
 
+/// The first entry as one that lets a follower in and removes somebody, and the hash of its change set.
+fn stated(example: &Example) -> [(&'static str, Vec<u8>); 2] {
+    let Example { space, lane, entries, .. } = example;
+    let (start, mut entry) = (LaneTip::start(space, lane), entries[0].0.clone());
+    if let Body::Change(change) = &mut entry.body {
+        let follower = Op::Grant { replica: ReplicaId([7; 32]), role: Role::Follower };
+        let ops = vec![follower, Op::Revoke { replica: ReplicaId([8; 32]) }];
+        change.groups = vec![Group { address: ObjectAddress::members(), ops }];
+    }
+    let tip = start.after(space, &entry);
+    let mut stored = Writer::new();
+    stored.bytes(&tip.hash.0);
+    encode_entry(lane, &start, &entry, &mut Dictionary::default(), &mut stored);
+    [("stated", stored.finish()), ("stated-change", tip.change_hash.0.to_vec())]
+}
+
 /// The changes in entries that each change one document.
 fn changes(entries: &[(LaneEntry, LaneTip)]) -> Vec<Vec<u8>> {
     let ops = entries.iter().map(|(entry, _)| match &entry.body {
@@ -148,7 +164,7 @@ fn messages(example: &Example, run: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
     let name = "home".to_owned();
     let signature = sign(key, &space, &lane, tip.lsn, &tip.hash);
     let all = [
-        ("hello", Message::Hello(Hello { version_min: 3, version_max: 3, wall_ms: 1_700_000_000_000 })),
+        ("hello", Message::Hello(Hello { version_min: 4, version_max: 4, wall_ms: 1_700_000_000_000 })),
         ("join", Message::Join(Join { space, secret: [5; 16] })),
         (
             "open",
@@ -161,6 +177,7 @@ fn messages(example: &Example, run: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
         ),
         ("genesis", Message::Genesis(Genesis { space, creator: owner.replica, nonce: *founder, name })),
         ("denied", Message::Denied(Denied { space })),
+        ("removed", Message::Removed(Removed { space })),
         ("subscribe", Message::Subscribe(Subscribe { space, subscription: 3, lane, from: 1, hash: start })),
         ("unsubscribe", Message::Unsubscribe(Unsubscribe { subscription: 3, refused: true })),
         ("data", Message::Data(Data { subscription: 3, more: false, awaited: true, first: 1, bytes: run })),
@@ -219,6 +236,7 @@ fn encoded(example: &Example) -> Vec<(&'static str, Vec<u8>)> {
     ];
     all.extend(messages(example, &run));
     all.extend(identified(example));
+    all.extend(stated(example));
     let typed = typed(example);
     let last = &typed[2].1;
     let signature = sign(key, space, lane, last.lsn, &last.hash);
@@ -318,6 +336,7 @@ fn the_close_codes_of_the_document_are_those_of_the_code() {
         CloseReason::Window,
         CloseReason::TooMany,
         CloseReason::Storage,
+        CloseReason::NotMember,
     ];
     for reason in reasons {
         let row = format!("| {:#x} | `{reason:?}` | {} |", reason.code(), reason.sentence());

@@ -54,8 +54,8 @@ impl World {
     /// What the members of a space that are among `nodes` hold together.
     fn union(&self, space: usize, nodes: &[usize]) -> Counts {
         let mut union = Counts::new();
-        for node in self.members[space].iter().filter(|node| nodes.contains(node)) {
-            merge(&mut union, &self.nodes[*node].held[space].applied);
+        for node in self.taking_part(space).into_iter().filter(|node| nodes.contains(node)) {
+            merge(&mut union, &self.nodes[node].held[space].applied);
         }
         union
     }
@@ -71,12 +71,12 @@ impl World {
             return None;
         }
         let union = self.union(space, nodes);
-        let members = self.members[space].iter().filter(|node| nodes.contains(node));
+        let members = self.taking_part(space).into_iter().filter(|node| nodes.contains(node));
         let equal = |counts: &Counts| {
             union.iter().enumerate().all(|(lane, count)| counts.get(lane).copied().unwrap_or(0) == *count)
         };
-        members.into_iter().find_map(|node| {
-            let held = &self.nodes[*node].held[space];
+        members.into_iter().find_map(|node: usize| {
+            let held = &self.nodes[node].held[space];
             let detail = || {
                 self.tell(|| self.states(space));
                 format!("replica {node} holds {:?} of space {space}, all hold {union:?}", held.durable)
@@ -104,8 +104,9 @@ impl World {
     pub(crate) fn audit(&mut self) -> Result<(), Violation> {
         for space in 0..self.truth.spaces.len() {
             self.audit_losses(space)?;
-            let members: Vec<usize> = self.members[space].iter().copied().collect();
-            for node in &members {
+            let all: Vec<usize> = self.members[space].iter().copied().collect();
+            let members = self.taking_part(space);
+            for node in &all {
                 self.audit_prefix(*node, space)?;
                 self.audit_objects(*node, space)?;
                 self.audit_journal(*node, space)?;
@@ -131,7 +132,9 @@ impl World {
             let lacks = |node: &&usize| self.nodes[**node].held[space].durable(write.lane) < write.lsn;
             if write.acknowledged
                 && !write.destroyed
-                && let Some(node) = self.members[space].iter().find(lacks)
+                // What was written by who was removed need not have reached anybody.
+                && !self.is_over(space, write.lane)
+                && let Some(node) = self.taking_part(space).iter().find(lacks)
             {
                 let detail = format!("write {truth} was acknowledged and is not at replica {node}");
                 return Err(self.violation(Oracle::Acknowledgement, detail));
@@ -179,8 +182,10 @@ impl World {
                 let detail = format!("replica {node} does not hold space {space}");
                 return Err(self.violation(Oracle::Convergence, detail));
             };
-            if let Some(lane) =
-                status.lanes.iter().find(|lane| lane.staged > 0 && !self.is_orphan(space, lane))
+            if let Some(lane) = status
+                .lanes
+                .iter()
+                .find(|lane| lane.staged > 0 && !self.is_orphan(space, lane) && lane.owner_role.is_some())
             {
                 self.tell(|| self.states(space));
                 let detail = format!("replica {node} keeps {} entries staged at rest", lane.staged);
@@ -210,7 +215,7 @@ impl World {
     pub(crate) fn audit_forgotten(&self) -> Result<(), Violation> {
         let is_whole = |space: &usize| !self.truth.spaces[*space].forked;
         for space in (0..self.truth.spaces.len()).filter(is_whole) {
-            for node in &self.members[space] {
+            for node in &self.taking_part(space) {
                 let Some(status) = self.status(*node, space) else { continue };
                 let rows =
                     comity_engine::unstable_rows(self.nodes[*node].disk.view().as_ref(), &status.space);
@@ -218,6 +223,7 @@ impl World {
                 // Lanes that their owners left stay where they are.
                 let is_left = |lane: &LaneStatus| {
                     lane.applied > 0
+                        && lane.owner_role.is_some()
                         && !self.nodes.iter().any(|owner| {
                             let engine = owner.engine.as_ref().map(comity_engine::Engine::status);
                             let spaces = engine.map(|status| status.spaces).unwrap_or_default();
@@ -226,7 +232,8 @@ impl World {
                             own.flat_map(|own| own.lanes).any(|own| own.is_own && own.lane == lane.lane)
                         })
                 };
-                if rows > 0 && !status.lanes.iter().any(is_left) {
+                let is_stuck = |lane: &LaneStatus| lane.owner_role.is_none() && lane.staged > 0;
+                if rows > 0 && !status.lanes.iter().any(|lane| is_left(lane) || is_stuck(lane)) {
                     self.tell(|| self.states(space));
                     let detail = format!(
                         "replica {node} keeps {rows} rows in space {space}; it waits for {:?}",

@@ -17,7 +17,7 @@ pub fn expected(canary: Canary) -> Oracle {
     match canary {
         Canary::InstanceIgnored | Canary::IncarnationCounted => Oracle::Uniqueness,
         Canary::DependencySkipped => Oracle::CausalDelivery,
-        Canary::DigestOfArrival => Oracle::Convergence,
+        Canary::DigestOfArrival | Canary::RosterOfArrival => Oracle::Convergence,
         Canary::RemoveForgetsDot | Canary::RemoveTakesConcurrent | Canary::DocumentKeptLoaded => {
             Oracle::Absence
         }
@@ -25,6 +25,7 @@ pub fn expected(canary: Canary) -> Oracle {
         | Canary::AckAfterFailedSync
         | Canary::RemoteCountsItself
         | Canary::QuorumOfHalf
+        | Canary::FollowerCounted
         | Canary::HaveBeforeSync => Oracle::Acknowledgement,
         Canary::CounterAddsTwice | Canary::AppliedTwice => Oracle::Counters,
         Canary::SiblingPruned | Canary::SiblingKept | Canary::LoserNotJournalled => Oracle::Siblings,
@@ -44,7 +45,9 @@ pub fn expected(canary: Canary) -> Oracle {
         Canary::FrontierBeforeEntries => Oracle::Prefix,
         Canary::HalfChangeSet => Oracle::Atomicity,
         Canary::EventLost => Oracle::Events,
-        Canary::StrangerServed | Canary::SecretNotCompared => Oracle::Isolation,
+        Canary::StrangerServed | Canary::SecretNotCompared | Canary::RevocationNotEnforced => {
+            Oracle::Isolation
+        }
         Canary::LimitDiffers | Canary::ReceiverClockRefuses | Canary::SubscribedWithoutHash => {
             Oracle::Acceptance
         }
@@ -56,7 +59,7 @@ pub fn expected(canary: Canary) -> Oracle {
         Canary::UnconfirmedRemoves | Canary::CutOfOne | Canary::AbsentRemovalForgotten => Oracle::Strict,
         Canary::RightsNotChecked => Oracle::Bounded,
         Canary::FieldNotCounted => Oracle::Maps,
-        Canary::AnnouncementForgotten => Oracle::Forgetting,
+        Canary::AnnouncementForgotten | Canary::RemovedStallCut => Oracle::Forgetting,
     }
 }
 

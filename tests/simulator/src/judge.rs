@@ -119,6 +119,7 @@ impl World {
             let detail = format!("replica {node} applies write {write} before what its author had seen");
             return Err(self.violation(Oracle::CausalDelivery, detail));
         }
+        self.judge_reach(node, space, write)?;
         self.nodes[node].held[space].apply(entry.batch, write, &self.truth);
         Ok(())
     }

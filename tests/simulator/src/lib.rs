@@ -23,6 +23,7 @@ mod process;
 mod promises;
 mod random;
 mod reference;
+mod roster;
 mod run;
 #[cfg(test)]
 mod scenarios;

@@ -63,8 +63,10 @@ pub fn plan(seed: u64, scale: Scale) -> Plan {
         events: Vec::new(),
     };
     plan.sync_us.1 = plan.sync_us.0 * dice.between(1, 20);
-    let classes: Vec<FaultClass> =
-        FaultClass::ALL.into_iter().filter(|class| has(&mut dice, *class)).collect();
+    let classes: Vec<FaultClass> = FaultClass::ALL
+        .into_iter()
+        .filter(|class| *class != FaultClass::Members && has(&mut dice, *class))
+        .collect();
     // A copy that knows only the old name of who lost everything would never meet anybody it trusts.
     let classes: Vec<FaultClass> = if classes.contains(&FaultClass::Clone) {
         classes.into_iter().filter(|class| *class != FaultClass::Wipe).collect()
@@ -82,6 +84,9 @@ pub fn plan(seed: u64, scale: Scale) -> Plan {
     for class in classes {
         faults(&mut plan, class);
     }
+    if !is_copied && !plan.has(FaultClass::Rot) && has_changing_members(seed) {
+        faults(&mut plan, FaultClass::Members);
+    }
     plan.events.sort_by_key(|planned| (planned.at_us, planned.id));
     plan
 }
@@ -96,7 +101,13 @@ fn has(dice: &mut Dice, class: FaultClass) -> bool {
         FaultClass::Tamper => 15,
         FaultClass::Rollback => 5,
         FaultClass::Rot => 2,
+        FaultClass::Members => 0,
     })
+}
+
+/// Whether members come and go, where no data is copied or lost: then who is a member is what the founder says.
+fn has_changing_members(seed: u64) -> bool {
+    Dice::keyed(seed, Domain::Menu, u64::MAX, 0).percent(40)
 }
 
 fn spaces(dice: &mut Dice, nodes: usize) -> Vec<Vec<usize>> {
@@ -319,6 +330,24 @@ fn faults_of(dice: &mut Dice, plan: &Plan, class: FaultClass) -> Vec<Fault> {
             Fault::Tamper { link, reverse, how, ms: dice.log_between(100, 30_000) }
         }
         FaultClass::Rot => Fault::Rot { node, down_ms },
+        FaultClass::Members => return member_faults(dice, plan),
+    }]
+}
+
+/// A member is removed, let in again, demoted or leaves; never the founder.
+fn member_faults(dice: &mut Dice, plan: &Plan) -> Vec<Fault> {
+    let space = dice.index(plan.spaces.len());
+    let others = &plan.spaces[space][1..];
+    if others.is_empty() {
+        return Vec::new();
+    }
+    let node = others[dice.index(others.len())];
+    vec![match dice.below(20) {
+        0..7 => Fault::Remove { space, node },
+        7..14 => Fault::Reinstate { space, node },
+        14..18 => Fault::Demote { space, node },
+        // At the same time somebody else says something about it.
+        _ => return vec![Fault::Demote { space, node }, Fault::Leave { space, node }],
     }]
 }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use comity_engine::{Class, CloseReason, Input, SessionId};
 
 use crate::oracle::{Oracle, Violation};
-use crate::plan::Tampering;
+use crate::plan::{FaultClass, Tampering};
 use crate::random::{Domain, mix};
 use crate::world::{Happening, World};
 
@@ -23,6 +23,8 @@ pub(crate) struct Link {
     pub(crate) ends: [usize; 2],
     pub(crate) session: Option<u64>,
     dialling: bool,
+    /// One end said that the other is no member any more: it is not dialled again before there is a reason to.
+    parted: bool,
     failures: u32,
     dials: u64,
     /// Until when frames from either end wait.
@@ -34,7 +36,16 @@ pub(crate) struct Link {
 impl Link {
     pub(crate) fn new(ends: [usize; 2]) -> Self {
         let (stalled_until, tampering) = ([0; 2], [None; 2]);
-        Self { ends, session: None, dialling: false, failures: 0, dials: 0, stalled_until, tampering }
+        Self {
+            ends,
+            session: None,
+            dialling: false,
+            parted: false,
+            failures: 0,
+            dials: 0,
+            stalled_until,
+            tampering,
+        }
     }
 }
 
@@ -65,7 +76,7 @@ impl World {
             let [a, b] = link.ends;
             let runs = |node: &crate::node::Node| node.is_up() && node.paused_until <= self.now;
             let up = runs(&self.nodes[a]) && runs(&self.nodes[b]);
-            link.session.is_none() && up && !self.is_cut(a, b) && !self.is_cut(b, a)
+            link.session.is_none() && !link.parted && up && !self.is_cut(a, b) && !self.is_cut(b, a)
         };
         self.under_way == 0 && !self.links.iter().any(waits)
     }
@@ -93,7 +104,7 @@ impl World {
     /// Dials a link after a pause, unless that is planned already.
     pub(crate) fn plan_dial(&mut self, link: usize) {
         let target = &mut self.links[link];
-        if target.session.is_some() || target.dialling {
+        if target.session.is_some() || target.dialling || target.parted {
             return;
         }
         target.dialling = true;
@@ -107,7 +118,8 @@ impl World {
     pub(crate) fn dial(&mut self, link: usize) {
         let ends = self.links[link].ends;
         self.links[link].dialling = false;
-        if self.links[link].session.is_some() || !ends.iter().all(|node| self.nodes[*node].is_up()) {
+        let is_wanted = self.links[link].session.is_none() && !self.links[link].parted;
+        if !is_wanted || !ends.iter().all(|node| self.nodes[*node].is_up()) {
             // Replicas that are down dial and are dialled when they start.
             return;
         }
@@ -301,13 +313,25 @@ impl World {
         let Some(end) = connection.ends.iter().position(|end| *end == node) else { return Ok(()) };
         self.tell(|| format!("{node} closes {session}: {reason:?}"));
         let is_fault = reason == CloseReason::Storage || connection.tampered.contains(&true);
-        let peer = connection.ends[1 - end];
+        let (peer, link) = (connection.ends[1 - end], connection.link);
+        let is_parting = reason == CloseReason::NotMember && self.plan.has(FaultClass::Members);
+        self.links[link].parted |= is_parting && self.links[link].session == Some(session);
         self.lose(session, end, self.plan.latency_us.0);
-        if is_fault {
+        if is_fault || is_parting {
             return Ok(());
         }
         let detail = format!("replica {node} closed its connection to {peer}: {}", reason.sentence());
         Err(self.violation(Oracle::Acceptance, detail))
+    }
+
+    /// Links that were given up, because an end was no member, are dialled again.
+    pub(crate) fn try_links_again(&mut self, are_meant: impl Fn(&[usize; 2]) -> bool) {
+        for link in 0..self.links.len() {
+            if are_meant(&self.links[link].ends) {
+                self.links[link].parted = false;
+                self.plan_dial(link);
+            }
+        }
     }
 
     /// Loses whatever is on its way over a link.
@@ -367,7 +391,7 @@ impl World {
         self.cuts.clear();
         for link in &mut self.links {
             (link.stalled_until, link.tampering) = ([0; 2], [None; 2]);
-            (link.failures, link.dialling) = (0, false);
+            (link.failures, link.dialling, link.parted) = (0, false, false);
         }
         let tampered: Vec<u64> =
             self.connections.iter().filter(|(_, c)| c.tampered.contains(&true)).map(|(s, _)| *s).collect();

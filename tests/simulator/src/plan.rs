@@ -248,6 +248,14 @@ pub(crate) enum Fault {
     Tamper { link: usize, reverse: bool, how: Tampering, ms: u64 },
     /// Bytes of a replica's log rot while it is down.
     Rot { node: usize, down_ms: u64 },
+    /// The founder of a space removes a member.
+    Remove { space: usize, node: usize },
+    /// The founder lets a replica in that was removed, or gives it back the right to write.
+    Reinstate { space: usize, node: usize },
+    /// The founder takes a member's right to write.
+    Demote { space: usize, node: usize },
+    /// A member leaves for good.
+    Leave { space: usize, node: usize },
 }
 
 /// What a hostile peer does to one frame in four.
@@ -282,11 +290,12 @@ pub(crate) enum FaultClass {
     Clock,
     Tamper,
     Rot,
+    Members,
 }
 
 impl FaultClass {
     /// All of them.
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::Reset,
         Self::Stall,
         Self::Cut,
@@ -301,6 +310,7 @@ impl FaultClass {
         Self::Clock,
         Self::Tamper,
         Self::Rot,
+        Self::Members,
     ];
 }
 
@@ -322,6 +332,9 @@ impl Fault {
             Self::Step { .. } => FaultClass::Clock,
             Self::Tamper { .. } => FaultClass::Tamper,
             Self::Rot { .. } => FaultClass::Rot,
+            Self::Remove { .. } | Self::Reinstate { .. } | Self::Demote { .. } | Self::Leave { .. } => {
+                FaultClass::Members
+            }
         }
     }
 }

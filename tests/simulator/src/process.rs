@@ -62,11 +62,7 @@ impl World {
         self.tell(|| format!("{node} starts"));
         self.drain(node)?;
         self.audit_start(node)?;
-        for link in 0..self.links.len() {
-            if self.links[link].ends.contains(&node) {
-                self.plan_dial(link);
-            }
-        }
+        self.try_links_again(|ends| ends.contains(&node));
         Ok(())
     }
 
@@ -356,6 +352,9 @@ impl World {
                 self.links[link].tampering[usize::from(reverse)] = Some((how, after(ms)));
             }
             Fault::Rot { node, down_ms } => return self.rot(node, 1_000 * down_ms),
+            Fault::Remove { .. } | Fault::Reinstate { .. } | Fault::Demote { .. } | Fault::Leave { .. } => {
+                return self.change_members(fault);
+            }
         }
         Ok(())
     }
@@ -424,7 +423,11 @@ impl Fault {
             | Self::Clone { node }
             | Self::Wipe { node, .. }
             | Self::Step { node, .. }
-            | Self::Rot { node, .. } => Some(node),
+            | Self::Rot { node, .. }
+            | Self::Remove { node, .. }
+            | Self::Reinstate { node, .. }
+            | Self::Demote { node, .. }
+            | Self::Leave { node, .. } => Some(node),
         }
     }
 }

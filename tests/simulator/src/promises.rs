@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use comity_crdts::{Frontier, ReplicaId};
-use comity_engine::{Acknowledgement, Command, Input, OperationId, RequestId, Token, Whom};
+use comity_engine::{Acknowledgement, Command, Input, OperationId, RequestId, Role, Token, Whom};
 
 use crate::clients::PATIENCE;
 use crate::node::Waiting;
@@ -139,11 +139,16 @@ impl World {
         Ok(())
     }
 
+    /// The members that write, as a replica knows them.
     fn known_members(&self, node: usize, space: usize) -> Vec<ReplicaId> {
         let Some(engine) = &self.nodes[node].engine else { return Vec::new() };
         let statuses = engine.status().spaces;
         let status = statuses.iter().find(|status| status.space == self.truth.ids[space]);
-        status.map_or_else(Vec::new, |status| status.members.iter().map(|(member, _)| *member).collect())
+        let writers = |status: &comity_engine::SpaceStatus| {
+            let writes = status.members.iter().filter(|(_, role)| *role >= Role::Writer);
+            writes.map(|(member, _)| *member).collect()
+        };
+        status.map_or_else(Vec::new, writers)
     }
 
     /// A client goes on that presents no token: at once, unless it reads what others have.

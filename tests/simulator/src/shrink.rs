@@ -155,12 +155,22 @@ fn without_space(plan: &Plan, space: usize) -> Plan {
     small.events.retain_mut(|planned| match &mut planned.event {
         Event::Write(write) => renumber(&mut write.space, space),
         Event::Read(read) => renumber(&mut read.space, space),
-        Event::Fault(_) => true,
+        Event::Fault(fault) => fault.space().is_none_or(|number| renumber(number, space)),
     });
     small
 }
 
 impl Fault {
+    fn space(&mut self) -> Option<&mut usize> {
+        match self {
+            Self::Remove { space, .. }
+            | Self::Reinstate { space, .. }
+            | Self::Demote { space, .. }
+            | Self::Leave { space, .. } => Some(space),
+            _ => None,
+        }
+    }
+
     fn link(&mut self) -> Option<&mut usize> {
         match self {
             Self::Reset { link } | Self::Stall { link, .. } | Self::Tamper { link, .. } => Some(link),
@@ -175,7 +185,11 @@ impl Fault {
             | Self::Clone { .. }
             | Self::Wipe { .. }
             | Self::Step { .. }
-            | Self::Rot { .. } => None,
+            | Self::Rot { .. }
+            | Self::Remove { .. }
+            | Self::Reinstate { .. }
+            | Self::Demote { .. }
+            | Self::Leave { .. } => None,
         }
     }
 
@@ -193,7 +207,11 @@ impl Fault {
             | Self::Clone { node }
             | Self::Wipe { node, .. }
             | Self::Step { node, .. }
-            | Self::Rot { node, .. } => vec![node],
+            | Self::Rot { node, .. }
+            | Self::Remove { node, .. }
+            | Self::Reinstate { node, .. }
+            | Self::Demote { node, .. }
+            | Self::Leave { node, .. } => vec![node],
         }
     }
 }

@@ -17,6 +17,7 @@ use crate::plan::{FaultClass, Plan};
 use crate::promises::Operations;
 use crate::random::{Dice, Domain, mix};
 use crate::reference::Deed;
+use crate::roster::Statement;
 use crate::truth::{Counts, Truth, WriteRef};
 
 /// More outputs of one input than this are no bounded work.
@@ -181,6 +182,10 @@ pub(crate) struct World {
     pub(crate) clients: BTreeMap<(u16, usize), Client>,
     pub(crate) operations: Operations,
     pub(crate) enrolments: Vec<Enrolment>,
+    /// What was said about members, in the order in which it was said.
+    pub(crate) statements: Vec<Statement>,
+    /// Who has left which space for good.
+    pub(crate) left: BTreeSet<(usize, usize)>,
     pub(crate) observer: Option<Observer>,
     /// Whether the plan has faults after which a lane may have two contents.
     pub(crate) may_fork: bool,
@@ -221,6 +226,8 @@ impl World {
             clients: BTreeMap::new(),
             operations: Operations::new(),
             enrolments: Vec::new(),
+            statements: Vec::new(),
+            left: BTreeSet::new(),
             recorded: Vec::new(),
             trace: 0,
             tally: Tally::default(),
