@@ -156,13 +156,14 @@ impl Engine {
         store: &mut dyn Store,
     ) -> Result<(), Refusal> {
         let lanes = (answer.space_ref, answer.lanes.as_slice());
-        let Some((id, said)) = self.take_have(session_id, lanes, store)? else { return Ok(()) };
+        let Some((id, said)) = self.take_have(now, session_id, lanes, store)? else { return Ok(()) };
         let Some(session) = self.sessions.get_mut(&session_id) else { return Ok(()) };
         let peer = session.peer;
         let asked = session.space_mut(&id).asked.take();
         let Some((_, at)) = asked.filter(|(number, _)| *number == answer.number) else {
             return Err(CloseReason::Unexpected.into());
         };
+        session.round_trip.note(now.monotonic.saturating_sub(at));
         if let Some(space) = self.spaces.get_mut(&id) {
             space.fresh.entry(peer).or_default().answers.push_back((at, said));
         }

@@ -41,6 +41,7 @@ mod recall;
 mod receive;
 mod report;
 mod rights;
+mod round_trip;
 mod rows;
 mod run;
 mod send;

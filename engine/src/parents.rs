@@ -7,9 +7,9 @@ use comity_crdts::{LaneId, SpaceId, canary};
 use crate::engine::{Engine, Timer};
 use crate::hash::Hash;
 use crate::io::{Class, Now, SessionId};
-use crate::limits::{GRAFT_AFTER, GRAFT_DOUBLINGS_MAX, RETURN_AFTER, STAGED_BYTES_SUBSCRIBE};
+use crate::limits::{GRAFT_DOUBLINGS_MAX, RETURN_AFTER, STAGED_BYTES_SUBSCRIBE};
 use crate::message::{Message, Subscribe, Unsubscribe};
-use crate::space::{Lag, Parent, Space};
+use crate::space::{Parent, Space, Stuck};
 
 /// A peer that could be the parent of a lane.
 #[derive(Clone, Copy)]
@@ -71,10 +71,11 @@ impl Engine {
             space.lagging.remove(&lane_id);
             return self.return_to_owner(now, (id, lane_id), &candidates, (parent, have));
         };
-        let lag = space.lagging.entry(lane_id).or_insert(Lag { since: now.monotonic, grafts: 0 });
-        let due = lag.since + GRAFT_AFTER * (1 << lag.grafts);
+        let patience = self.sessions.get(&parent.session).map(|session| session.round_trip.patience());
+        let lag = space.lagging.entry(lane_id).or_insert(Stuck { since: now.monotonic, grafts: 0 });
+        let due = lag.since + patience.unwrap_or_default() * (1 << lag.grafts);
         if due <= now.monotonic && !canary!(DeadlineRepeated) {
-            *lag = Lag { since: now.monotonic, grafts: GRAFT_DOUBLINGS_MAX.min(lag.grafts + 1) };
+            *lag = Stuck { since: now.monotonic, grafts: GRAFT_DOUBLINGS_MAX.min(lag.grafts + 1) };
             if canary!(GraftForgotten) {
                 return;
             }
@@ -141,7 +142,8 @@ impl Engine {
             Some(lane) => (lane.staged_tip().lsn + 1, lane.staged_tip().hash),
             None => (1, Hash::default()),
         };
-        let subscription = session.subscribe(id, lane_id);
+        let has_more = session.spaces.get(&id).is_some_and(|part| part.peer_have.at(&lane_id) >= from);
+        let subscription = session.subscribe(id, lane_id, has_more.then_some(now.monotonic));
         space.parents.insert(lane_id, Parent { session: session_id, subscription, since: now.monotonic });
         let subscribe = Subscribe { space: id, subscription, lane: lane_id, from, hash: hash.prefix() };
         self.send(session_id, Class::Control, &Message::Subscribe(subscribe));

@@ -7,7 +7,7 @@ use crate::change::{Body, ChangeSet, LaneEntry, LaneTip};
 use crate::engine::Engine;
 use crate::io::{Class, CloseReason, Notice, Now, Output, SessionId};
 use crate::keys;
-use crate::limits::{RUN_BYTES_MAX, SESSION_SPACES_MAX, STAGED_BYTES_MAX};
+use crate::limits::{PIECE_BYTES_PROGRESS, RUN_BYTES_MAX, SESSION_SPACES_MAX, STAGED_BYTES_MAX};
 use crate::message::{
     Data, Denied, Genesis, Have, Hello, Join, LaneRef, Message, Open, PROTOCOL_VERSION, Subscribe,
     Unsubscribe,
@@ -83,7 +83,7 @@ impl Engine {
             }
             Message::Subscribe(subscribe) => self.on_subscribe(session, &subscribe, store),
             Message::Unsubscribe(unsubscribe) => Ok(self.on_unsubscribe(session, &unsubscribe, store)?),
-            Message::Have(have) => self.on_have(session, &have, store),
+            Message::Have(have) => self.on_have(now, session, &have, store),
             Message::Head(head) => self.on_head(session, &head, store),
             Message::RightsRequest(request) => self.on_rights_request(now, session, &request, store),
             Message::FrontierRequest(request) => self.on_frontier_request(session, &request),
@@ -151,6 +151,7 @@ impl Engine {
         if session.peer_refs.insert(open.space_ref, open.space).is_some() {
             return Err(CloseReason::Unexpected.into());
         }
+        session.note_asked(&open.space, &space.parents, &space.durable);
         if let (true, Some(founder)) = (open.needs_genesis, space.row.founder) {
             let (creator, nonce) = (founder.replica, founder.nonce);
             let genesis = Genesis { space: open.space, creator, nonce, name: space.row.name.clone() };
@@ -277,14 +278,21 @@ impl Engine {
         Ok(())
     }
 
-    fn on_have(&mut self, session_id: SessionId, have: &Have, store: &mut dyn Store) -> Result<(), Refusal> {
-        self.take_have(session_id, (have.space_ref, &have.lanes), store)?;
+    fn on_have(
+        &mut self,
+        now: &Now,
+        session_id: SessionId,
+        have: &Have,
+        store: &mut dyn Store,
+    ) -> Result<(), Refusal> {
+        self.take_have(now, session_id, (have.space_ref, &have.lanes), store)?;
         Ok(())
     }
 
     /// Takes in what a peer says it holds; returns that, and in which space.
     pub(crate) fn take_have(
         &mut self,
+        now: &Now,
         session_id: SessionId,
         (space_ref, lanes): (u32, &[(LaneRef, u64)]),
         store: &mut dyn Store,
@@ -312,7 +320,7 @@ impl Engine {
             }
             said.advance(lane, *lsn);
             part.peer_have.advance(lane, *lsn);
-            session.acknowledge(&id, &lane, *lsn);
+            session.acknowledge(now.monotonic, &id, &lane, *lsn);
             space.peer_durable.entry(peer).or_default().advance(lane, *lsn);
             space.review.insert(lane);
             if space.own_lane() == Some(lane) {
@@ -342,6 +350,9 @@ impl Engine {
             let ended = data.subscription < session.next_subscription;
             return if ended { Ok(()) } else { Err(CloseReason::Unexpected.into()) };
         };
+        if let Some(asked) = incoming.asked.take() {
+            session.round_trip.note(now.monotonic.saturating_sub(asked));
+        }
         let (first, mut run) = incoming.partial.take().unwrap_or((data.first, Vec::new()));
         if first != data.first || run.len() + data.bytes.len() > RUN_BYTES_MAX {
             return Err(CloseReason::Malformed.into());
@@ -352,7 +363,9 @@ impl Engine {
         } else {
             run.extend_from_slice(data.bytes);
             if data.more {
+                let place = (incoming.space, incoming.lane);
                 incoming.partial = Some((first, run));
+                self.note_piece(now, place, data.bytes.len());
                 return Ok(());
             }
             whole = run;
@@ -383,6 +396,13 @@ impl Engine {
             self.resolve_remote(id);
         }
         self.stage(now, session_id, (id, lane_id), run, store)
+    }
+
+    /// A piece of a long run came: its lane is not stuck.
+    fn note_piece(&mut self, now: &Now, (id, lane): (SpaceId, LaneId), bytes: usize) {
+        if let Some(space) = self.spaces.get_mut(&id).filter(|_| bytes >= PIECE_BYTES_PROGRESS) {
+            space.note_progress(lane, now.monotonic);
+        }
     }
 
     /// Keeps a checked run until its entries' turn comes.

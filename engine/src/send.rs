@@ -122,7 +122,7 @@ impl Engine {
             };
             let wanted = space.can_follow(lane_id) && !space.parents.contains_key(lane_id);
             let subscription = wanted.then(|| {
-                let subscription = session.subscribe(id, *lane_id);
+                let subscription = session.subscribe(id, *lane_id, None);
                 let parent = Parent { session: session_id, subscription, since: now.monotonic };
                 space.parents.insert(*lane_id, parent);
                 subscription
@@ -261,7 +261,7 @@ impl Engine {
             subscriptions.sort_by_cached_key(keyed);
         }
         for subscription in subscriptions {
-            while self.send_run(session_id, subscription, store)? {}
+            while self.send_run(now, session_id, subscription, store)? {}
         }
         self.plan_have(now, session_id, id);
         Ok(())
@@ -270,6 +270,7 @@ impl Engine {
     /// Sends the next run of one subscription; `false` when there is none or the window is full.
     fn send_run(
         &mut self,
+        now: &Now,
         session_id: SessionId,
         subscription: u32,
         store: &dyn Store,
@@ -311,7 +312,7 @@ impl Engine {
         let bytes = encode_run(&lane_id, owner, &from, &entries, &signature, &mut outgoing.dictionary);
         let class = outgoing.class;
         if let Some((_, last)) = entries.into_iter().next_back() {
-            session.note_sent(subscription, last, weight);
+            session.note_sent(now.monotonic, subscription, (last, weight));
         }
         let awaited = is_ours && self.waits.awaits(&lane_id);
         self.send_pieces(session_id, class, subscription, (from.lsn + 1, awaited), &bytes);

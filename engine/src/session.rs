@@ -10,6 +10,8 @@ use crate::dictionary::Dictionary;
 use crate::io::Class;
 use crate::limits::{CATCH_UP_WINDOW_BYTES, LIVE_WINDOW_BYTES, SESSION_WINDOW_BYTES, SESSION_WINDOW_RUNS};
 use crate::message::LaneRef;
+use crate::round_trip::RoundTrip;
+use crate::space::Parent;
 
 /// A lane this replica receives on the session.
 #[derive(Debug)]
@@ -19,6 +21,18 @@ pub(crate) struct Incoming {
     pub(crate) dictionary: Dictionary,
     /// The pieces of a run that is not complete yet, with its first entry.
     pub(crate) partial: Option<(u64, Vec<u8>)>,
+    /// When the lane was asked for, until the first answer, if the peer had something to send then.
+    pub(crate) asked: Option<Duration>,
+}
+
+/// A run that the peer has not acknowledged.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct InFlight {
+    /// Its last entry.
+    last: u64,
+    /// In stored form.
+    bytes: usize,
+    sent: Duration,
 }
 
 /// A lane this replica sends on the session: a cursor, not a queue.
@@ -29,8 +43,7 @@ pub(crate) struct Outgoing {
     pub(crate) dictionary: Dictionary,
     /// Where the peer stands once all that was sent has arrived.
     pub(crate) sent: LaneTip,
-    /// Runs the peer has not acknowledged: last entry, and bytes in stored form.
-    pub(crate) in_flight: VecDeque<(u64, usize)>,
+    pub(crate) in_flight: VecDeque<InFlight>,
     pub(crate) in_flight_bytes: usize,
     pub(crate) class: Class,
 }
@@ -90,6 +103,7 @@ pub(crate) struct Session {
     pub(crate) next_question: u32,
     pub(crate) in_flight_bytes: usize,
     pub(crate) in_flight_runs: usize,
+    pub(crate) round_trip: RoundTrip,
 }
 
 impl Session {
@@ -107,6 +121,7 @@ impl Session {
             next_question: 0,
             in_flight_bytes: 0,
             in_flight_runs: 0,
+            round_trip: RoundTrip::default(),
         }
     }
 
@@ -147,12 +162,28 @@ impl Session {
         self.outgoing.insert(subscription, outgoing);
     }
 
-    pub(crate) fn subscribe(&mut self, space: SpaceId, lane: LaneId) -> u32 {
+    /// Names a subscription. `asked` is when, if the peer is known to have something to send.
+    pub(crate) fn subscribe(&mut self, space: SpaceId, lane: LaneId, asked: Option<Duration>) -> u32 {
         let subscription = self.next_subscription;
         self.next_subscription += 1;
-        let incoming = Incoming { space, lane, dictionary: Dictionary::default(), partial: None };
+        let incoming = Incoming { space, lane, dictionary: Dictionary::default(), partial: None, asked };
         self.incoming.insert(subscription, incoming);
         subscription
+    }
+
+    /// The peer opened the space after this side had asked for lanes in opening it: of those that it has more of, the
+    /// first answer tells how far away it is.
+    pub(crate) fn note_asked(
+        &mut self,
+        id: &SpaceId,
+        parents: &BTreeMap<LaneId, Parent>,
+        durable: &Frontier,
+    ) {
+        let Some(part) = self.spaces.get(id) else { return };
+        for incoming in self.incoming.values_mut().filter(|incoming| incoming.space == *id) {
+            let has_more = part.peer_have.at(&incoming.lane) > durable.at(&incoming.lane);
+            incoming.asked = parents.get(&incoming.lane).filter(|_| has_more).map(|parent| parent.since);
+        }
     }
 
     /// Whether windows allow another run. A lane that has nothing under way always may send one: what all
@@ -165,9 +196,14 @@ impl Session {
     }
 
     /// A run that ends at `last` was sent.
-    pub(crate) fn note_sent(&mut self, subscription: u32, last: LaneTip, bytes: usize) {
+    pub(crate) fn note_sent(
+        &mut self,
+        sent: Duration,
+        subscription: u32,
+        (last, bytes): (LaneTip, usize),
+    ) {
         let Some(outgoing) = self.outgoing.get_mut(&subscription) else { return };
-        outgoing.in_flight.push_back((last.lsn, bytes));
+        outgoing.in_flight.push_back(InFlight { last: last.lsn, bytes, sent });
         outgoing.in_flight_bytes += bytes;
         outgoing.sent = last;
         self.in_flight_bytes += bytes;
@@ -184,20 +220,24 @@ impl Session {
     }
 
     /// The peer acknowledged `lane` up to `lsn`.
-    pub(crate) fn acknowledge(&mut self, space: &SpaceId, lane: &LaneId, lsn: u64) {
+    pub(crate) fn acknowledge(&mut self, now: Duration, space: &SpaceId, lane: &LaneId, lsn: u64) {
         if canary!(WindowNeverOpens) {
             return;
         }
         for subscription in self.serving_lane(space, lane).collect::<Vec<_>>() {
             let Some(outgoing) = self.outgoing.get_mut(&subscription) else { continue };
-            while let Some((last, bytes)) = outgoing.in_flight.front().copied() {
-                if last > lsn {
-                    break;
-                }
+            let mut newest = None;
+            while let Some(InFlight { bytes, sent, .. }) =
+                outgoing.in_flight.front().copied().filter(|run| run.last <= lsn)
+            {
+                newest = Some(sent);
                 outgoing.in_flight.pop_front();
                 outgoing.in_flight_bytes -= bytes;
                 self.in_flight_bytes -= bytes;
                 self.in_flight_runs -= 1;
+            }
+            if let Some(sent) = newest {
+                self.round_trip.note(now.saturating_sub(sent));
             }
         }
     }

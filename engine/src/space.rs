@@ -98,7 +98,7 @@ pub(crate) struct RunHead {
 
 /// A lane in which somebody else has more than its parent delivers.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Lag {
+pub(crate) struct Stuck {
     /// When the lane last moved.
     pub(crate) since: Duration,
     /// How often another parent was tried; each time is given twice as long as the one before, so that on
@@ -204,7 +204,7 @@ pub(crate) struct Space {
     /// Lanes whose owner is no member, as far as is known here.
     pub(crate) strangers: BTreeSet<LaneId>,
     /// Lanes in which a connected peer other than the parent has more.
-    pub(crate) lagging: BTreeMap<LaneId, Lag>,
+    pub(crate) lagging: BTreeMap<LaneId, Stuck>,
     /// Lanes whose parent is to be considered again.
     pub(crate) review: BTreeSet<LaneId>,
     /// When all parents are considered again.
