@@ -149,6 +149,12 @@ canaries! {
     AbsentRemovalForgotten,
     /// What a map holds under a key is not counted when it goes.
     FieldNotCounted,
+    /// Of what this replica lacks, what has arrived and waits is left out.
+    LagForgetsStaged,
+    /// How long catching up takes is still estimated when nothing is missing.
+    EstimateNeverEnds,
+    /// A writer that is held up until others follow is never told that they do, nor that they do not.
+    ThrottledForEver,
 }
 
 #[cfg(feature = "canaries")]

@@ -77,9 +77,12 @@ impl Engine {
                 return Err(error);
             }
         };
+        let progress_before = space.progress.applied;
         space.progress = progress;
         space.clock = delivery.clock;
         let frontier = delivery.frontier.clone();
+        let arrived = delivery.applied - progress_before;
+        space.lag.arrived.note(now.monotonic, arrived);
         space.take(delivery.frontier, delivery.rows, &delivery.taken);
         space.hear(delivery.announced, &delivery.effects);
         let says_region = delivery.events.iter().any(|event| event.objects.iter().any(is_region));
@@ -218,6 +221,7 @@ impl Space {
             lane.row = row;
             for staged in lane.staged.drain(..taken.get(&lane_id).copied().unwrap_or(0)) {
                 lane.staged_bytes -= staged.stored.len();
+                lane.marks.note(staged.after.lsn, staged.after.at.millis(), staged.stored.len());
                 lane.heads.extend(staged.head.map(|head| (staged.after.lsn, head.signature)));
             }
             self.review.insert(lane_id);

@@ -15,6 +15,7 @@ use crate::io::{
 };
 use crate::journal::JournalLimits;
 use crate::keys;
+use crate::lag::{LagLimits, Moment};
 use crate::limits::SYNC_RETRY;
 use crate::op::Role;
 use crate::options::{EngineOptions, ROWS_VERSION, TailLimits, WriteOptions, check_version};
@@ -22,6 +23,7 @@ use crate::session::Session;
 use crate::settings::is_region;
 use crate::space::{InstanceToken, Space, SpaceRow, decode};
 use crate::store::{Position, StateRead, Store, StoreError};
+use crate::throttle::{Throttle, Throttled};
 use crate::tx::{Finished, Tx, TxError};
 use crate::work::Work;
 
@@ -45,6 +47,10 @@ pub enum TransactError<E> {
     /// written in the space yet.
     #[error("no replica is known to be in the region {0:?}")]
     UnknownRegion(String),
+    /// Others do not follow what is written here, and the replica was opened with a [`Throttle`]. Wait for room with
+    /// `Command::AwaitRoom`, or try again later.
+    #[error("too few others follow what is written here: {} of {} are within the bound", .0.within, .0.needed)]
+    Throttled(Throttled),
     /// Not an error: the write was made before under the same operation id, so the closure was not run, and nothing
     /// was changed. Unlike after the others, the reply comes, and is about the write that was made before.
     #[error("the write was made before under the same operation id")]
@@ -79,6 +85,7 @@ pub(crate) enum Timer {
     Announce(SpaceId),
     Compact(SpaceId),
     Rights(RequestId),
+    Lag(SpaceId),
 }
 
 /// The deterministic core of a replica. It owns no thread, clock, socket or file.
@@ -89,6 +96,10 @@ pub struct Engine {
     pub(crate) region: Option<String>,
     pub(crate) journal: JournalLimits,
     pub(crate) tail: TailLimits,
+    pub(crate) lag_limits: LagLimits,
+    pub(crate) throttle: Option<Throttle>,
+    /// When the last input was.
+    pub(crate) latest: Moment,
     pub(crate) spaces: BTreeMap<SpaceId, Space>,
     pub(crate) sessions: BTreeMap<SessionId, Session>,
     pub(crate) invitations: BTreeMap<(SpaceId, [u8; 32]), Invitation>,
@@ -141,6 +152,9 @@ impl Engine {
             region: options.region.clone(),
             journal: options.journal,
             tail: options.tail,
+            lag_limits: options.lag,
+            throttle: options.throttle,
+            latest: Moment::default(),
             spaces: BTreeMap::new(),
             sessions: BTreeMap::new(),
             invitations: BTreeMap::new(),
@@ -233,6 +247,7 @@ impl Engine {
     /// Takes in what happened. Never fails and never blocks; what is to be done comes out of
     /// [`Engine::poll_output`], in order.
     pub fn handle(&mut self, now: &Now, input: Input, store: &mut dyn Store) {
+        self.latest = Moment { monotonic: now.monotonic, wall_ms: now.wall_ms };
         match input {
             Input::Command { request, command } => self.on_command(now, request, command, store),
             Input::SessionOpened { session, peer } => self.on_session_opened(now, session, peer, store),
@@ -270,6 +285,7 @@ impl Engine {
         store: &mut dyn Store,
         body: impl FnOnce(&mut Tx<'_>) -> Result<R, E>,
     ) -> Result<R, TransactError<E>> {
+        self.latest = Moment { monotonic: now.monotonic, wall_ms: now.wall_ms };
         if let Some(error) = &self.failed {
             return Err(TransactError::Tx(error.clone().into()));
         }
@@ -281,6 +297,9 @@ impl Engine {
         }
         if self.repeat(now, space, &write, store).map_err(|error| TransactError::Tx(error.into()))? {
             return Err(TransactError::Duplicate);
+        }
+        if let Some(throttled) = self.throttled(&space) {
+            return Err(TransactError::Throttled(throttled));
         }
         let held = self.spaces.get_mut(&space).ok_or(TransactError::UnknownSpace(space))?;
         let mut tx = Tx::begin(held, &*store, (self.replica, self.region.as_deref()), now);
@@ -446,6 +465,7 @@ impl Engine {
             }
             self.resolve_tokens(id);
             self.resolve_fresh(now, id);
+            self.plan_lag_look(id);
             self.serve_all(id);
         }
     }
@@ -508,6 +528,7 @@ impl Engine {
                         self.on_store_error(now, error);
                     }
                 }
+                Timer::Lag(id) => self.look_at_lag(now, id),
                 Timer::Rights(request) => self.pursue_rights(now, request, store),
                 Timer::Sync => {
                     self.sync_paused = false;

@@ -49,9 +49,14 @@ pub(crate) struct FreshWait {
 pub(crate) type FreshWaits = BTreeMap<RequestId, FreshWait>;
 
 impl Space {
+    /// The moment up to which everything that was durable at a peer is known to be durable here.
+    pub(crate) fn fresh_at(&self, peer: &ReplicaId) -> Option<Duration> {
+        self.fresh.get(peer).and_then(|fresh| fresh.at)
+    }
+
     /// Whether everything that was durable at a member at a moment is durable here.
     fn is_fresh(&self, member: &ReplicaId, since: Option<Duration>) -> bool {
-        let at = self.fresh.get(member).and_then(|fresh| fresh.at);
+        let at = self.fresh_at(member);
         // What came before this replica was opened is known of nobody.
         at.is_some_and(|at| since.is_none_or(|since| at >= since))
     }

@@ -27,6 +27,7 @@ mod invitations;
 mod io;
 mod journal;
 mod keys;
+mod lag;
 mod limits;
 mod members;
 mod message;
@@ -51,6 +52,7 @@ mod site;
 mod space;
 mod status;
 mod store;
+mod throttle;
 mod token;
 mod tx;
 mod unstable;
@@ -71,6 +73,7 @@ pub use journal::{
     JournalEntry, JournalLimits, JournalReason, JournalTotals, Replayed, journal, journal_of, journal_totals,
     replay,
 };
+pub use lag::{Lag, LagChange, LagEvent, LagLimits, LagSide};
 pub use limits::FRAME_BYTES_MAX;
 pub use op::Role;
 pub use operations::{OPERATION_NAME_BYTES_MAX, OperationId, OperationNameError, operation_ids};
@@ -82,8 +85,9 @@ pub use read::{
 };
 pub use settings::{REGION_BYTES_MAX, policy_of, region_of};
 pub use space::InstanceToken;
-pub use status::{Freeze, LaneStatus, SpaceStatus, StateDigest, Status};
+pub use status::{Blocked, Freeze, LaneLag, LaneStatus, PeerStatus, SpaceStatus, StateDigest, Status};
 pub use store::{Batch, LaneRecord, LogRead, Position, Put, Row, StateRead, Store, StoreError};
+pub use throttle::{Away, Throttle, Throttled};
 pub use token::Token;
 pub use tx::{Tx, TxError};
 pub use unstable::unstable_rows;

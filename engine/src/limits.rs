@@ -48,6 +48,10 @@ pub(crate) const PIECE_BYTES_PROGRESS: usize = FRAME_BYTES_MAX / 2;
 pub(crate) const RETURN_AFTER: Duration = Duration::from_secs(2);
 /// How often the waits before a graft and a return double at most while a lane stays behind.
 pub(crate) const GRAFT_DOUBLINGS_MAX: u32 = 6;
+/// Limits on lag are looked at this long after something moved.
+pub(crate) const LAG_LOOK_AFTER: Duration = Duration::from_millis(100);
+/// Writers that wait at one replica until others follow.
+pub(crate) const ROOM_WAITS_MAX: usize = 16_384;
 /// A full disk is tried again this often.
 pub(crate) const SYNC_RETRY: Duration = Duration::from_secs(1);
 /// After something was applied that can be forgotten once everybody has applied it, this replica announces how

@@ -147,9 +147,13 @@ impl Engine {
         part.opened_by_peer = true;
         part.named_by_peer = open.lanes.iter().map(|lane| lane.lane).collect();
         part.peer_have = open.lanes.iter().map(|lane| (lane.lane, lane.lsn)).collect();
-        space.peer_durable.insert(peer, part.peer_have.clone());
+        let part_have = part.peer_have.clone();
+        space.peer_durable.insert(peer, part_have.clone());
         if session.peer_refs.insert(open.space_ref, open.space).is_some() {
             return Err(CloseReason::Unexpected.into());
+        }
+        for (lane, lsn) in part_have.iter() {
+            space.note_told(now.monotonic, lane, lsn);
         }
         session.note_asked(&open.space, &space.parents, &space.durable);
         if let (true, Some(founder)) = (open.needs_genesis, space.row.founder) {
@@ -170,6 +174,8 @@ impl Engine {
             }
         }
         self.resolve_remote(open.space);
+        self.resolve_room(open.space);
+        self.plan_lag_look(open.space);
         Ok(())
     }
 
@@ -319,9 +325,11 @@ impl Engine {
                 return Err(CloseReason::TooMany.into());
             }
             said.advance(lane, *lsn);
+            part.acked.note(now.monotonic, lsn.saturating_sub(part.peer_have.at(&lane)));
             part.peer_have.advance(lane, *lsn);
             session.acknowledge(now.monotonic, &id, &lane, *lsn);
             space.peer_durable.entry(peer).or_default().advance(lane, *lsn);
+            space.note_told(now.monotonic, lane, *lsn);
             space.review.insert(lane);
             if space.own_lane() == Some(lane) {
                 own = own.max(*lsn);
@@ -332,6 +340,8 @@ impl Engine {
             self.renounce(id, store)?;
         }
         self.resolve_remote(id);
+        self.resolve_room(id);
+        self.plan_lag_look(id);
         self.dirty.insert(id);
         self.to_serve.insert((id, session_id));
         Ok(Some((id, said)))
@@ -485,7 +495,8 @@ impl Lane {
             if let Some(announced) = entry.announced() {
                 self.announced_staged = announced.clone();
             }
-            self.staged.push_back(Staged { entry, after, stored, head });
+            let received = now.monotonic;
+            self.staged.push_back(Staged { entry, after, stored, head, received });
         }
         Ok(())
     }

@@ -69,6 +69,8 @@ impl Engine {
         space.review.extend(lost.map(|(lane, _)| *lane));
         space.parents.retain(|_, parent| parent.session != session);
         self.dirty.insert(id);
+        self.resolve_room(id);
+        self.plan_lag_look(id);
     }
 
     /// Once both sides have opened a space, it is served and its lanes may change parents.

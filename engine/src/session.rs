@@ -8,6 +8,7 @@ use comity_crdts::{Frontier, LaneId, OriginId, ReplicaId, SpaceId, canary};
 use crate::change::LaneTip;
 use crate::dictionary::Dictionary;
 use crate::io::Class;
+use crate::lag::Rate;
 use crate::limits::{CATCH_UP_WINDOW_BYTES, LIVE_WINDOW_BYTES, SESSION_WINDOW_BYTES, SESSION_WINDOW_RUNS};
 use crate::message::LaneRef;
 use crate::round_trip::RoundTrip;
@@ -71,6 +72,8 @@ pub(crate) struct PeerSpace {
     pub(crate) join_denied: bool,
     /// The peer was asked where it stands, and has not answered: the question's number, and when it was asked.
     pub(crate) asked: Option<(u32, Duration)>,
+    /// Entries that the peer came to hold durably.
+    pub(crate) acked: Rate,
 }
 
 impl PeerSpace {
@@ -196,12 +199,7 @@ impl Session {
     }
 
     /// A run that ends at `last` was sent.
-    pub(crate) fn note_sent(
-        &mut self,
-        sent: Duration,
-        subscription: u32,
-        (last, bytes): (LaneTip, usize),
-    ) {
+    pub(crate) fn note_sent(&mut self, sent: Duration, subscription: u32, (last, bytes): (LaneTip, usize)) {
         let Some(outgoing) = self.outgoing.get_mut(&subscription) else { return };
         outgoing.in_flight.push_back(InFlight { last: last.lsn, bytes, sent });
         outgoing.in_flight_bytes += bytes;

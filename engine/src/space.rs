@@ -13,6 +13,7 @@ use crate::fresh::Freshness;
 use crate::head::HeadSignature;
 use crate::io::SessionId;
 use crate::keys;
+use crate::lag::{LagState, Marks};
 use crate::limits::STAGED_BYTES_MAX;
 use crate::members::{self, Member};
 use crate::op::Role;
@@ -84,6 +85,8 @@ pub(crate) struct Staged {
     pub(crate) stored: Vec<u8>,
     /// Present on the last entry of a run.
     pub(crate) head: Option<RunHead>,
+    /// When.
+    pub(crate) received: Duration,
 }
 
 /// What a run leaves behind besides its entries.
@@ -136,6 +139,8 @@ pub(crate) struct Lane {
     pub(crate) announced_staged: Frontier,
     /// It brought what its owner made without having seen all that was forgotten here.
     pub(crate) was_late: bool,
+    /// Sizes and stamps of some of the entries.
+    pub(crate) marks: Marks,
 }
 
 impl Lane {
@@ -147,6 +152,7 @@ impl Lane {
     fn with_row(row: LaneRow) -> Self {
         let (staged, heads, doubted_by) = (VecDeque::new(), VecDeque::new(), BTreeSet::new());
         let (announced, announced_staged) = (Frontier::new(), Frontier::new());
+        let marks = Marks::from(row.tip.lsn, row.tip.at.millis());
         Self {
             row,
             staged,
@@ -157,6 +163,7 @@ impl Lane {
             announced,
             announced_staged,
             was_late: false,
+            marks,
         }
     }
 
@@ -239,6 +246,7 @@ pub(crate) struct Space {
     pub(crate) compacting: bool,
     /// Changes of documents that are in quarantine.
     pub(crate) quarantined: u64,
+    pub(crate) lag: LagState,
 }
 
 impl Space {
@@ -276,6 +284,7 @@ impl Space {
             forget_ids_ms: u64::MAX,
             compacting: false,
             quarantined: 0,
+            lag: LagState::default(),
         }
     }
 
