@@ -103,8 +103,8 @@ pub use comity_engine::{
     Away, Blocked, ChangeEvent, CommandError, Conflict, Did, Durability, Freeze, JournalEntry, JournalLimits,
     JournalReason, JournalTotals, Lag, LagChange, LagEvent, LagLimits, LagSide, LaneLag, LaneStatus, Listing,
     Location, Matter, OPERATION_NAME_BYTES_MAX, ObjectChange, OperationNameError, PeerStatus,
-    QuarantinedChange, REGION_BYTES_MAX, ReadError, Replayed, Role, SiblingReport, SpaceStatus, StateDigest,
-    Status, StoreError, Throttle, Throttled, Token, TransactError, TxError,
+    QuarantinedChange, REGION_BYTES_MAX, ReadError, Replayed, Role, SessionStatus, SiblingReport,
+    SpaceStatus, StateDigest, Status, StoreError, Throttle, Throttled, Token, TransactError, TxError,
 };
 pub use comity_store::{
     CompactError as StorageCompactError, CompactReport, Damage, OpenError as DirectoryError, StoreOptions,

@@ -85,7 +85,9 @@ pub use read::{
 };
 pub use settings::{REGION_BYTES_MAX, policy_of, region_of};
 pub use space::InstanceToken;
-pub use status::{Blocked, Freeze, LaneLag, LaneStatus, PeerStatus, SpaceStatus, StateDigest, Status};
+pub use status::{
+    Blocked, Freeze, LaneLag, LaneStatus, PeerStatus, SessionStatus, SpaceStatus, StateDigest, Status,
+};
 pub use store::{Batch, LaneRecord, LogRead, Position, Put, Row, StateRead, Store, StoreError};
 pub use throttle::{Away, Throttle, Throttled};
 pub use token::Token;

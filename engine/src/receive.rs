@@ -355,6 +355,7 @@ impl Engine {
         store: &mut dyn Store,
     ) -> Result<(), Refusal> {
         let Some(session) = self.sessions.get_mut(&session_id) else { return Ok(()) };
+        session.received_bytes += data.bytes.len() as u64;
         let Some(incoming) = session.incoming.get_mut(&data.subscription) else {
             // Data of a subscription that was ended may still be on its way.
             let ended = data.subscription < session.next_subscription;
@@ -396,6 +397,7 @@ impl Engine {
             RunError::Decode(_) => CloseReason::Malformed,
             RunError::Signature | RunError::Owner => CloseReason::Signature,
         })?;
+        session.needed_bytes += bytes.len() as u64;
         if let (Some(part), Some((_, last))) = (session.spaces.get_mut(&id), run.0.entries.last()) {
             part.have_awaited |= data.awaited;
             part.peer_have.advance(lane_id, last.lsn);

@@ -7,14 +7,20 @@ use comity_crdts::{Frontier, LaneId, ReplicaId};
 use crate::engine::Engine;
 use crate::io::SessionId;
 use crate::lag::Lag;
+use crate::session::Session;
 use crate::space::{Space, Staged};
-use crate::status::{Blocked, LaneLag, LaneStatus, PeerStatus, SpaceStatus, Status};
+use crate::status::{Blocked, LaneLag, LaneStatus, PeerStatus, SessionStatus, SpaceStatus, Status};
 
 impl Engine {
     /// Reports on every space, lane and peer as of the last input. O(spaces × lanes × peers), without reading any log.
     pub fn status(&self) -> Status {
         let spaces = self.spaces.values().map(|space| self.space_status(space)).collect();
-        let sessions = self.sessions.values().filter(|s| s.greeted).map(|session| session.peer).collect();
+        let session = |session: &Session| SessionStatus {
+            peer: session.peer,
+            received_bytes: session.received_bytes,
+            needed_bytes: session.needed_bytes,
+        };
+        let sessions = self.sessions.values().filter(|session| session.greeted).map(session).collect();
         Status { spaces, sessions }
     }
 

@@ -107,6 +107,9 @@ pub(crate) struct Session {
     pub(crate) in_flight_bytes: usize,
     pub(crate) in_flight_runs: usize,
     pub(crate) round_trip: RoundTrip,
+    /// Bytes of runs that came, and of those that were wanted when they had come.
+    pub(crate) received_bytes: u64,
+    pub(crate) needed_bytes: u64,
 }
 
 impl Session {
@@ -125,6 +128,8 @@ impl Session {
             in_flight_bytes: 0,
             in_flight_runs: 0,
             round_trip: RoundTrip::default(),
+            received_bytes: 0,
+            needed_bytes: 0,
         }
     }
 

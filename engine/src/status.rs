@@ -56,8 +56,20 @@ impl fmt::Display for Freeze {
 pub struct Status {
     /// Every space this replica holds.
     pub spaces: Vec<SpaceStatus>,
-    /// Every connected peer.
-    pub sessions: Vec<ReplicaId>,
+    /// Every connection to a peer.
+    pub sessions: Vec<SessionStatus>,
+}
+
+/// The report on one connection, over all spaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionStatus {
+    /// Who is at the other end.
+    pub peer: ReplicaId,
+    /// Bytes of runs of entries that came.
+    pub received_bytes: u64,
+    /// Of these, bytes of runs that were wanted when they had come. The rest were copies of what was received from
+    /// somebody else in the meantime, or are not complete yet.
+    pub needed_bytes: u64,
 }
 
 /// The report on one space.

@@ -183,14 +183,13 @@ fn a_far_owner_is_given_the_time_that_its_distance_takes() {
         world.link_mut(far).stalled = false;
         world.slow_hop(HOP);
     };
-    (0..30).for_each(|_| round(&mut world));
-    world.pass(Duration::from_secs(5));
+    // So far nothing took any time in this world.
+    (0..40).for_each(|_| round(&mut world));
     world.observer.forget_counts();
     (0..30).for_each(|_| round(&mut world));
     world.pass(Duration::from_secs(5));
     world.assert_converged(space);
-    let copies = world.observer.copies_per_entry();
-    assert!(copies <= 1.05, "{copies}");
+    assert!(world.observer.copies.values().all(|copies| *copies == 1), "nobody is asked instead");
     assert!(parents(&world, 1, space).iter().all(|(owner, parent)| owner == parent));
 }
 

@@ -10,7 +10,7 @@ use crate::truth::{Counts, merge};
 use crate::world::World;
 
 impl World {
-    fn status(&self, node: usize, space: usize) -> Option<SpaceStatus> {
+    pub(crate) fn status(&self, node: usize, space: usize) -> Option<SpaceStatus> {
         let status = self.nodes[node].engine.as_ref()?.status();
         status.spaces.into_iter().find(|status| status.space == self.truth.ids[space])
     }
@@ -259,7 +259,8 @@ impl World {
         let truth = &self.truth.spaces[space];
         let lanes =
             || (0..self.nodes.len()).filter_map(|node| self.status(node, space)).flat_map(|s| s.lanes);
-        lanes().filter_map(|lane| lane.waits_for).any(|(wanted, needed)| {
+        lanes().filter_map(|lane| lane.blocked).any(|blocked| {
+            let (wanted, needed) = (blocked.lane, blocked.lsn);
             let Some(lane) = truth.numbers.get(&wanted).map(|number| &truth.lanes[*number]) else {
                 return false;
             };

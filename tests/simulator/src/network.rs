@@ -25,6 +25,8 @@ pub(crate) struct Link {
     dialling: bool,
     failures: u32,
     dials: u64,
+    /// Whether it is not there any more: it was made to let somebody in.
+    pub(crate) gone: bool,
     /// Until when frames from either end wait.
     pub(crate) stalled_until: [u64; 2],
     /// What either end does to its frames, and until when.
@@ -34,7 +36,16 @@ pub(crate) struct Link {
 impl Link {
     pub(crate) fn new(ends: [usize; 2]) -> Self {
         let (stalled_until, tampering) = ([0; 2], [None; 2]);
-        Self { ends, session: None, dialling: false, failures: 0, dials: 0, stalled_until, tampering }
+        Self {
+            ends,
+            session: None,
+            dialling: false,
+            failures: 0,
+            dials: 0,
+            gone: false,
+            stalled_until,
+            tampering,
+        }
     }
 }
 
@@ -65,7 +76,7 @@ impl World {
             let [a, b] = link.ends;
             let runs = |node: &crate::node::Node| node.is_up() && node.paused_until <= self.now;
             let up = runs(&self.nodes[a]) && runs(&self.nodes[b]);
-            link.session.is_none() && up && !self.is_cut(a, b) && !self.is_cut(b, a)
+            !link.gone && link.session.is_none() && up && !self.is_cut(a, b) && !self.is_cut(b, a)
         };
         self.under_way == 0 && !self.links.iter().any(waits)
     }
@@ -90,10 +101,24 @@ impl World {
         })
     }
 
+    /// Takes links away that only let somebody in, when the network is to have its own shape.
+    pub(crate) fn bare(&mut self) {
+        if !self.plan.is_bare() {
+            return;
+        }
+        for link in self.plan.links.len()..self.links.len() {
+            self.links[link].gone = true;
+            if let Some(session) = self.links[link].session {
+                self.at(self.now, Happening::Closed { session, end: 0 });
+                self.at(self.now, Happening::Closed { session, end: 1 });
+            }
+        }
+    }
+
     /// Dials a link after a pause, unless that is planned already.
     pub(crate) fn plan_dial(&mut self, link: usize) {
         let target = &mut self.links[link];
-        if target.session.is_some() || target.dialling {
+        if target.session.is_some() || target.dialling || target.gone {
             return;
         }
         target.dialling = true;
@@ -107,7 +132,10 @@ impl World {
     pub(crate) fn dial(&mut self, link: usize) {
         let ends = self.links[link].ends;
         self.links[link].dialling = false;
-        if self.links[link].session.is_some() || !ends.iter().all(|node| self.nodes[*node].is_up()) {
+        if self.links[link].gone
+            || self.links[link].session.is_some()
+            || !ends.iter().all(|node| self.nodes[*node].is_up())
+        {
             // Replicas that are down dial and are dialled when they start.
             return;
         }
