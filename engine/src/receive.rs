@@ -129,6 +129,7 @@ impl Engine {
         open: Open,
         store: &mut dyn Store,
     ) -> Result<(), Refusal> {
+        let is_overtaken = self.is_overtaken(session_id, &open.space);
         let Some(session) = self.sessions.get_mut(&session_id) else { return Ok(()) };
         let peer = session.peer;
         let Some(space) =
@@ -146,9 +147,12 @@ impl Engine {
         }
         part.opened_by_peer = true;
         part.named_by_peer = open.lanes.iter().map(|lane| lane.lane).collect();
-        part.peer_have = open.lanes.iter().map(|lane| (lane.lane, lane.lsn)).collect();
+        // Data that overtook this said more already.
+        part.peer_have.merge(&open.lanes.iter().map(|lane| (lane.lane, lane.lsn)).collect());
         let part_have = part.peer_have.clone();
-        space.peer_durable.insert(peer, part_have.clone());
+        if !is_overtaken {
+            space.peer_durable.insert(peer, part_have.clone());
+        }
         if session.peer_refs.insert(open.space_ref, open.space).is_some() {
             return Err(CloseReason::Unexpected.into());
         }

@@ -196,6 +196,7 @@ impl Engine {
                 space: subscribe.space,
                 lane: subscribe.lane,
                 dictionary: Dictionary::default(),
+                start: sent.lsn,
                 sent,
                 in_flight: VecDeque::new(),
                 in_flight_bytes: 0,
@@ -348,7 +349,7 @@ impl Engine {
             return;
         }
         let known = if canary!(HaveBeforeSync) { &space.frontier } else { &space.durable };
-        let news = known.ahead_of(&part.told).filter(|(lane, _)| !session.serves(&id, lane));
+        let news = known.ahead_of(&part.told).filter(|(lane, lsn)| !session.shows(&id, lane, *lsn));
         // A lane the peer has not heard of cannot reach it before it has: that is no matter for later.
         let Some(unheard) = news.map(|(lane, _)| part.told.at(&lane) == 0).max() else { return };
         let due = match part.have_sent_at {
@@ -362,7 +363,7 @@ impl Engine {
         }
     }
 
-    /// Tells a peer how far this replica is durable in every lane that the peer does not receive from it.
+    /// Tells a peer how far this replica is durable in every lane, as far as the peer does not see that from what it receives.
     pub(crate) fn send_have(&mut self, now: &Now, session_id: SessionId, id: SpaceId) {
         let (Some(session), Some(space)) = (self.sessions.get_mut(&session_id), self.spaces.get(&id)) else {
             return;
@@ -372,7 +373,7 @@ impl Engine {
         }
         let Some(part) = session.spaces.get(&id) else { return };
         let known = if canary!(HaveBeforeSync) { &space.frontier } else { &space.durable };
-        let news = known.ahead_of(&part.told).filter(|(lane, _)| !session.serves(&id, lane));
+        let news = known.ahead_of(&part.told).filter(|(lane, lsn)| !session.shows(&id, lane, *lsn));
         let news: Vec<(LaneId, u64)> = news.collect();
         let part = session.space_mut(&id);
         let mut lanes = Vec::new();

@@ -1,13 +1,15 @@
 //! What the core knows of one connection. Nothing here outlives it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
 use std::time::Duration;
 
 use comity_crdts::{Frontier, LaneId, OriginId, ReplicaId, SpaceId, canary};
 
 use crate::change::LaneTip;
 use crate::dictionary::Dictionary;
-use crate::io::Class;
+use crate::engine::Engine;
+use crate::io::{Class, SessionId};
 use crate::lag::Rate;
 use crate::limits::{CATCH_UP_WINDOW_BYTES, LIVE_WINDOW_BYTES, SESSION_WINDOW_BYTES, SESSION_WINDOW_RUNS};
 use crate::message::LaneRef;
@@ -42,6 +44,8 @@ pub(crate) struct Outgoing {
     pub(crate) space: SpaceId,
     pub(crate) lane: LaneId,
     pub(crate) dictionary: Dictionary,
+    /// Where the peer stood when it asked.
+    pub(crate) start: u64,
     /// Where the peer stands once all that was sent has arrived.
     pub(crate) sent: LaneTip,
     pub(crate) in_flight: VecDeque<InFlight>,
@@ -159,9 +163,10 @@ impl Session {
         self.serving.range((*space, first, 0)..=(*space, last, u32::MAX)).map(|(_, _, number)| *number)
     }
 
-    /// Whether the peer receives the lane from this side. O(log n).
-    pub(crate) fn serves(&self, space: &SpaceId, lane: &LaneId) -> bool {
-        self.serving_lane(space, lane).next().is_some()
+    /// Whether the peer learns from what it receives that a lane is held here up to `lsn`: not of what it had before.
+    pub(crate) fn shows(&self, space: &SpaceId, lane: &LaneId, lsn: u64) -> bool {
+        let mut serving = self.serving_lane(space, lane).filter_map(|number| self.outgoing.get(&number));
+        serving.any(|outgoing| outgoing.start < lsn)
     }
 
     /// Starts to serve a lane.
@@ -243,5 +248,15 @@ impl Session {
                 self.round_trip.note(now.saturating_sub(sent));
             }
         }
+    }
+}
+
+impl Engine {
+    /// Whether a peer has opened a space on a later connection already: what it says on this one is older.
+    pub(crate) fn is_overtaken(&self, session_id: SessionId, id: &SpaceId) -> bool {
+        let Some(peer) = self.sessions.get(&session_id).map(|session| session.peer) else { return false };
+        let later = self.sessions.range((Bound::Excluded(session_id), Bound::Unbounded));
+        let has_opened = |session: &Session| session.spaces.get(id).is_some_and(|part| part.opened_by_peer);
+        later.into_iter().any(|(_, session)| session.peer == peer && has_opened(session))
     }
 }

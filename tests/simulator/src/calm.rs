@@ -9,7 +9,6 @@ use crate::node::Waiting;
 use crate::oracle::{Oracle, Violation};
 use crate::plan::{Effect, Event, FaultClass, Planned, Write};
 use crate::random::Domain;
-use crate::topology::Topology;
 use crate::world::{Happening, World};
 
 /// How long until everybody has gone back to the parents that it likes best: the longest pause that replicas make.
@@ -57,8 +56,7 @@ impl World {
         }
         let all: Vec<usize> = (0..self.nodes.len()).collect();
         let far = self.now + 100 * REST_US;
-        let broken =
-            (self.plan.topology == Topology::Ring && self.plan.is_bare()).then(|| self.plan.links[0]);
+        let broken = self.plan.breakable();
         if let Some((a, b)) = broken {
             self.cut(a, b, far);
             self.cut(b, a, far);
@@ -167,10 +165,10 @@ impl World {
             return Ok(());
         };
         self.tally.lag_checks += 1;
-        self.check_staged(node, &status)?;
         if !self.is_honest() {
             return Ok(());
         }
+        self.check_staged(node, &status)?;
         for peer in &status.peers {
             let Some(other) = self.nodes.iter().position(|other| other.replica == peer.peer) else {
                 continue;

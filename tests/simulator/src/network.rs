@@ -94,6 +94,10 @@ impl World {
 
     pub(crate) fn add_link(&mut self, a: usize, b: usize) -> usize {
         let present = self.links.iter().position(|link| link.ends == [a, b] || link.ends == [b, a]);
+        if let Some(link) = present.filter(|link| self.links[*link].gone) {
+            self.links[link].gone = false;
+            self.plan_dial(link);
+        }
         present.unwrap_or_else(|| {
             self.links.push(Link::new([a, b]));
             self.plan_dial(self.links.len() - 1);

@@ -351,6 +351,13 @@ impl Plan {
         self.bare && self.spaces.iter().all(|members| are_connected(members, &self.links))
     }
 
+    /// The link of a ring without which everybody is connected still.
+    pub(crate) fn breakable(&self) -> Option<(usize, usize)> {
+        let (first, others) = self.links.split_first()?;
+        let is_ring = self.topology == Topology::Ring && self.is_bare();
+        (is_ring && self.spaces.iter().all(|members| are_connected(members, others))).then_some(*first)
+    }
+
     /// Replicas that are there from the start.
     pub fn replicas(&self) -> usize {
         self.nodes
