@@ -9,6 +9,7 @@ use crate::hash::Hash;
 use crate::io::{Class, Now, SessionId};
 use crate::limits::{GRAFT_DOUBLINGS_MAX, RETURN_AFTER, STAGED_BYTES_SUBSCRIBE};
 use crate::message::{Message, Subscribe, Unsubscribe};
+use crate::session::Session;
 use crate::space::{Parent, Space, Stuck};
 
 /// A peer that could be the parent of a lane.
@@ -71,18 +72,31 @@ impl Engine {
             space.lagging.remove(&lane_id);
             return self.return_to_owner(now, (id, lane_id), &candidates, (parent, have));
         };
-        let patience = self.sessions.get(&parent.session).map(|session| session.round_trip.patience());
+        let patience = self.patience(parent.session);
+        let Some(space) = self.spaces.get_mut(&id) else { return };
         let lag = space.lagging.entry(lane_id).or_insert(Stuck { since: now.monotonic, grafts: 0 });
-        let due = lag.since + patience.unwrap_or_default() * (1 << lag.grafts);
+        let due = lag.since + patience * (1 << lag.grafts);
         if due <= now.monotonic && !canary!(DeadlineRepeated) {
             *lag = Stuck { since: now.monotonic, grafts: GRAFT_DOUBLINGS_MAX.min(lag.grafts + 1) };
             if canary!(GraftForgotten) {
                 return;
             }
+            if let Some(late) = self.sessions.get_mut(&parent.session) {
+                late.round_trip.note_impatience();
+            }
             return self.move_lane(now, id, lane_id, ahead.session);
         }
         self.review_at(id, due);
         self.return_to_owner(now, (id, lane_id), &candidates, (parent, have));
+    }
+
+    /// How long a peer may leave out what another has. One whose distance is not known is taken to be as far away as the
+    /// farthest other one.
+    fn patience(&self, parent: SessionId) -> Duration {
+        let of = |session: &Session| session.round_trip;
+        let known = self.sessions.get(&parent).map(of).filter(|known| known.estimate().is_some());
+        let farthest = || self.sessions.values().map(of).max_by_key(|known| known.estimate());
+        known.or_else(farthest).unwrap_or_default().patience()
     }
 
     /// Goes back to the owner once the present parent has been used for a while.

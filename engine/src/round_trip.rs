@@ -19,6 +19,13 @@ impl RoundTrip {
         });
     }
 
+    /// The peer was not waited for any longer, so that it will not be known how long it would have taken: it may be
+    /// farther away than it seemed. The next answer that is waited for corrects this.
+    pub(crate) fn note_impatience(&mut self) {
+        let known = self.0.unwrap_or(GRAFT_AFTER).max(GRAFT_AFTER_MIN / 2);
+        self.0 = Some((2 * known).min(GRAFT_AFTER_MAX));
+    }
+
     pub(crate) fn estimate(self) -> Option<Duration> {
         self.0
     }
@@ -46,6 +53,21 @@ mod tests {
         assert_eq!(after(&[1]).patience(), GRAFT_AFTER_MIN);
         assert_eq!(after(&[200]).patience(), Duration::from_millis(300));
         assert_eq!(after(&[3_600_000]).patience(), GRAFT_AFTER_MAX);
+    }
+
+    #[test]
+    fn whoever_is_not_waited_for_is_given_more_time_until_it_answers() {
+        let mut round_trip = after(&[1]);
+        let patience: Vec<u64> = (0..10)
+            .map(|_| {
+                round_trip.note_impatience();
+                round_trip.patience().as_millis() as u64
+            })
+            .collect();
+        assert_eq!(patience[..4], [60, 120, 240, 480]);
+        assert_eq!(patience[9], GRAFT_AFTER_MAX.as_millis() as u64);
+        round_trip.note(Duration::from_millis(1));
+        assert_eq!(round_trip.patience(), GRAFT_AFTER_MIN);
     }
 
     #[test]

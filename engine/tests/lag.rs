@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use comity_crdts::SpaceId;
 use comity_engine::{
-    Away, Command, CommandError, Input, Lag, LagChange, LagEvent, LagLimits, LagSide, LogRead, Notice,
+    Away, Class, Command, CommandError, Input, Lag, LagChange, LagEvent, LagLimits, LagSide, LogRead, Notice,
     PeerStatus, Reply, Throttle, TransactError, TxError, WriteOptions,
 };
 use world::World;
@@ -346,4 +346,44 @@ fn whoever_is_alone_writes_freely_unless_it_asked_not_to() {
     world.run();
     assert!(matches!(world.nodes[0].replies.remove(&waits), Some(Ok(Reply::Room))));
     try_add(&mut world, space).unwrap();
+}
+
+#[test]
+fn what_a_peer_has_sent_it_has_although_its_greeting_comes_later() {
+    let (mut world, space) = World::mesh(2);
+    (0..2).for_each(|node| world.add(node, space, 1));
+    let session = world.session_between(0, 1).unwrap();
+    world.disconnect(session);
+    let session = world.connect(0, 1);
+    // 0 hears what 1 wants, and writes; of what it says, the entry arrives before the greeting.
+    while world.deliver(session, 1) {}
+    world.add_unsent(0, space, 1);
+    world.sync(0);
+    world.class_order = [Class::Live, Class::CatchUp, Class::Control];
+    while world.deliver(session, 0) {}
+    world.run();
+    assert_level(&world, space);
+}
+
+#[test]
+fn a_peer_says_what_it_has_although_it_serves_the_lane_from_there_on() {
+    let (mut world, space) = World::mesh(3);
+    (0..3).for_each(|node| world.add(node, space, 1));
+    stall(&mut world, (0, 2), true);
+    for other in [0, 2] {
+        if other == 2 {
+            world.add_without_time(2, space, 1);
+        }
+        let session = world.session_between(1, other).unwrap();
+        world.disconnect(session);
+    }
+    // Both greet each other, and 0 comes to hold what 1 has while the greetings are on their way.
+    let session = world.connect(0, 1);
+    world.link_mut(session).stalled = true;
+    stall(&mut world, (0, 2), false);
+    world.drain_steps();
+    assert_eq!(world.status(0, space).frontier, world.status(1, space).frontier);
+    world.link_mut(session).stalled = false;
+    world.run();
+    assert_level(&world, space);
 }

@@ -72,7 +72,7 @@ pub enum Oracle {
     /// left, forked or lost: there the cut stands still.
     Forgetting,
     /// In calm, replicas receive what they need hardly more than once, and exactly once where there is one way only.
-    /// Does not look at runs with few bytes.
+    /// Does not look at runs with few bytes, nor with two processes of one key.
     Copies,
     /// What replicas say of lag: no less than others lack, no more than others have, and nothing when all is calm; and
     /// catching up takes no time then. Outside of calm it does not look at runs with copies, loss or lies.
