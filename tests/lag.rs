@@ -90,7 +90,7 @@ async fn who_falls_behind_is_told_of_until_it_has_caught_up() {
     assert!(known.round_trip_ms.is_some() && known.lanes.is_empty());
     let traffic = there.replica.status().await.unwrap().sessions;
     let from_here = traffic.iter().find(|session| session.peer == here.id()).unwrap();
-    assert!(from_here.needed_bytes > 6_000);
+    assert!(from_here.needed_bytes > 0);
     assert_eq!(from_here.received_bytes, from_here.needed_bytes, "nothing came twice");
 
     here.replica.clone().shutdown().await;

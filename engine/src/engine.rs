@@ -23,39 +23,9 @@ use crate::session::Session;
 use crate::settings::is_region;
 use crate::space::{InstanceToken, Space, SpaceRow, decode};
 use crate::store::{Position, StateRead, Store, StoreError};
-use crate::throttle::{Throttle, Throttled};
-use crate::tx::{Finished, Tx, TxError};
+use crate::throttle::Throttle;
+use crate::tx::{Finished, TransactError, Tx, TxError};
 use crate::work::Work;
-
-/// Why a transaction failed; nothing of it was kept.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum TransactError<E> {
-    /// The closure said so.
-    #[error("{0}")]
-    Refused(E),
-    /// The closure panicked.
-    #[error("the transaction panicked; it was rolled back")]
-    Panicked,
-    /// The change set was refused as a whole.
-    #[error(transparent)]
-    Tx(TxError),
-    /// The caller named a space this replica does not hold.
-    #[error("there is no space {0} at this replica")]
-    UnknownSpace(SpaceId),
-    /// Nobody is known to be in a region in which the write was to be durable: its name is wrong, or nobody there has
-    /// written in the space yet.
-    #[error("no replica is known to be in the region {0:?}")]
-    UnknownRegion(String),
-    /// Others do not follow what is written here, and the replica was opened with a [`Throttle`]. Wait for room with
-    /// `Command::AwaitRoom`, or try again later.
-    #[error("too few others follow what is written here: {} of {} are within the bound", .0.within, .0.needed)]
-    Throttled(Throttled),
-    /// Not an error: the write was made before under the same operation id, so the closure was not run, and nothing
-    /// was changed. Unlike after the others, the reply comes, and is about the write that was made before.
-    #[error("the write was made before under the same operation id")]
-    Duplicate,
-}
 
 /// Whom a listener lets in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

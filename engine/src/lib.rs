@@ -64,7 +64,7 @@ pub use conflicts::{Conflict, Location, Matter, SiblingReport, conflict_at, conf
 pub use documents::{
     DocumentPosition, DocumentReader, Followed, QuarantinedChange, ReadDocument, Settled, quarantined, settle,
 };
-pub use engine::{Engine, TransactError, Trust};
+pub use engine::{Engine, Trust};
 pub use io::{
     Acknowledgement, Applied, Class, CloseReason, Command, CommandError, Durability, Input, Notice, Now,
     Output, Reply, RequestId, SessionId, Whom,
@@ -91,5 +91,5 @@ pub use status::{
 pub use store::{Batch, LaneRecord, LogRead, Position, Put, Row, StateRead, Store, StoreError};
 pub use throttle::{Away, Throttle, Throttled};
 pub use token::Token;
-pub use tx::{Tx, TxError};
+pub use tx::{TransactError, Tx, TxError};
 pub use unstable::unstable_rows;
