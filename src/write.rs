@@ -163,8 +163,8 @@ impl<R: Send + 'static> Transact<R> {
                 space.replica().request(room).await.map_err(not_written)?;
             }
             let within = deadline.map_or(within, |at| at.saturating_duration_since(Instant::now()));
-            let asked = Asked { durability: durability.clone(), within, operation: operation.clone() };
-            let (outcome, returned) = hand_over(&space, (body, repeated), asked).await?;
+            let asked = Asked { durability: durability.clone(), within, operation, repeated };
+            let (outcome, returned) = hand_over(&space, body, asked).await?;
             if !is_throttled {
                 return Ok(Pending { outcome });
             }
@@ -178,10 +178,12 @@ impl<R: Send + 'static> Transact<R> {
 }
 
 /// What a transaction asks for.
-struct Asked {
+struct Asked<R> {
     durability: Durability,
     within: Duration,
     operation: Option<OperationId>,
+    /// What it comes to when it was made before.
+    repeated: Option<fn() -> R>,
 }
 
 /// What comes of a transaction, and the transaction itself when there is no room for it any more.
@@ -190,8 +192,8 @@ type HandedOver<R> = (oneshot::Receiver<Outcome<R>>, oneshot::Receiver<Option<Bo
 /// Hands a transaction to the core.
 async fn hand_over<R: Send + 'static>(
     space: &Space,
-    (body, repeated): (Body<R>, Option<fn() -> R>),
-    asked: Asked,
+    body: Body<R>,
+    asked: Asked<R>,
 ) -> Result<HandedOver<R>, WriteError> {
     let ((done, outcome), (back, returned)) = (oneshot::channel(), oneshot::channel());
     let (id, registry) = (space.id(), Arc::clone(space.registry()));
@@ -203,7 +205,7 @@ async fn hand_over<R: Send + 'static>(
         }
         drop(back.send(None));
         let ((request, answer), now) = (core.ask(), core.now());
-        let Asked { durability, within, operation } = asked;
+        let Asked { durability, within, operation, repeated } = asked;
         let options = WriteOptions { request, durability, within, operation };
         let (engine, store) = core.parts();
         let mut result = engine.transact(&now, id, options, store, |tx| timed(tx, &registry, body));
@@ -260,7 +262,11 @@ impl<R> Pending<R> {
     /// # Errors
     /// [`WriteError`].
     pub async fn receipt(self) -> Result<Receipt<R>, WriteError> {
-        let (value, answer) = self.outcome.await.map_err(|_| WriteError::Stopped)??;
+        let outcome = self.outcome.await.map_err(|_| WriteError::Stopped)?;
+        let (value, answer) = outcome.map_err(|error| match error {
+            TransactError::Throttled(throttled) => WriteError::Throttled(throttled),
+            other => WriteError::Refused(other),
+        })?;
         match answer.wait().await.ok_or(WriteError::Stopped)? {
             Ok(Reply::Acknowledged(acknowledgement)) => Ok(Receipt { value, acknowledgement }),
             Ok(other) => unreachable!("a write is answered by its acknowledgement, not {other:?}"),

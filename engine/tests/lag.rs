@@ -179,7 +179,9 @@ fn limited(nodes: usize, lag: LagLimits, throttle: Option<Throttle>) -> (World, 
     (0..nodes).for_each(|node| world.add(node, space, 1));
     (world.nodes[0].lag, world.nodes[0].throttle) = (lag, throttle);
     world.crash(0);
-    (1..nodes).for_each(|node| drop(world.connect(0, node)));
+    for node in 1..nodes {
+        world.connect(0, node);
+    }
     world.run();
     // A first write of the restarted core, so that it has a lane to be followed in.
     world.add(0, space, 1);
