@@ -171,6 +171,9 @@ impl Engine {
         if let Some(session) = self.sessions.get_mut(&parent.session) {
             session.incoming.remove(&parent.subscription);
             let unsubscribe = Unsubscribe { subscription: parent.subscription, refused: false };
+            if canary!(UnsubscribeForgotten) {
+                return;
+            }
             self.send(parent.session, Class::Control, &Message::Unsubscribe(unsubscribe));
         }
     }

@@ -56,6 +56,7 @@ pub fn expected(canary: Canary) -> Oracle {
         Canary::RightsNotChecked => Oracle::Bounded,
         Canary::FieldNotCounted => Oracle::Maps,
         Canary::AnnouncementForgotten => Oracle::Forgetting,
+        Canary::UnsubscribeForgotten => Oracle::Copies,
         Canary::LagForgetsStaged | Canary::EstimateNeverEnds => Oracle::Lag,
         Canary::ThrottledForEver => Oracle::Throttle,
     }
