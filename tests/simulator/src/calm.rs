@@ -177,10 +177,9 @@ impl World {
             };
             let (here, there) = (&self.nodes[node].held[space], &self.nodes[other].held[space]);
             for (number, lane) in self.truth.spaces[space].lanes.iter().enumerate() {
-                let said = |side: fn(&PeerStatus, &comity_crdts::LaneId) -> u64| side(peer, &lane.id);
                 let (own, its) = (u64::from(here.durable(number)), u64::from(there.durable(number)));
-                let behind = said(|peer, lane| of_lane(peer, lane).0.entries);
-                let ahead = said(|peer, lane| of_lane(peer, lane).1.entries);
+                let (behind, ahead) = of_lane(peer, &lane.id);
+                let (behind, ahead) = (behind.entries, ahead.entries);
                 if behind < own.saturating_sub(its) || ahead > its.saturating_sub(own) {
                     let detail = format!(
                         "replica {node} says that {other} lacks {behind} and has {ahead} more; here are {own}, there {its}"
