@@ -7,13 +7,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use comity_crdts::{Nonce, ObjectAddress, ReplicaId, SpaceId};
 use comity_engine::{
-    Class, CommandError, Engine, Input, Notice, Now, Output, Reply, RequestId, SessionId, Trust,
+    Class, CommandError, Engine, Input, LagEvent, Notice, Now, Output, Reply, RequestId, SessionId, Trust,
 };
 use comity_store::{CompactError as StoreCompactError, CompactReport, EmbeddedStore, Syncer};
 use comity_transport::{
     CloseCode, ConnectionHandle, ConnectionStats, FrameSender, Keep, PeerKey, SendError, survivor,
 };
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::watch::Visible;
 
@@ -85,6 +85,8 @@ pub(crate) struct Signals {
     /// Whether connections are wanted.
     pub(crate) online: watch::Receiver<bool>,
     pub(crate) trust: Arc<TrustSet>,
+    /// Who falls behind; a slow listener misses the oldest.
+    pub(crate) lag: broadcast::Sender<LagEvent>,
     /// The way back to the core, for answers that nobody waits for any more.
     pub(crate) events: mpsc::WeakSender<Event>,
 }
@@ -362,6 +364,8 @@ impl Core {
             Notice::Removed { space, peer } => {
                 tracing::warn!(%space, %peer, "the peer says that this replica is no longer a member")
             }
+            // Whether anybody listens is theirs to know.
+            Notice::Lag(event) => drop(self.signals.lag.send(*event)),
             Notice::Frozen { space, lane, why } => tracing::error!(%space, %lane, %why, "a lane is frozen"),
             _ => {}
         }

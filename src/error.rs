@@ -7,8 +7,8 @@ use comity_crdts::{
     ValueSerdeError,
 };
 use comity_engine::{
-    ChangesError, CommandError, Location, OperationNameError, ReadError, StoreError, Token, TransactError,
-    TxError,
+    ChangesError, CommandError, Location, OperationNameError, ReadError, StoreError, Throttled, Token,
+    TransactError, TxError,
 };
 
 /// Why a replica could not be opened.
@@ -62,6 +62,10 @@ pub enum WriteError {
     /// written.
     #[error("the write was not made: {0}")]
     Behind(RequestError),
+    /// Within the time given too few others followed what is written here, and the replica was opened with a
+    /// [throttle](crate::OpenOptions::throttle). Nothing was written.
+    #[error("too few others follow what is written here: {} of {} are within the bound", .0.within, .0.needed)]
+    Throttled(Throttled),
     /// The operation id is empty or too long. Nothing was written.
     #[error(transparent)]
     OperationName(#[from] OperationNameError),
@@ -71,6 +75,21 @@ pub enum WriteError {
     Indeterminate(CommandError),
     /// The replica was shut down before it answered; as [`WriteError::Indeterminate`] when the write was
     /// already under way.
+    #[error("the replica is shut down")]
+    Stopped,
+}
+
+/// Why an event about lag did not come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LagEventsError {
+    /// Events came faster than they were taken. Ask [`Space::status`](crate::Space::status) what is so.
+    #[error("{events} events were left out because nobody took them")]
+    Missed {
+        /// How many, of all spaces of the replica.
+        events: u64,
+    },
+    /// The replica was shut down.
     #[error("the replica is shut down")]
     Stopped,
 }

@@ -74,6 +74,7 @@ mod error;
 mod follow;
 mod handles;
 mod inbox;
+mod lag;
 mod members;
 mod network;
 mod place;
@@ -100,10 +101,12 @@ pub use comity_crdts::{
     ValueSerdeError, check_policy, json, limits, text, versions,
 };
 pub use comity_engine::{
-    ChangeEvent, CommandError, Conflict, Did, Durability, Freeze, JournalEntry, JournalLimits, JournalReason,
-    JournalTotals, LaneStatus, Listing, Location, Matter, OPERATION_NAME_BYTES_MAX, ObjectChange,
-    OperationNameError, QuarantinedChange, REGION_BYTES_MAX, ReadError, Replayed, Role, SiblingReport,
-    SpaceStatus, Standing, StateDigest, Status, StoreError, Token, TransactError, TxError,
+    Away, Blocked, ChangeEvent, CommandError, Conflict, Did, Durability, Freeze, JournalEntry, JournalLimits,
+    JournalReason, JournalTotals, Lag, LagChange, LagEvent, LagLimits, LagSide, LaneLag, LaneStatus, Listing,
+    Location, Matter, OPERATION_NAME_BYTES_MAX, ObjectChange, OperationNameError, PeerStatus,
+    QuarantinedChange, REGION_BYTES_MAX, ReadError, Replayed, Role, SessionStatus, SiblingReport,
+    SpaceStatus, Standing, StateDigest, Status, StoreError, Throttle, Throttled, Token, TransactError,
+    TxError,
 };
 pub use comity_store::{
     CompactError as StorageCompactError, CompactReport, Damage, OpenError as DirectoryError, StoreOptions,
@@ -111,7 +114,7 @@ pub use comity_store::{
 pub use comity_transport::{BindError, ClassStats, Congestion, ConnectionStats, TransportConfig};
 pub use error::{
     CompactError, ConnectedError, ContentError, DecreaseError, DocumentReadError, ImportError, InviteError,
-    OpenError, RequestError, ResolveError, TransferError, WatchError, WriteError,
+    LagEventsError, OpenError, RequestError, ResolveError, TransferError, WatchError, WriteError,
 };
 pub use follow::{DocumentFeed, DocumentUpdate};
 pub use handles::{
@@ -120,6 +123,7 @@ pub use handles::{
     TxSet,
 };
 pub use inbox::{Choice, ConflictEvent, ConflictEvents};
+pub use lag::{LAG_EVENTS_MAX, LagEvents};
 pub use replica::{OpenOptions, Replica};
 /// JSON, in the version that documents are read and written in.
 pub use serde_json;

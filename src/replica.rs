@@ -9,14 +9,18 @@ use std::thread;
 use std::time::Duration;
 
 use comity_crdts::{ConflictPolicy, PolicyRegistry, ReplicaId, SpaceId};
-use comity_engine::{Command, Engine, EngineOptions, JournalLimits, REGION_BYTES_MAX, Reply, Role, Status};
+use comity_engine::{
+    Command, Engine, EngineOptions, JournalLimits, LagEvent, LagLimits, REGION_BYTES_MAX, Reply, Role,
+    Status, Throttle,
+};
 use comity_store::{CompactReport, Damage, EmbeddedStore, Reader, StoreOptions};
 use comity_transport::{BindError, CloseCode, ConnectionStats, Identity, TransportConfig};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::core::{Core, EVENTS_MAX, Event, STORAGE_REQUESTS_MAX, Signals, TrustSet, fresh, run_syncer};
 use crate::documents::{Documents, SETTLE_REQUESTS_MAX, run_settling};
 use crate::error::{CompactError, ConnectedError, OpenError, RequestError};
+use crate::lag::LAG_EVENTS_MAX;
 use crate::network::Network;
 use crate::space::Space;
 use crate::ticket::Ticket;
@@ -45,6 +49,8 @@ pub struct OpenOptions {
     pub stay_offline: bool,
     pub(crate) region: Option<String>,
     pub(crate) journal: JournalLimits,
+    pub(crate) lag: Option<LagLimits>,
+    pub(crate) throttle: Option<Throttle>,
     pub(crate) policies: Policies,
 }
 
@@ -71,6 +77,27 @@ impl OpenOptions {
     #[must_use]
     pub fn journal(mut self, limits: JournalLimits) -> Self {
         self.journal = limits;
+        self
+    }
+
+    /// Tells [`Space::lag_events`](crate::Space::lag_events) when a replica is behind by more than this, or is back
+    /// within half of it. Nothing is told otherwise.
+    #[must_use]
+    pub fn lag_limits(mut self, limits: LagLimits) -> Self {
+        self.lag = Some(limits);
+        self
+    }
+
+    /// Lets local writes wait while others do not follow what is written here: for as long as the write may take
+    /// ([`Transact::within`](crate::Transact::within)), and then they fail as
+    /// [`WriteError::Throttled`](crate::WriteError::Throttled), with nothing written. Off otherwise. What others write
+    /// is never held up, nor what a replica writes on its own behalf. A transaction that would change nothing waits
+    /// too. With [`Away::Ignored`](crate::Away::Ignored), whoever is connected to nobody writes freely.
+    ///
+    /// Who may write is looked at before each write, so the bound is passed by one write at most.
+    #[must_use]
+    pub fn throttle(mut self, throttle: Throttle) -> Self {
+        self.throttle = Some(throttle);
         self
     }
 
@@ -116,6 +143,10 @@ pub(crate) struct Shared {
     pub(crate) visible: watch::Receiver<Visible>,
     pub(crate) network: Arc<Network>,
     connected: watch::Receiver<BTreeSet<ReplicaId>>,
+    /// To subscribe with; nothing is taken from it.
+    pub(crate) lag: broadcast::Receiver<LagEvent>,
+    /// Whether writers may have to wait for others to follow.
+    pub(crate) is_throttled: bool,
     stop: watch::Sender<bool>,
     /// Locked by whoever waits for them to end.
     threads: std::sync::Mutex<Vec<thread::JoinHandle<()>>>,
@@ -147,9 +178,8 @@ impl Replica {
     pub async fn open_with(dir: impl AsRef<Path>, options: OpenOptions) -> Result<Self, OpenError> {
         let dir = dir.as_ref().to_owned();
         let registry = Arc::new(options.check()?);
-        let (store_options, region, journal) =
-            (options.store.clone(), options.region.clone(), options.journal);
-        let opened = tokio::task::spawn_blocking(move || open_core(&dir, store_options, region, journal))
+        let (store_options, core_options) = (options.store.clone(), options.clone());
+        let opened = tokio::task::spawn_blocking(move || open_core(&dir, store_options, core_options))
             .await
             .expect("opening a store does not panic and is not cancelled")?;
         let OpenedCore { engine, store, syncer, reader, damage, remembered } = opened;
@@ -160,12 +190,14 @@ impl Replica {
         let (connected_sender, connected) = watch::channel(BTreeSet::new());
         let (online_sender, online) = watch::channel(true);
         let (visible_sender, visible) = watch::channel(Visible::new());
+        let (lag_sender, lag) = broadcast::channel(LAG_EVENTS_MAX);
         let trust = Arc::new(TrustSet::default());
         let signals = Signals {
             visible: visible_sender,
             connected: connected_sender,
             online,
             trust: Arc::clone(&trust),
+            lag: lag_sender,
             events: events.downgrade(),
         };
         let (storage, storage_requests) = std_mpsc::sync_channel(STORAGE_REQUESTS_MAX);
@@ -194,6 +226,8 @@ impl Replica {
             visible,
             network,
             connected,
+            lag,
+            is_throttled: options.throttle.is_some(),
             stop,
             threads,
         };
@@ -421,18 +455,16 @@ struct OpenedCore {
     remembered: Vec<(ReplicaId, Vec<SocketAddr>)>,
 }
 
-fn open_core(
-    dir: &Path,
-    options: StoreOptions,
-    region: Option<String>,
-    journal: JournalLimits,
-) -> Result<OpenedCore, OpenError> {
-    let opened = EmbeddedStore::open(dir, options)?;
+fn open_core(dir: &Path, store_options: StoreOptions, options: OpenOptions) -> Result<OpenedCore, OpenError> {
+    let opened = EmbeddedStore::open(dir, store_options)?;
     let (mut store, syncer, reader, damage) = (opened.store, opened.syncer, opened.reader, opened.damage);
     if let Some(damage) = &damage {
         tracing::error!(?damage, "stored data is damaged; peers are asked for what is missing");
     }
-    let options = EngineOptions { region, journal, ..EngineOptions::new(fresh(), opened.instance.0) };
+    let OpenOptions { region, journal, lag, throttle, .. } = options;
+    let lag = lag.unwrap_or(LagLimits::NONE);
+    let options =
+        EngineOptions { region, journal, lag, throttle, ..EngineOptions::new(fresh(), opened.instance.0) };
     let engine = Engine::open(&options, &mut store)?;
     let parse = |text: &str| text.split(',').filter_map(|addr| addr.parse().ok()).collect();
     let remembered = engine.remembered_peers(&store)?;

@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 
 use comity_crdts::{PolicyRegistry, ReplicaId};
 use comity_engine::{
-    Acknowledgement, Durability, OperationId, OperationNameError, Reply, Token, TransactError, TxError,
-    WriteOptions,
+    Acknowledgement, Command, Durability, OperationId, OperationNameError, Reply, Token, TransactError,
+    TxError, WriteOptions,
 };
 use tokio::sync::oneshot;
 
 use crate::core::{Answer, Core, Event, TRANSACTION_TIME_MAX};
 use crate::error::WriteError;
+use crate::lag::not_written;
 use crate::space::Space;
 use crate::transaction::Transaction;
 
@@ -102,7 +103,8 @@ impl<R: Send + 'static> Transact<R> {
         self
     }
 
-    /// How long to wait for other replicas, before the write for what it is to follow and after it for its durability;
+    /// How long to wait for other replicas, before the write for what it is to follow, and for them to follow where writes
+    /// are [throttled](crate::OpenOptions::throttle), and after it for its durability;
     /// [`WAIT_DEFAULT`] otherwise.
     pub fn within(mut self, within: Duration) -> Self {
         self.within = within;
@@ -143,36 +145,81 @@ impl<R: Send + 'static> Transact<R> {
     /// [after](Transact::after) a token is submitted once the token is reached.
     ///
     /// # Errors
-    /// [`WriteError::Stopped`] when the replica is shut down, [`WriteError::Behind`] and
+    /// [`WriteError::Stopped`] when the replica is shut down, [`WriteError::Behind`], [`WriteError::Throttled`] and
     /// [`WriteError::OperationName`].
     pub async fn submit(self) -> Result<Pending<R>, WriteError> {
-        let Self { space, body, durability, within, after, operation } = self;
+        let Self { space, mut body, durability, within, after, operation } = self;
         let repeated = operation.as_ref().map(|operation| operation.repeated);
         let operation = operation.map(|operation| operation.id).transpose()?;
         let deadline = Instant::now().checked_add(within);
         if let Some(token) = after {
             space.reach(token, within).await?;
         }
-        let within = deadline.map_or(within, |at| at.saturating_duration_since(Instant::now()));
-        let (done, outcome) = oneshot::channel();
-        let (id, registry) = (space.id(), Arc::clone(space.registry()));
-        let job = move |core: &mut Core| {
-            let ((request, answer), now) = (core.ask(), core.now());
-            let options = WriteOptions { request, durability, within, operation };
-            let (engine, store) = core.parts();
-            let mut result = engine.transact(&now, id, options, store, |tx| timed(tx, &registry, body));
-            if let (Err(TransactError::Duplicate), Some(repeated)) = (&result, repeated) {
-                result = Ok(repeated());
+        loop {
+            let within = deadline.map_or(within, |at| at.saturating_duration_since(Instant::now()));
+            let is_throttled = space.replica().shared.is_throttled;
+            if is_throttled {
+                let room = Command::AwaitRoom { space: space.id(), within };
+                space.replica().request(room).await.map_err(not_written)?;
             }
-            if result.is_err() {
-                core.withdraw(request);
+            let within = deadline.map_or(within, |at| at.saturating_duration_since(Instant::now()));
+            let asked = Asked { durability: durability.clone(), within, operation, repeated };
+            let (outcome, returned) = hand_over(&space, body, asked).await?;
+            if !is_throttled {
+                return Ok(Pending { outcome });
             }
-            // A caller that stopped waiting loses the outcome; the write stays.
-            let _ = done.send(result.map(|value| (value, answer)));
-        };
-        space.replica().send(Event::Job(Box::new(job))).await.map_err(|_| WriteError::Stopped)?;
-        Ok(Pending { outcome })
+            match returned.await.map_err(|_| WriteError::Stopped)? {
+                None => return Ok(Pending { outcome }),
+                // Somebody else took the room.
+                Some(again) => body = again,
+            }
+        }
     }
+}
+
+/// What a transaction asks for.
+struct Asked<R> {
+    durability: Durability,
+    within: Duration,
+    operation: Option<OperationId>,
+    /// What it comes to when it was made before.
+    repeated: Option<fn() -> R>,
+}
+
+/// What comes of a transaction, and the transaction itself when there is no room for it any more.
+type HandedOver<R> = (oneshot::Receiver<Outcome<R>>, oneshot::Receiver<Option<Body<R>>>);
+
+/// Hands a transaction to the core.
+async fn hand_over<R: Send + 'static>(
+    space: &Space,
+    body: Body<R>,
+    asked: Asked<R>,
+) -> Result<HandedOver<R>, WriteError> {
+    let ((done, outcome), (back, returned)) = (oneshot::channel(), oneshot::channel());
+    let (id, registry) = (space.id(), Arc::clone(space.registry()));
+    let job = move |core: &mut Core| {
+        if core.parts().0.throttled(&id).is_some() {
+            // A caller that is gone does not want it any more.
+            drop(back.send(Some(body)));
+            return;
+        }
+        drop(back.send(None));
+        let ((request, answer), now) = (core.ask(), core.now());
+        let Asked { durability, within, operation, repeated } = asked;
+        let options = WriteOptions { request, durability, within, operation };
+        let (engine, store) = core.parts();
+        let mut result = engine.transact(&now, id, options, store, |tx| timed(tx, &registry, body));
+        if let (Err(TransactError::Duplicate), Some(repeated)) = (&result, repeated) {
+            result = Ok(repeated());
+        }
+        if result.is_err() {
+            core.withdraw(request);
+        }
+        // A caller that stopped waiting loses the outcome; the write stays.
+        let _ = done.send(result.map(|value| (value, answer)));
+    };
+    space.replica().send(Event::Job(Box::new(job))).await.map_err(|_| WriteError::Stopped)?;
+    Ok((outcome, returned))
 }
 
 /// Runs a closure and refuses it when it held up its space for too long.
@@ -215,7 +262,11 @@ impl<R> Pending<R> {
     /// # Errors
     /// [`WriteError`].
     pub async fn receipt(self) -> Result<Receipt<R>, WriteError> {
-        let (value, answer) = self.outcome.await.map_err(|_| WriteError::Stopped)??;
+        let outcome = self.outcome.await.map_err(|_| WriteError::Stopped)?;
+        let (value, answer) = outcome.map_err(|error| match error {
+            TransactError::Throttled(throttled) => WriteError::Throttled(throttled),
+            other => WriteError::Refused(other),
+        })?;
         match answer.wait().await.ok_or(WriteError::Stopped)? {
             Ok(Reply::Acknowledged(acknowledgement)) => Ok(Receipt { value, acknowledgement }),
             Ok(other) => unreachable!("a write is answered by its acknowledgement, not {other:?}"),

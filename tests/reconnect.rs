@@ -46,7 +46,7 @@ async fn reconnect(here: &Region, there: &Region, meanwhile: impl AsyncFnOnce())
 async fn settled(here: &Region, there: &Region) -> ConnectionStats {
     eventually("nothing is on its way", async || {
         let lacks = [here.status().await.peers, there.status().await.peers];
-        if lacks.iter().any(|peers| peers.len() != 1 || peers[0].1 != 0) {
+        if lacks.iter().any(|peers| peers.len() != 1 || !peers[0].behind.is_none()) {
             return false;
         }
         let (Some(ours), Some(theirs)) = (traffic(here, there).await, traffic(there, here).await) else {

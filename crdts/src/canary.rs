@@ -159,6 +159,14 @@ canaries! {
     AbsentRemovalForgotten,
     /// What a map holds under a key is not counted when it goes.
     FieldNotCounted,
+    /// Whoever takes a lane from somebody else does not tell the one it had it from.
+    UnsubscribeForgotten,
+    /// Of what this replica lacks, what has arrived and waits is left out.
+    LagForgetsStaged,
+    /// How long catching up takes is still estimated when nothing is missing.
+    EstimateNeverEnds,
+    /// A writer that is held up until others follow is never told that they do, nor that they do not.
+    ThrottledForEver,
 }
 
 #[cfg(feature = "canaries")]

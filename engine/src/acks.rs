@@ -12,6 +12,7 @@ use crate::options::WriteOptions;
 use crate::rights::RightsWait;
 use crate::space::Space;
 use crate::store::{Position, StoreError};
+use crate::throttle::RoomWaits;
 use crate::token::Token;
 
 /// A write whose acknowledgement is awaited.
@@ -66,6 +67,7 @@ pub(crate) struct Waits {
     pub(crate) confirmations: BTreeMap<RequestId, (SpaceId, Duration)>,
     pub(crate) rights: BTreeMap<RequestId, RightsWait>,
     pub(crate) fresh: FreshWaits,
+    pub(crate) room: RoomWaits,
     /// How many writes of a lane wait for other replicas, synced here or not.
     awaited: BTreeMap<LaneId, usize>,
 }
@@ -285,6 +287,9 @@ impl Engine {
         if let Some((space, _)) = self.waits.confirmations.remove(&request) {
             return self.reply(request, Err(CommandError::Unconfirmed(space)));
         }
+        if let Some(id) = self.take_room(request) {
+            return self.expire_room(request, id);
+        }
         if let Some(wait) = self.take_fresh(request) {
             let error = self.not_fresh(now, &wait);
             return self.reply(request, Err(error));
@@ -307,7 +312,10 @@ impl Engine {
             self.timers.remove(&(deadline, timer));
         } else if let Some(wait) = self.waits.take_token(request) {
             self.timers.remove(&(wait.deadline, timer));
-        } else if self.take_fresh(request).is_none() && self.waits.rights.remove(&request).is_none() {
+        } else if self.take_room(request).is_none()
+            && self.take_fresh(request).is_none()
+            && self.waits.rights.remove(&request).is_none()
+        {
             self.waits.cancel_local(request);
         }
     }
@@ -319,7 +327,9 @@ impl Engine {
             self.expire_wait(now, request);
         }
         let others = self.waits.confirmations.keys().chain(self.waits.rights.keys());
-        for request in others.chain(self.waits.fresh.keys()).copied().collect::<Vec<_>>() {
+        let others = others.chain(self.waits.fresh.keys()).chain(self.waits.room.keys());
+        for request in others.copied().collect::<Vec<_>>() {
+            self.take_room(request);
             self.waits.confirmations.remove(&request);
             self.waits.rights.remove(&request);
             self.take_fresh(request);

@@ -62,6 +62,7 @@ impl Engine {
             Command::AcquireRights { space, collection, key, amount, within } => {
                 self.acquire_rights(now, request, (space, &collection, &key), (amount, within), store)
             }
+            Command::AwaitRoom { space, within } => self.await_room(now, request, space, within),
             Command::Status => {
                 let status = self.status();
                 self.reply(request, Ok(Reply::Status(Box::new(status))));

@@ -82,9 +82,12 @@ impl Engine {
                 return Err(error);
             }
         };
+        let progress_before = space.progress.applied;
         space.progress = progress;
         space.clock = delivery.clock;
         let frontier = delivery.frontier.clone();
+        let arrived = delivery.applied - progress_before;
+        space.lag.arrived.note(now.monotonic, arrived);
         space.take(delivery.frontier, delivery.rows, &delivery.taken, delivery.parts);
         let is_over = |lane: &LaneId| space.lanes.get(lane).is_some_and(|lane| !space.counts(lane));
         if delivery.taken.keys().any(is_over) {
@@ -258,6 +261,7 @@ impl Space {
             lane.row = row;
             for staged in lane.staged.drain(..taken.get(&lane_id).copied().unwrap_or(0)) {
                 lane.staged_bytes -= staged.bytes();
+                lane.marks.note(staged.after.lsn, staged.after.at.millis(), staged.stored.len());
                 lane.heads.extend(staged.proof.map(|proof| (staged.after.lsn, proof)));
             }
             lane.heads.extend(parts.remove(&lane_id));

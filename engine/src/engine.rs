@@ -16,6 +16,7 @@ use crate::io::{
 };
 use crate::journal::JournalLimits;
 use crate::keys;
+use crate::lag::{LagLimits, Moment};
 use crate::limits::SYNC_RETRY;
 use crate::membership::Farewell;
 use crate::options::{EngineOptions, ROWS_VERSION, TailLimits, WriteOptions, check_version};
@@ -23,34 +24,9 @@ use crate::session::Session;
 use crate::settings::is_region;
 use crate::space::{InstanceToken, Space, SpaceRow, decode};
 use crate::store::{Position, Store, StoreError};
-use crate::tx::{Finished, Tx, TxError};
+use crate::throttle::Throttle;
+use crate::tx::{Finished, TransactError, Tx, TxError};
 use crate::work::Work;
-
-/// Why a transaction failed; nothing of it was kept.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum TransactError<E> {
-    /// The closure said so.
-    #[error("{0}")]
-    Refused(E),
-    /// The closure panicked.
-    #[error("the transaction panicked; it was rolled back")]
-    Panicked,
-    /// The change set was refused as a whole.
-    #[error(transparent)]
-    Tx(TxError),
-    /// The caller named a space this replica does not hold.
-    #[error("there is no space {0} at this replica")]
-    UnknownSpace(SpaceId),
-    /// Nobody is known to be in a region in which the write was to be durable: its name is wrong, or nobody there has
-    /// written in the space yet.
-    #[error("no replica is known to be in the region {0:?}")]
-    UnknownRegion(String),
-    /// Not an error: the write was made before under the same operation id, so the closure was not run, and nothing
-    /// was changed. Unlike after the others, the reply comes, and is about the write that was made before.
-    #[error("the write was made before under the same operation id")]
-    Duplicate,
-}
 
 /// Whom a listener lets in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -82,6 +58,7 @@ pub(crate) enum Timer {
     Rights(RequestId),
     Part(SessionId),
     Delete(SpaceId),
+    Lag(SpaceId),
 }
 
 /// The deterministic core of a replica. It owns no thread, clock, socket or file.
@@ -92,6 +69,10 @@ pub struct Engine {
     pub(crate) region: Option<String>,
     pub(crate) journal: JournalLimits,
     pub(crate) tail: TailLimits,
+    pub(crate) lag_limits: LagLimits,
+    pub(crate) throttle: Option<Throttle>,
+    /// When the last input was.
+    pub(crate) latest: Moment,
     pub(crate) spaces: BTreeMap<SpaceId, Space>,
     pub(crate) sessions: BTreeMap<SessionId, Session>,
     pub(crate) invitations: BTreeMap<(SpaceId, [u8; 32]), Invitation>,
@@ -148,6 +129,9 @@ impl Engine {
             region: options.region.clone(),
             journal: options.journal,
             tail: options.tail,
+            lag_limits: options.lag,
+            throttle: options.throttle,
+            latest: Moment::default(),
             spaces: BTreeMap::new(),
             sessions: BTreeMap::new(),
             invitations: BTreeMap::new(),
@@ -244,6 +228,7 @@ impl Engine {
     /// Takes in what happened. Never fails and never blocks; what is to be done comes out of
     /// [`Engine::poll_output`], in order.
     pub fn handle(&mut self, now: &Now, input: Input, store: &mut dyn Store) {
+        self.latest = Moment { monotonic: now.monotonic, wall_ms: now.wall_ms };
         match input {
             Input::Command { request, command } => self.on_command(now, request, command, store),
             Input::SessionOpened { session, peer } => self.on_session_opened(now, session, peer, store),
@@ -281,6 +266,7 @@ impl Engine {
         store: &mut dyn Store,
         body: impl FnOnce(&mut Tx<'_>) -> Result<R, E>,
     ) -> Result<R, TransactError<E>> {
+        self.latest = Moment { monotonic: now.monotonic, wall_ms: now.wall_ms };
         if let Some(error) = &self.failed {
             return Err(TransactError::Tx(error.clone().into()));
         }
@@ -294,6 +280,9 @@ impl Engine {
             return Err(TransactError::Duplicate);
         }
         self.refuse_write(&space, store).map_err(TransactError::Tx)?;
+        if let Some(throttled) = self.throttled(&space) {
+            return Err(TransactError::Throttled(throttled));
+        }
         let held = self.spaces.get_mut(&space).ok_or(TransactError::UnknownSpace(space))?;
         let mut tx = Tx::begin(held, &*store, (self.replica, self.region.as_deref()), now);
         tx.identify(write.operation);
@@ -443,6 +432,7 @@ impl Engine {
             }
             self.resolve_tokens(id);
             self.resolve_fresh(now, id);
+            self.plan_lag_look(id);
             self.serve_all(id);
         }
     }
@@ -505,6 +495,7 @@ impl Engine {
                         self.on_store_error(now, error);
                     }
                 }
+                Timer::Lag(id) => self.look_at_lag(now, id),
                 Timer::Rights(request) => self.pursue_rights(now, request, store),
                 Timer::Part(session) => self.part(session),
                 Timer::Delete(id) => {

@@ -49,9 +49,14 @@ pub(crate) struct FreshWait {
 pub(crate) type FreshWaits = BTreeMap<RequestId, FreshWait>;
 
 impl Space {
+    /// The moment up to which everything that was durable at a peer is known to be durable here.
+    pub(crate) fn fresh_at(&self, peer: &ReplicaId) -> Option<Duration> {
+        self.fresh.get(peer).and_then(|fresh| fresh.at)
+    }
+
     /// Whether everything that was durable at a member at a moment is durable here.
     fn is_fresh(&self, member: &ReplicaId, since: Option<Duration>) -> bool {
-        let at = self.fresh.get(member).and_then(|fresh| fresh.at);
+        let at = self.fresh_at(member);
         // What came before this replica was opened is known of nobody.
         at.is_some_and(|at| since.is_none_or(|since| at >= since))
     }
@@ -156,13 +161,14 @@ impl Engine {
         store: &mut dyn Store,
     ) -> Result<(), Refusal> {
         let lanes = (answer.space_ref, answer.lanes.as_slice());
-        let Some((id, said)) = self.take_have(session_id, lanes, store)? else { return Ok(()) };
+        let Some((id, said)) = self.take_have(now, session_id, lanes, store)? else { return Ok(()) };
         let Some(session) = self.sessions.get_mut(&session_id) else { return Ok(()) };
         let peer = session.peer;
         let asked = session.space_mut(&id).asked.take();
         let Some((_, at)) = asked.filter(|(number, _)| *number == answer.number) else {
             return Err(CloseReason::Unexpected.into());
         };
+        session.round_trip.note(now.monotonic.saturating_sub(at));
         if let Some(space) = self.spaces.get_mut(&id) {
             space.fresh.entry(peer).or_default().answers.push_back((at, said));
         }

@@ -5,9 +5,11 @@ use std::time::Duration;
 use comity_crdts::{Frontier, Hlc, LaneId, Nonce, ObjectAddress, ReplicaId, SpaceId};
 
 use crate::documents::Settled;
+use crate::lag::LagEvent;
 use crate::op::Role;
 use crate::status::{Freeze, Standing, Status};
 use crate::store::{Position, StoreError};
+use crate::throttle::Throttled;
 use crate::token::Token;
 
 /// One connection to a peer, numbered by the driver; never reused.
@@ -198,6 +200,13 @@ pub enum Command {
         /// How long to ask at most.
         within: Duration,
     },
+    /// Wait until local writes in a space are not held up by a [`Throttle`](crate::Throttle).
+    AwaitRoom {
+        /// The space.
+        space: SpaceId,
+        /// How long to wait at most.
+        within: Duration,
+    },
     /// Report on every space and peer.
     Status,
     /// Wait until everything committed so far is durable.
@@ -227,6 +236,8 @@ pub enum Reply {
     Reached,
     /// The incarnation is confirmed.
     Confirmed,
+    /// Writes are not held up, unless others were made in between.
+    Room,
     /// This replica holds as many rights as it asked for, unless it uses them for something else first.
     RightsHeld(u64),
     /// The report.
@@ -408,6 +419,9 @@ pub enum CommandError {
         /// The counter's value: the rights of everybody together.
         value: i128,
     },
+    /// Too few others followed what is written here in the time allowed.
+    #[error("too few others follow what is written here: {} of {} are within the bound", .0.within, .0.needed)]
+    Throttled(Throttled),
     /// The caller's address is not one.
     #[error(transparent)]
     Address(#[from] comity_crdts::AddressError),
@@ -553,6 +567,8 @@ pub enum Notice {
         /// Why.
         why: Freeze,
     },
+    /// A replica has fallen behind, or is not behind any more; see [`EngineOptions::lag`](crate::EngineOptions::lag).
+    Lag(LagEvent),
 }
 
 /// A change set that became visible.

@@ -28,6 +28,7 @@ mod invitations;
 mod io;
 mod journal;
 mod keys;
+mod lag;
 mod limits;
 mod members;
 mod membership;
@@ -44,6 +45,7 @@ mod recall;
 mod receive;
 mod report;
 mod rights;
+mod round_trip;
 mod rows;
 mod run;
 mod send;
@@ -53,6 +55,7 @@ mod site;
 mod space;
 mod status;
 mod store;
+mod throttle;
 mod token;
 mod tx;
 mod unstable;
@@ -64,7 +67,7 @@ pub use conflicts::{Conflict, Location, Matter, SiblingReport, conflict_at, conf
 pub use documents::{
     DocumentPosition, DocumentReader, Followed, QuarantinedChange, ReadDocument, Settled, quarantined, settle,
 };
-pub use engine::{Engine, TransactError, Trust};
+pub use engine::{Engine, Trust};
 pub use io::{
     Acknowledgement, Applied, Class, CloseReason, Command, CommandError, Durability, Input, Notice, Now,
     Output, Reply, RequestId, SessionId, Whom,
@@ -73,6 +76,7 @@ pub use journal::{
     JournalEntry, JournalLimits, JournalReason, JournalTotals, Replayed, journal, journal_of, journal_totals,
     replay,
 };
+pub use lag::{Lag, LagChange, LagEvent, LagLimits, LagSide};
 pub use limits::FRAME_BYTES_MAX;
 pub use op::Role;
 pub use operations::{OPERATION_NAME_BYTES_MAX, OperationId, OperationNameError, operation_ids};
@@ -84,8 +88,12 @@ pub use read::{
 };
 pub use settings::{REGION_BYTES_MAX, policy_of, region_of};
 pub use space::InstanceToken;
-pub use status::{Freeze, LaneStatus, SpaceStatus, Standing, StateDigest, Status};
+pub use status::{
+    Blocked, Freeze, LaneLag, LaneStatus, PeerStatus, SessionStatus, SpaceStatus, Standing, StateDigest,
+    Status,
+};
 pub use store::{Batch, LaneRecord, LogRead, Position, Put, Row, StateRead, Store, StoreError};
+pub use throttle::{Away, Throttle, Throttled};
 pub use token::Token;
-pub use tx::{Tx, TxError};
+pub use tx::{TransactError, Tx, TxError};
 pub use unstable::unstable_rows;

@@ -34,12 +34,24 @@ pub(crate) const HEAD_SPACING_BYTES: u64 = 64 * 1024;
 pub(crate) const SESSION_SPACES_MAX: usize = 16_384;
 /// Acknowledgements that nobody waits for are gathered this long.
 pub(crate) const HAVE_INTERVAL: Duration = Duration::from_millis(20);
-/// A lane that makes no progress for this long while another peer has more is taken from that peer.
+/// A lane that makes no progress while another peer has more is taken from that peer: after one and a half round trips
+/// to where it is received from, and after this long where that distance is not known.
 pub(crate) const GRAFT_AFTER: Duration = Duration::from_millis(150);
+/// The least that is waited; acknowledgements are gathered for half as long.
+pub(crate) const GRAFT_AFTER_MIN: Duration = Duration::from_millis(40);
+/// The most.
+pub(crate) const GRAFT_AFTER_MAX: Duration = Duration::from_secs(5);
+/// A piece of a run that is at least this long is progress. There are few of them in the longest run, so nobody holds a
+/// lane up by sending it byte by byte.
+pub(crate) const PIECE_BYTES_PROGRESS: usize = FRAME_BYTES_MAX / 2;
 /// How long after a graft the lane's owner is tried again.
 pub(crate) const RETURN_AFTER: Duration = Duration::from_secs(2);
-/// How often the two above double at most while a lane stays behind.
+/// How often the waits before a graft and a return double at most while a lane stays behind.
 pub(crate) const GRAFT_DOUBLINGS_MAX: u32 = 6;
+/// Limits on lag are looked at this long after something moved.
+pub(crate) const LAG_LOOK_AFTER: Duration = Duration::from_millis(100);
+/// Writers that wait at one replica until others follow.
+pub(crate) const ROOM_WAITS_MAX: usize = 16_384;
 /// A full disk is tried again this often.
 pub(crate) const SYNC_RETRY: Duration = Duration::from_secs(1);
 /// After something was applied that can be forgotten once everybody has applied it, this replica announces how

@@ -5,9 +5,11 @@ use std::time::Duration;
 use crate::io::{Durability, RequestId};
 use crate::journal::JournalLimits;
 use crate::keys;
+use crate::lag::LagLimits;
 use crate::operations::OperationId;
 use crate::space::InstanceToken;
 use crate::store::{StateRead, StoreError};
+use crate::throttle::Throttle;
 
 /// What the core is opened with.
 pub struct EngineOptions {
@@ -21,6 +23,10 @@ pub struct EngineOptions {
     pub journal: JournalLimits,
     /// When documents are settled.
     pub tail: TailLimits,
+    /// Which lag is told of.
+    pub lag: LagLimits,
+    /// When local writes are slowed down, if ever.
+    pub throttle: Option<Throttle>,
 }
 
 /// When the tail of a document, the changes that are not in its snapshot, has become long: it goes into a new
@@ -39,9 +45,10 @@ impl TailLimits {
 }
 
 impl EngineOptions {
-    /// Of no region, with the usual journal.
+    /// Of no region, with the usual journal, without limits on lag.
     pub const fn new(fresh_key: [u8; 32], instance: InstanceToken) -> Self {
-        Self { fresh_key, instance, region: None, journal: JournalLimits::USUAL, tail: TailLimits::USUAL }
+        let (journal, tail, lag) = (JournalLimits::USUAL, TailLimits::USUAL, LagLimits::NONE);
+        Self { fresh_key, instance, region: None, journal, tail, lag, throttle: None }
     }
 }
 

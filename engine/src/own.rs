@@ -27,6 +27,8 @@ pub(crate) struct OwnEntry {
     pub(crate) incarnation: Incarnation,
     /// The lane's row after it.
     pub(crate) row: LaneRow,
+    /// Its length in stored form.
+    bytes: usize,
     progress: Progress,
     /// When the incarnation was minted for it.
     space_row: Option<SpaceRow>,
@@ -70,7 +72,7 @@ impl Space {
         progress.applied += 1;
         progress.digest.0 = progress.digest.0.wrapping_add(digest);
         progress.clock_floor = clock_floor;
-        let lane = incarnation.origin;
+        let (lane, bytes) = (incarnation.origin, stored.len());
         let record = LaneRecord { space: self.id, lane, lsn: row.tip.lsn, bytes: stored };
         append_entry(work, progress.applied, record);
         work.put(keys::lane(&self.id, &lane), encode(&row));
@@ -82,18 +84,19 @@ impl Space {
         if let Some(space_row) = &space_row {
             work.put_fact(keys::space(&self.id), encode(space_row));
         }
-        OwnEntry { incarnation, row, progress, space_row }
+        OwnEntry { incarnation, row, bytes, progress, space_row }
     }
 
     /// The batch with an own entry is committed: what it says is now so.
     pub(crate) fn take_own(&mut self, own: OwnEntry) {
-        let OwnEntry { incarnation, row, progress, space_row } = own;
+        let OwnEntry { incarnation, row, bytes, progress, space_row } = own;
         if let Some(space_row) = space_row {
             self.row = space_row;
             self.incarnation = Some(incarnation);
         }
         self.frontier.advance(incarnation.origin, row.tip.lsn);
         let lane = self.lanes.entry(incarnation.origin).or_insert_with(|| Lane::new(&self.id, row.owner));
+        lane.marks.note(row.tip.lsn, row.tip.at.millis(), bytes);
         lane.row = row;
         self.progress = progress;
     }

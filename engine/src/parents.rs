@@ -7,9 +7,10 @@ use comity_crdts::{LaneId, SpaceId, canary};
 use crate::engine::{Engine, Timer};
 use crate::hash::Hash;
 use crate::io::{Class, Now, SessionId};
-use crate::limits::{GRAFT_AFTER, GRAFT_DOUBLINGS_MAX, RETURN_AFTER, STAGED_BYTES_SUBSCRIBE};
+use crate::limits::{GRAFT_DOUBLINGS_MAX, RETURN_AFTER, STAGED_BYTES_SUBSCRIBE};
 use crate::message::{Message, Subscribe, Unsubscribe};
-use crate::space::{Lag, Parent, Space};
+use crate::session::Session;
+use crate::space::{Parent, Space, Stuck};
 
 /// A peer that could be the parent of a lane.
 #[derive(Clone, Copy)]
@@ -71,17 +72,31 @@ impl Engine {
             space.lagging.remove(&lane_id);
             return self.return_to_owner(now, (id, lane_id), &candidates, (parent, have));
         };
-        let lag = space.lagging.entry(lane_id).or_insert(Lag { since: now.monotonic, grafts: 0 });
-        let due = lag.since + GRAFT_AFTER * (1 << lag.grafts);
+        let patience = self.patience(parent.session);
+        let Some(space) = self.spaces.get_mut(&id) else { return };
+        let lag = space.lagging.entry(lane_id).or_insert(Stuck { since: now.monotonic, grafts: 0 });
+        let due = lag.since + patience * (1 << lag.grafts);
         if due <= now.monotonic && !canary!(DeadlineRepeated) {
-            *lag = Lag { since: now.monotonic, grafts: GRAFT_DOUBLINGS_MAX.min(lag.grafts + 1) };
+            *lag = Stuck { since: now.monotonic, grafts: GRAFT_DOUBLINGS_MAX.min(lag.grafts + 1) };
             if canary!(GraftForgotten) {
                 return;
+            }
+            if let Some(late) = self.sessions.get_mut(&parent.session) {
+                late.round_trip.note_impatience();
             }
             return self.move_lane(now, id, lane_id, ahead.session);
         }
         self.review_at(id, due);
         self.return_to_owner(now, (id, lane_id), &candidates, (parent, have));
+    }
+
+    /// How long a peer may leave out what another has. One whose distance is not known is taken to be as far away as the
+    /// farthest other one.
+    fn patience(&self, parent: SessionId) -> Duration {
+        let of = |session: &Session| session.round_trip;
+        let known = self.sessions.get(&parent).map(of).filter(|known| known.estimate().is_some());
+        let farthest = || self.sessions.values().map(of).max_by_key(|known| known.estimate());
+        known.or_else(farthest).unwrap_or_default().patience()
     }
 
     /// Goes back to the owner once the present parent has been used for a while.
@@ -141,7 +156,8 @@ impl Engine {
             Some(lane) => (lane.staged_tip().lsn + 1, lane.staged_tip().hash),
             None => (1, Hash::default()),
         };
-        let subscription = session.subscribe(id, lane_id);
+        let has_more = session.spaces.get(&id).is_some_and(|part| part.peer_have.at(&lane_id) >= from);
+        let subscription = session.subscribe(id, lane_id, has_more.then_some(now.monotonic));
         space.parents.insert(lane_id, Parent { session: session_id, subscription, since: now.monotonic });
         let subscribe = Subscribe { space: id, subscription, lane: lane_id, from, hash: hash.prefix() };
         self.send(session_id, Class::Control, &Message::Subscribe(subscribe));
@@ -155,6 +171,9 @@ impl Engine {
         if let Some(session) = self.sessions.get_mut(&parent.session) {
             session.incoming.remove(&parent.subscription);
             let unsubscribe = Unsubscribe { subscription: parent.subscription, refused: false };
+            if canary!(UnsubscribeForgotten) {
+                return;
+            }
             self.send(parent.session, Class::Control, &Message::Unsubscribe(unsubscribe));
         }
     }

@@ -8,7 +8,7 @@ use crate::engine::Engine;
 use crate::hash::Hash;
 use crate::io::{Class, CloseReason, Notice, Now, Output, SessionId};
 use crate::keys;
-use crate::limits::{RUN_BYTES_MAX, SESSION_SPACES_MAX, STAGED_BYTES_MAX};
+use crate::limits::{PIECE_BYTES_PROGRESS, RUN_BYTES_MAX, SESSION_SPACES_MAX, STAGED_BYTES_MAX};
 use crate::message::{
     Data, Denied, Genesis, Have, Hello, Join, LaneRef, Message, Open, PROTOCOL_VERSION, Removed, Subscribe,
     Unsubscribe,
@@ -89,7 +89,7 @@ impl Engine {
             Message::Removed(Removed { space }) => Ok(self.on_removed(session, space, store)?),
             Message::Subscribe(subscribe) => self.on_subscribe(session, &subscribe, store),
             Message::Unsubscribe(unsubscribe) => Ok(self.on_unsubscribe(session, &unsubscribe, store)?),
-            Message::Have(have) => self.on_have(session, &have, store),
+            Message::Have(have) => self.on_have(now, session, &have, store),
             Message::Head(head) => self.on_head(session, &head, store),
             Message::RightsRequest(request) => self.on_rights_request(now, session, &request, store),
             Message::FrontierRequest(request) => self.on_frontier_request(session, &request),
@@ -135,6 +135,7 @@ impl Engine {
         open: Open,
         store: &mut dyn Store,
     ) -> Result<(), Refusal> {
+        let is_overtaken = self.is_overtaken(session_id, &open.space);
         let Some(session) = self.sessions.get_mut(&session_id) else { return Ok(()) };
         let peer = session.peer;
         let Some(space) =
@@ -155,11 +156,19 @@ impl Engine {
         session.withdrawn.remove(&open.space);
         let part = session.space_mut(&open.space);
         part.named_by_peer = open.lanes.iter().map(|lane| lane.lane).collect();
-        part.peer_have = open.lanes.iter().map(|lane| (lane.lane, lane.lsn)).collect();
-        space.peer_durable.insert(peer, part.peer_have.clone());
+        // Data that overtook this said more already.
+        part.peer_have.merge(&open.lanes.iter().map(|lane| (lane.lane, lane.lsn)).collect());
+        let part_have = part.peer_have.clone();
+        if !is_overtaken {
+            space.peer_durable.insert(peer, part_have.clone());
+        }
         if session.peer_refs.insert(open.space_ref, open.space).is_some() {
             return Err(CloseReason::Unexpected.into());
         }
+        for (lane, lsn) in part_have.iter() {
+            space.note_told(now.monotonic, lane, lsn);
+        }
+        session.note_asked(&open.space, &space.parents, &space.durable);
         if let (true, Some(founder)) = (open.needs_genesis, space.row.founder) {
             let (creator, nonce) = (founder.replica, founder.nonce);
             let genesis = Genesis { space: open.space, creator, nonce, name: space.row.name.clone() };
@@ -181,6 +190,8 @@ impl Engine {
             }
         }
         self.resolve_remote(open.space);
+        self.resolve_room(open.space);
+        self.plan_lag_look(open.space);
         Ok(())
     }
 
@@ -295,14 +306,21 @@ impl Engine {
         Ok(())
     }
 
-    fn on_have(&mut self, session_id: SessionId, have: &Have, store: &mut dyn Store) -> Result<(), Refusal> {
-        self.take_have(session_id, (have.space_ref, &have.lanes), store)?;
+    fn on_have(
+        &mut self,
+        now: &Now,
+        session_id: SessionId,
+        have: &Have,
+        store: &mut dyn Store,
+    ) -> Result<(), Refusal> {
+        self.take_have(now, session_id, (have.space_ref, &have.lanes), store)?;
         Ok(())
     }
 
     /// Takes in what a peer says it holds; returns that, and in which space.
     pub(crate) fn take_have(
         &mut self,
+        now: &Now,
         session_id: SessionId,
         (space_ref, lanes): (u32, &[(LaneRef, u64)]),
         store: &mut dyn Store,
@@ -329,9 +347,11 @@ impl Engine {
                 return Err(CloseReason::TooMany.into());
             }
             said.advance(lane, *lsn);
+            part.acked.note(now.monotonic, lsn.saturating_sub(part.peer_have.at(&lane)));
             part.peer_have.advance(lane, *lsn);
-            session.acknowledge(&id, &lane, *lsn);
+            session.acknowledge(now.monotonic, &id, &lane, *lsn);
             space.peer_durable.entry(peer).or_default().advance(lane, *lsn);
+            space.note_told(now.monotonic, lane, *lsn);
             space.review.insert(lane);
             if space.own_lane() == Some(lane) {
                 own = own.max(*lsn);
@@ -342,6 +362,8 @@ impl Engine {
             self.renounce(id, store)?;
         }
         self.resolve_remote(id);
+        self.resolve_room(id);
+        self.plan_lag_look(id);
         self.dirty.insert(id);
         self.to_serve.insert((id, session_id));
         Ok(Some((id, said)))
@@ -355,11 +377,15 @@ impl Engine {
         store: &mut dyn Store,
     ) -> Result<(), Refusal> {
         let Some(session) = self.sessions.get_mut(&session_id) else { return Ok(()) };
+        session.received_bytes += data.bytes.len() as u64;
         let Some(incoming) = session.incoming.get_mut(&data.subscription) else {
             // Data of a subscription that was ended may still be on its way.
             let ended = data.subscription < session.next_subscription;
             return if ended { Ok(()) } else { Err(CloseReason::Unexpected.into()) };
         };
+        if let Some(asked) = incoming.asked.take() {
+            session.round_trip.note(now.monotonic.saturating_sub(asked));
+        }
         let (first, mut run) = incoming.partial.take().unwrap_or((data.first, Vec::new()));
         if first != data.first || run.len() + data.bytes.len() > RUN_BYTES_MAX {
             return Err(CloseReason::Malformed.into());
@@ -370,7 +396,9 @@ impl Engine {
         } else {
             run.extend_from_slice(data.bytes);
             if data.more {
+                let place = (incoming.space, incoming.lane);
                 incoming.partial = Some((first, run));
+                self.note_piece(now, place, data.bytes.len());
                 return Ok(());
             }
             whole = run;
@@ -391,6 +419,7 @@ impl Engine {
             RunError::Decode(_) => CloseReason::Malformed,
             RunError::Signature | RunError::Owner => CloseReason::Signature,
         })?;
+        session.needed_bytes += bytes.len() as u64;
         if let (Some(part), Some((_, last))) = (session.spaces.get_mut(&id), run.0.entries.last()) {
             part.have_awaited |= data.awaited;
             part.peer_have.advance(lane_id, last.lsn);
@@ -401,6 +430,13 @@ impl Engine {
             self.resolve_remote(id);
         }
         self.stage(now, session_id, (id, lane_id), run, store)
+    }
+
+    /// A piece of a long run came: its lane is not stuck.
+    fn note_piece(&mut self, now: &Now, (id, lane): (SpaceId, LaneId), bytes: usize) {
+        if let Some(space) = self.spaces.get_mut(&id).filter(|_| bytes >= PIECE_BYTES_PROGRESS) {
+            space.note_progress(lane, now.monotonic);
+        }
     }
 
     /// Keeps a checked run until its entries' turn comes.
@@ -494,7 +530,8 @@ impl Lane {
                 self.announced_staged = announced.clone();
             }
             let proof = if after.lsn == last { proof.take() } else { None };
-            let staged = Staged { entry, after, stored: received.stored, link: received.link, proof };
+            let (stored, link, received) = (received.stored, received.link, now.monotonic);
+            let staged = Staged { entry, after, stored, link, proof, received };
             self.staged_bytes += staged.bytes();
             self.staged.push_back(staged);
         }

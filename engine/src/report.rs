@@ -1,25 +1,31 @@
 //! The core's report on itself.
 
-use comity_crdts::LaneId;
+use std::collections::BTreeSet;
+
+use comity_crdts::{Frontier, LaneId, ReplicaId};
 
 use crate::engine::Engine;
-use crate::space::Space;
-use crate::status::{LaneStatus, SpaceStatus, Status};
+use crate::io::SessionId;
+use crate::lag::Lag;
+use crate::session::Session;
+use crate::space::{Space, Staged};
+use crate::status::{Blocked, LaneLag, LaneStatus, PeerStatus, SessionStatus, SpaceStatus, Status};
 
 impl Engine {
-    /// Reports on every space, lane and peer. O(spaces × lanes × peers).
+    /// Reports on every space, lane and peer as of the last input. O(spaces × lanes × peers), without reading any log.
     pub fn status(&self) -> Status {
         let spaces = self.spaces.values().map(|space| self.space_status(space)).collect();
-        let sessions = self.sessions.values().filter(|s| s.greeted).map(|session| session.peer).collect();
+        let session = |session: &Session| SessionStatus {
+            peer: session.peer,
+            received_bytes: session.received_bytes,
+            needed_bytes: session.needed_bytes,
+        };
+        let sessions = self.sessions.values().filter(|session| session.greeted).map(session).collect();
         Status { spaces, sessions }
     }
 
     fn space_status(&self, space: &Space) -> SpaceStatus {
-        let open = self.sessions.values().filter(|session| session.is_open(&space.id));
-        let peers = open.filter_map(|session| {
-            let part = session.spaces.get(&space.id)?;
-            Some((session.peer, space.durable.distance_from(&part.peer_have)))
-        });
+        let missing = self.missing(space);
         SpaceStatus {
             space: space.id,
             name: space.row.name.clone(),
@@ -29,7 +35,9 @@ impl Engine {
             members: space.members.iter().map(|(replica, role)| (*replica, *role)).collect(),
             standing: space.standing(&self.replica),
             lanes: space.lanes.keys().map(|lane| self.lane_status(space, lane)).collect(),
-            peers: peers.collect(),
+            peers: self.peer_statuses(space),
+            missing,
+            catch_up_ms: space.lag.arrived.time_for_ms(self.latest.monotonic, missing.entries),
             cut: space.cut.clone(),
             stalled_by: space.stalled_by(),
             quarantined: space.quarantined,
@@ -37,13 +45,55 @@ impl Engine {
         }
     }
 
+    /// What nobody here has yet of what connected peers have. O(lanes × peers).
+    fn missing(&self, space: &Space) -> Lag {
+        let mut most = Frontier::new();
+        let said = self.open_peers(space).into_keys().filter_map(|peer| space.peer_durable.get(&peer));
+        said.for_each(|has| most.merge(has));
+        let mut missing = Lag::default();
+        for (lane, has) in most.ahead_of(&space.durable) {
+            missing.add(space.ahead(&lane, has, self.latest));
+        }
+        missing
+    }
+
+    fn peer_statuses(&self, space: &Space) -> Vec<PeerStatus> {
+        let peers = self.open_peers(space).into_iter();
+        peers.filter_map(|(peer, session)| self.peer_status(space, (peer, session))).collect()
+    }
+
+    fn peer_status(&self, space: &Space, (peer, session): (ReplicaId, SessionId)) -> Option<PeerStatus> {
+        let session = self.sessions.get(&session)?;
+        let part = session.spaces.get(&space.id)?;
+        let has = space.peer_durable.get(&peer)?;
+        let lacking = space.durable.ahead_of(has).chain(has.ahead_of(&space.durable)).map(|(lane, _)| lane);
+        let lanes = lacking.collect::<BTreeSet<_>>().into_iter().map(|lane| {
+            let (here, there) = (space.durable.at(&lane), has.at(&lane));
+            let behind = space.behind(&lane, (there, here), self.latest);
+            LaneLag { lane, behind, ahead: space.ahead(&lane, there, self.latest) }
+        });
+        let lanes: Vec<LaneLag> = lanes.filter(|lag| !lag.behind.is_none() || !lag.ahead.is_none()).collect();
+        let (mut behind, mut ahead) = (Lag::default(), Lag::default());
+        lanes.iter().for_each(|lane| {
+            behind.add(lane.behind);
+            ahead.add(lane.ahead);
+        });
+        let (moment, fresh) = (self.latest.monotonic, space.fresh_at(&peer));
+        Some(PeerStatus {
+            peer,
+            behind,
+            ahead,
+            catch_up_ms: part.acked.time_for_ms(moment, behind.entries),
+            lanes,
+            round_trip_ms: session.round_trip.estimate().map(|known| known.as_millis() as u64),
+            fresh_ms: fresh.map(|at| moment.saturating_sub(at).as_millis() as u64),
+        })
+    }
+
     fn lane_status(&self, space: &Space, lane_id: &LaneId) -> LaneStatus {
         let lane = &space.lanes[lane_id];
         let parts = self.sessions.values().filter_map(|session| session.spaces.get(&space.id));
         let known = parts.map(|part| part.peer_have.at(lane_id)).max().unwrap_or(0);
-        let waits_for =
-            lane.staged.front().and_then(|staged| space.frontier.first_missing(&staged.entry.admitted));
-        let parent = space.parents.get(lane_id).and_then(|parent| self.sessions.get(&parent.session));
         LaneStatus {
             lane: *lane_id,
             owner: lane.row.owner.replica,
@@ -52,9 +102,24 @@ impl Engine {
             applied: lane.row.tip.lsn,
             known: known.max(lane.row.tip.lsn),
             staged: lane.staged.len() as u64,
-            waits_for,
-            parent: parent.map(|session| session.peer),
+            staged_bytes: lane.staged_bytes as u64,
+            blocked: lane.staged.front().and_then(|first| self.blocked(space, first)),
+            parent: self.parent_of(space, lane_id),
             frozen: lane.row.frozen.clone(),
         }
+    }
+
+    fn parent_of(&self, space: &Space, lane: &LaneId) -> Option<ReplicaId> {
+        let parent = space.parents.get(lane).and_then(|parent| self.sessions.get(&parent.session));
+        parent.map(|session| session.peer)
+    }
+
+    /// What an entry waits for, if it is an entry. O(lanes + peers).
+    fn blocked(&self, space: &Space, first: &Staged) -> Option<Blocked> {
+        let (lane, lsn) = space.frontier.first_missing(&first.entry.admitted)?;
+        let has = |peer: &ReplicaId| space.peer_durable.get(peer).is_some_and(|has| has.at(&lane) >= lsn);
+        let held_by = self.open_peers(space).into_keys().filter(has).collect();
+        let since_ms = self.latest.monotonic.saturating_sub(first.received).as_millis() as u64;
+        Some(Blocked { lane, lsn, since_ms, held_by, asked: self.parent_of(space, &lane) })
     }
 }

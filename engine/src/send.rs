@@ -70,6 +70,8 @@ impl Engine {
         space.review.extend(lost.map(|(lane, _)| *lane));
         space.parents.retain(|_, parent| parent.session != session);
         self.dirty.insert(id);
+        self.resolve_room(id);
+        self.plan_lag_look(id);
     }
 
     /// Once both sides have opened a space, it is served and its lanes may change parents.
@@ -124,7 +126,7 @@ impl Engine {
             };
             let wanted = space.can_follow(lane_id) && !space.parents.contains_key(lane_id);
             let subscription = wanted.then(|| {
-                let subscription = session.subscribe(id, *lane_id);
+                let subscription = session.subscribe(id, *lane_id, None);
                 let parent = Parent { session: session_id, subscription, since: now.monotonic };
                 space.parents.insert(*lane_id, parent);
                 subscription
@@ -196,6 +198,7 @@ impl Engine {
                 space: subscribe.space,
                 lane: subscribe.lane,
                 dictionary: Dictionary::default(),
+                start: sent.lsn,
                 sent,
                 in_flight: VecDeque::new(),
                 in_flight_bytes: 0,
@@ -263,7 +266,7 @@ impl Engine {
             subscriptions.sort_by_cached_key(keyed);
         }
         for subscription in subscriptions {
-            while self.send_run(session_id, subscription, store)? {}
+            while self.send_run(now, session_id, subscription, store)? {}
         }
         self.plan_have(now, session_id, id);
         Ok(())
@@ -272,6 +275,7 @@ impl Engine {
     /// Sends the next run of one subscription; `false` when there is none or the window is full.
     fn send_run(
         &mut self,
+        now: &Now,
         session_id: SessionId,
         subscription: u32,
         store: &dyn Store,
@@ -313,7 +317,7 @@ impl Engine {
         let bytes = encode_run(&lane_id, owner, &from, &entries, &proof, &mut outgoing.dictionary);
         let class = outgoing.class;
         if let Some((_, last)) = entries.into_iter().next_back() {
-            session.note_sent(subscription, last, weight);
+            session.note_sent(now.monotonic, subscription, (last, weight));
         }
         let awaited = is_ours && self.waits.awaits(&lane_id);
         self.send_pieces(session_id, class, subscription, (from.lsn + 1, awaited), &bytes);
@@ -347,7 +351,7 @@ impl Engine {
             return;
         }
         let known = if canary!(HaveBeforeSync) { &space.frontier } else { &space.durable };
-        let news = known.ahead_of(&part.told).filter(|(lane, _)| !session.serves(&id, lane));
+        let news = known.ahead_of(&part.told).filter(|(lane, lsn)| !session.shows(&id, lane, *lsn));
         // A lane the peer has not heard of cannot reach it before it has: that is no matter for later.
         let Some(unheard) = news.map(|(lane, _)| part.told.at(&lane) == 0).max() else { return };
         let due = match part.have_sent_at {
@@ -361,7 +365,7 @@ impl Engine {
         }
     }
 
-    /// Tells a peer how far this replica is durable in every lane that the peer does not receive from it.
+    /// Tells a peer how far this replica is durable in every lane, as far as the peer does not see that from what it receives.
     pub(crate) fn send_have(&mut self, now: &Now, session_id: SessionId, id: SpaceId) {
         let (Some(session), Some(space)) = (self.sessions.get_mut(&session_id), self.spaces.get(&id)) else {
             return;
@@ -371,7 +375,7 @@ impl Engine {
         }
         let Some(part) = session.spaces.get(&id) else { return };
         let known = if canary!(HaveBeforeSync) { &space.frontier } else { &space.durable };
-        let news = known.ahead_of(&part.told).filter(|(lane, _)| !session.serves(&id, lane));
+        let news = known.ahead_of(&part.told).filter(|(lane, lsn)| !session.shows(&id, lane, *lsn));
         let news: Vec<(LaneId, u64)> = news.collect();
         let part = session.space_mut(&id);
         let mut lanes = Vec::new();

@@ -1,15 +1,20 @@
 //! What the core knows of one connection. Nothing here outlives it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
 use std::time::Duration;
 
 use comity_crdts::{Frontier, LaneId, OriginId, ReplicaId, SpaceId, canary};
 
 use crate::change::LaneTip;
 use crate::dictionary::Dictionary;
-use crate::io::Class;
+use crate::engine::Engine;
+use crate::io::{Class, SessionId};
+use crate::lag::Rate;
 use crate::limits::{CATCH_UP_WINDOW_BYTES, LIVE_WINDOW_BYTES, SESSION_WINDOW_BYTES, SESSION_WINDOW_RUNS};
 use crate::message::{LaneRef, Message};
+use crate::round_trip::RoundTrip;
+use crate::space::Parent;
 
 /// A lane this replica receives on the session.
 #[derive(Debug)]
@@ -19,6 +24,18 @@ pub(crate) struct Incoming {
     pub(crate) dictionary: Dictionary,
     /// The pieces of a run that is not complete yet, with its first entry.
     pub(crate) partial: Option<(u64, Vec<u8>)>,
+    /// When the lane was asked for, until the first answer, if the peer had something to send then.
+    pub(crate) asked: Option<Duration>,
+}
+
+/// A run that the peer has not acknowledged.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct InFlight {
+    /// Its last entry.
+    last: u64,
+    /// In stored form.
+    bytes: usize,
+    sent: Duration,
 }
 
 /// A lane this replica sends on the session: a cursor, not a queue.
@@ -27,10 +44,11 @@ pub(crate) struct Outgoing {
     pub(crate) space: SpaceId,
     pub(crate) lane: LaneId,
     pub(crate) dictionary: Dictionary,
+    /// Where the peer stood when it asked.
+    pub(crate) start: u64,
     /// Where the peer stands once all that was sent has arrived.
     pub(crate) sent: LaneTip,
-    /// Runs the peer has not acknowledged: last entry, and bytes in stored form.
-    pub(crate) in_flight: VecDeque<(u64, usize)>,
+    pub(crate) in_flight: VecDeque<InFlight>,
     pub(crate) in_flight_bytes: usize,
     pub(crate) class: Class,
 }
@@ -58,6 +76,8 @@ pub(crate) struct PeerSpace {
     pub(crate) join_denied: bool,
     /// The peer was asked where it stands, and has not answered: the question's number, and when it was asked.
     pub(crate) asked: Option<(u32, Duration)>,
+    /// Entries that the peer came to hold durably.
+    pub(crate) acked: Rate,
 }
 
 impl PeerSpace {
@@ -92,6 +112,10 @@ pub(crate) struct Session {
     pub(crate) next_question: u32,
     pub(crate) in_flight_bytes: usize,
     pub(crate) in_flight_runs: usize,
+    pub(crate) round_trip: RoundTrip,
+    /// Bytes of runs that came, and of those that were wanted when they had come.
+    pub(crate) received_bytes: u64,
+    pub(crate) needed_bytes: u64,
 }
 
 impl Session {
@@ -110,6 +134,9 @@ impl Session {
             next_question: 0,
             in_flight_bytes: 0,
             in_flight_runs: 0,
+            round_trip: RoundTrip::default(),
+            received_bytes: 0,
+            needed_bytes: 0,
         }
     }
 
@@ -163,9 +190,10 @@ impl Session {
         self.serving.range((*space, first, 0)..=(*space, last, u32::MAX)).map(|(_, _, number)| *number)
     }
 
-    /// Whether the peer receives the lane from this side. O(log n).
-    pub(crate) fn serves(&self, space: &SpaceId, lane: &LaneId) -> bool {
-        self.serving_lane(space, lane).next().is_some()
+    /// Whether the peer learns from what it receives that a lane is held here up to `lsn`: not of what it had before.
+    pub(crate) fn shows(&self, space: &SpaceId, lane: &LaneId, lsn: u64) -> bool {
+        let mut serving = self.serving_lane(space, lane).filter_map(|number| self.outgoing.get(&number));
+        serving.any(|outgoing| outgoing.start < lsn)
     }
 
     /// Starts to serve a lane.
@@ -174,12 +202,28 @@ impl Session {
         self.outgoing.insert(subscription, outgoing);
     }
 
-    pub(crate) fn subscribe(&mut self, space: SpaceId, lane: LaneId) -> u32 {
+    /// Names a subscription. `asked` is when, if the peer is known to have something to send.
+    pub(crate) fn subscribe(&mut self, space: SpaceId, lane: LaneId, asked: Option<Duration>) -> u32 {
         let subscription = self.next_subscription;
         self.next_subscription += 1;
-        let incoming = Incoming { space, lane, dictionary: Dictionary::default(), partial: None };
+        let incoming = Incoming { space, lane, dictionary: Dictionary::default(), partial: None, asked };
         self.incoming.insert(subscription, incoming);
         subscription
+    }
+
+    /// The peer opened the space after this side had asked for lanes in opening it: of those that it has more of, the
+    /// first answer tells how far away it is.
+    pub(crate) fn note_asked(
+        &mut self,
+        id: &SpaceId,
+        parents: &BTreeMap<LaneId, Parent>,
+        durable: &Frontier,
+    ) {
+        let Some(part) = self.spaces.get(id) else { return };
+        for incoming in self.incoming.values_mut().filter(|incoming| incoming.space == *id) {
+            let has_more = part.peer_have.at(&incoming.lane) > durable.at(&incoming.lane);
+            incoming.asked = parents.get(&incoming.lane).filter(|_| has_more).map(|parent| parent.since);
+        }
     }
 
     /// Whether windows allow another run. A lane that has nothing under way always may send one: what all
@@ -192,9 +236,9 @@ impl Session {
     }
 
     /// A run that ends at `last` was sent.
-    pub(crate) fn note_sent(&mut self, subscription: u32, last: LaneTip, bytes: usize) {
+    pub(crate) fn note_sent(&mut self, sent: Duration, subscription: u32, (last, bytes): (LaneTip, usize)) {
         let Some(outgoing) = self.outgoing.get_mut(&subscription) else { return };
-        outgoing.in_flight.push_back((last.lsn, bytes));
+        outgoing.in_flight.push_back(InFlight { last: last.lsn, bytes, sent });
         outgoing.in_flight_bytes += bytes;
         outgoing.sent = last;
         self.in_flight_bytes += bytes;
@@ -211,21 +255,35 @@ impl Session {
     }
 
     /// The peer acknowledged `lane` up to `lsn`.
-    pub(crate) fn acknowledge(&mut self, space: &SpaceId, lane: &LaneId, lsn: u64) {
+    pub(crate) fn acknowledge(&mut self, now: Duration, space: &SpaceId, lane: &LaneId, lsn: u64) {
         if canary!(WindowNeverOpens) {
             return;
         }
         for subscription in self.serving_lane(space, lane).collect::<Vec<_>>() {
             let Some(outgoing) = self.outgoing.get_mut(&subscription) else { continue };
-            while let Some((last, bytes)) = outgoing.in_flight.front().copied() {
-                if last > lsn {
-                    break;
-                }
+            let mut newest = None;
+            while let Some(InFlight { bytes, sent, .. }) =
+                outgoing.in_flight.front().copied().filter(|run| run.last <= lsn)
+            {
+                newest = Some(sent);
                 outgoing.in_flight.pop_front();
                 outgoing.in_flight_bytes -= bytes;
                 self.in_flight_bytes -= bytes;
                 self.in_flight_runs -= 1;
             }
+            if let Some(sent) = newest {
+                self.round_trip.note(now.saturating_sub(sent));
+            }
         }
+    }
+}
+
+impl Engine {
+    /// Whether a peer has opened a space on a later connection already: what it says on this one is older.
+    pub(crate) fn is_overtaken(&self, session_id: SessionId, id: &SpaceId) -> bool {
+        let Some(peer) = self.sessions.get(&session_id).map(|session| session.peer) else { return false };
+        let later = self.sessions.range((Bound::Excluded(session_id), Bound::Unbounded));
+        let has_opened = |session: &Session| session.spaces.get(id).is_some_and(|part| part.opened_by_peer);
+        later.into_iter().any(|(_, session)| session.peer == peer && has_opened(session))
     }
 }

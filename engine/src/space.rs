@@ -14,6 +14,7 @@ use crate::hash::Hash;
 use crate::head::HeadSignature;
 use crate::io::SessionId;
 use crate::keys;
+use crate::lag::{LagState, Marks};
 use crate::limits::STAGED_BYTES_MAX;
 use crate::members::{self, Roster, View};
 use crate::op::Role;
@@ -102,6 +103,8 @@ pub(crate) struct Staged {
     pub(crate) link: Hash,
     /// Present on the last entry of a run.
     pub(crate) proof: Option<Proof>,
+    /// When it was received.
+    pub(crate) received: Duration,
 }
 
 impl Staged {
@@ -113,7 +116,7 @@ impl Staged {
 
 /// A lane in which somebody else has more than its parent delivers.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Lag {
+pub(crate) struct Stuck {
     /// When the lane last moved.
     pub(crate) since: Duration,
     /// How often another parent was tried; each time is given twice as long as the one before, so that on
@@ -151,6 +154,8 @@ pub(crate) struct Lane {
     pub(crate) announced_staged: Frontier,
     /// It brought what its owner made without having seen all that was forgotten here.
     pub(crate) was_late: bool,
+    /// Sizes and stamps of some of the entries.
+    pub(crate) marks: Marks,
 }
 
 impl Lane {
@@ -162,6 +167,7 @@ impl Lane {
     fn with_row(row: LaneRow) -> Self {
         let (staged, heads, doubted_by) = (VecDeque::new(), VecDeque::new(), BTreeSet::new());
         let (announced, announced_staged) = (Frontier::new(), Frontier::new());
+        let marks = Marks::from(row.tip.lsn, row.tip.at.millis());
         Self {
             row,
             staged,
@@ -172,6 +178,7 @@ impl Lane {
             announced,
             announced_staged,
             was_late: false,
+            marks,
         }
     }
 
@@ -221,7 +228,7 @@ pub(crate) struct Space {
     /// Lanes whose owner is no member, as far as is known here.
     pub(crate) strangers: BTreeSet<LaneId>,
     /// Lanes in which a connected peer other than the parent has more.
-    pub(crate) lagging: BTreeMap<LaneId, Lag>,
+    pub(crate) lagging: BTreeMap<LaneId, Stuck>,
     /// Lanes whose parent is to be considered again.
     pub(crate) review: BTreeSet<LaneId>,
     /// When all parents are considered again.
@@ -256,6 +263,7 @@ pub(crate) struct Space {
     pub(crate) compacting: bool,
     /// Changes of documents that are in quarantine.
     pub(crate) quarantined: u64,
+    pub(crate) lag: LagState,
 }
 
 impl Space {
@@ -294,6 +302,7 @@ impl Space {
             forget_ids_ms: u64::MAX,
             compacting: false,
             quarantined: 0,
+            lag: LagState::default(),
         }
     }
 

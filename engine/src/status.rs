@@ -5,6 +5,7 @@ use std::fmt;
 use comity_crdts::{Frontier, LaneId, ReplicaId, SpaceId};
 use serde::{Deserialize, Serialize};
 
+use crate::lag::Lag;
 use crate::op::Role;
 
 /// A digest of a space's whole visible state. Replicas with equal frontiers have equal digests.
@@ -91,8 +92,20 @@ impl fmt::Display for Standing {
 pub struct Status {
     /// Every space this replica holds.
     pub spaces: Vec<SpaceStatus>,
-    /// Every connected peer.
-    pub sessions: Vec<ReplicaId>,
+    /// Every connection to a peer.
+    pub sessions: Vec<SessionStatus>,
+}
+
+/// The report on one connection, over all spaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionStatus {
+    /// Who is at the other end.
+    pub peer: ReplicaId,
+    /// Bytes of runs of entries that came.
+    pub received_bytes: u64,
+    /// Of these, bytes of runs that were wanted when they had come. The rest were copies of what was received from
+    /// somebody else in the meantime, or are not complete yet.
+    pub needed_bytes: u64,
 }
 
 /// The report on one space.
@@ -114,8 +127,13 @@ pub struct SpaceStatus {
     pub standing: Standing,
     /// Every lane.
     pub lanes: Vec<LaneStatus>,
-    /// Every connected peer that opened the space, with how many lane entries it lacks of what is here.
-    pub peers: Vec<(ReplicaId, u64)>,
+    /// Every connected peer that opened the space, ascending.
+    pub peers: Vec<PeerStatus>,
+    /// What is not durable here of what connected peers have said they have, each entry counted once.
+    pub missing: Lag,
+    /// How long that takes to arrive at the pace of the last seconds, milliseconds, if nothing is added to it: 0 when
+    /// nothing is missing, `None` when nothing has come for seconds.
+    pub catch_up_ms: Option<u64>,
     /// What every writer has announced to have applied: what matters only to somebody who had not is forgotten. Goes
     /// back when somebody new is heard of, until that one has announced as much.
     pub cut: Frontier,
@@ -127,6 +145,55 @@ pub struct SpaceStatus {
     pub confirmed: bool,
     /// Changes of documents that the document library refused after they were admitted: see `quarantined`.
     pub quarantined: u64,
+}
+
+/// The report on one connected peer in a space.
+#[derive(Clone, Debug)]
+pub struct PeerStatus {
+    /// The peer.
+    pub peer: ReplicaId,
+    /// What it lacks of what is durable here, as far as it has said what it has.
+    pub behind: Lag,
+    /// What is not durable here of what it said it has.
+    pub ahead: Lag,
+    /// How long it takes the peer to catch up at the pace at which it came to hold entries in the last seconds,
+    /// milliseconds, if nothing is added: 0 when it lacks nothing, `None` when it has said nothing for seconds.
+    pub catch_up_ms: Option<u64>,
+    /// The lanes in which either lacks something, in lane order.
+    pub lanes: Vec<LaneLag>,
+    /// How long it takes to answer, milliseconds, its syncs included; `None` before there was anything to answer.
+    pub round_trip_ms: Option<u64>,
+    /// How long ago the moment is at which it was asked last with an answer whose content has all arrived: everything
+    /// that was durable there by then is durable here, by this replica's own clock. It is only asked for reads that have
+    /// to be fresh (`Command::AwaitFresh`); `None` when it was not.
+    pub fresh_ms: Option<u64>,
+}
+
+/// How far two replicas are apart in one lane.
+#[derive(Clone, Copy, Debug)]
+pub struct LaneLag {
+    /// The lane.
+    pub lane: LaneId,
+    /// What the peer lacks.
+    pub behind: Lag,
+    /// What this replica lacks.
+    pub ahead: Lag,
+}
+
+/// What an entry that was received waits for: its author had seen an entry that is not here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Blocked {
+    /// The lane in which something is missing. There may be more.
+    pub lane: LaneId,
+    /// The entry up to which it is needed.
+    pub lsn: u64,
+    /// How long ago the entry that waits was received, milliseconds.
+    pub since_ms: u64,
+    /// The connected peers that said they have what is missing, ascending. When there is none, it comes when somebody
+    /// connects who has.
+    pub held_by: Vec<ReplicaId>,
+    /// From whom the lane in which something is missing is received, if from anybody.
+    pub asked: Option<ReplicaId>,
 }
 
 /// The report on one lane.
@@ -147,8 +214,10 @@ pub struct LaneStatus {
     pub known: u64,
     /// Entries received and waiting.
     pub staged: u64,
-    /// What the first waiting entry waits for: a lane and the entry needed in it.
-    pub waits_for: Option<(LaneId, u64)>,
+    /// Their bytes in stored form.
+    pub staged_bytes: u64,
+    /// What the first waiting entry waits for. `None` while it waits only for the sync under way.
+    pub blocked: Option<Blocked>,
     /// From whom the lane is received.
     pub parent: Option<ReplicaId>,
     /// Why it is not followed any further.

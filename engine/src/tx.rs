@@ -23,7 +23,7 @@ use crate::space::Space;
 use crate::store::{LogRead, StoreError};
 use crate::work::Work;
 
-pub use error::TxError;
+pub use error::{TransactError, TxError};
 
 /// An open transaction on one space. Reads see the newest applied state and the transaction's own
 /// operations. Everything it did becomes one change set, or nothing.

@@ -32,7 +32,8 @@ fn an_entry_waits_for_what_its_author_had_seen_and_the_status_says_for_what() {
     let status = world.status(2, space);
     let b = world.own_lane(1, space);
     let waiting = status.lanes.iter().find(|status| status.lane == b).unwrap();
-    assert_eq!((waiting.staged, waiting.waits_for), (1, Some((lane, needed))));
+    let blocked = waiting.blocked.clone().unwrap();
+    assert_eq!((waiting.staged, blocked.lane, blocked.lsn), (1, lane, needed));
     assert_eq!(world.likes(2, space), 3, "B's write is not shown before A's");
     let missing = status.lanes.iter().find(|status| status.lane == lane).unwrap();
     assert_eq!((missing.applied, missing.known), (needed - 1, needed), "B is known to have it");
@@ -40,7 +41,7 @@ fn an_entry_waits_for_what_its_author_had_seen_and_the_status_says_for_what() {
     world.run();
     assert_eq!(world.likes(2, space), 113);
     let status = world.status(2, space);
-    assert!(status.lanes.iter().all(|status| status.staged == 0 && status.waits_for.is_none()));
+    assert!(status.lanes.iter().all(|status| status.staged == 0 && status.blocked.is_none()));
 }
 
 #[test]

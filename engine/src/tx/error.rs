@@ -1,13 +1,45 @@
-//! Why an operation in a transaction is refused.
+//! Why a transaction, or an operation in it, is refused.
 
 use comity_crdts::{
-    AddressError, BoundedError, CounterRange, DocumentError, JsonError, ReplicaId, ValueError, automerge,
+    AddressError, BoundedError, CounterRange, DocumentError, JsonError, ReplicaId, SpaceId, ValueError,
+    automerge,
 };
 
 use crate::conflicts::Location;
 use crate::read::ReadError;
 use crate::status::Standing;
 use crate::store::StoreError;
+use crate::throttle::Throttled;
+
+/// Why a transaction failed; nothing of it was kept.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TransactError<E> {
+    /// The closure said so.
+    #[error("{0}")]
+    Refused(E),
+    /// The closure panicked.
+    #[error("the transaction panicked; it was rolled back")]
+    Panicked,
+    /// The change set was refused as a whole.
+    #[error(transparent)]
+    Tx(TxError),
+    /// The caller named a space this replica does not hold.
+    #[error("there is no space {0} at this replica")]
+    UnknownSpace(SpaceId),
+    /// Nobody is known to be in a region in which the write was to be durable: its name is wrong, or nobody there has
+    /// written in the space yet.
+    #[error("no replica is known to be in the region {0:?}")]
+    UnknownRegion(String),
+    /// Others do not follow what is written here, and the replica was opened with a [`Throttle`](crate::Throttle). Wait for room with
+    /// `Command::AwaitRoom`, or try again later.
+    #[error("too few others follow what is written here: {} of {} are within the bound", .0.within, .0.needed)]
+    Throttled(Throttled),
+    /// Not an error: the write was made before under the same operation id, so the closure was not run, and nothing
+    /// was changed. Unlike after the others, the reply comes, and is about the write that was made before.
+    #[error("the write was made before under the same operation id")]
+    Duplicate,
+}
 
 /// Why an operation inside a transaction was refused. The transaction can go on without it, or return the
 /// error and be rolled back.

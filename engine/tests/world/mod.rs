@@ -18,8 +18,8 @@ use std::time::Duration;
 use comity_crdts::{LaneId, Nonce, ReplicaId, SpaceId};
 use comity_engine::{
     Acknowledgement, Class, CloseReason, Command, CommandError, Durability, Engine, EngineOptions, Input,
-    JournalLimits, Notice, Now, Output, Reply, RequestId, Role, SessionId, SpaceStatus, StoreError,
-    TransactError, Tx, TxError, WriteOptions,
+    JournalLimits, LagLimits, Notice, Now, Output, Reply, RequestId, Role, SessionId, SpaceStatus,
+    StoreError, Throttle, TransactError, Tx, TxError, WriteOptions,
 };
 
 use disk::{Backup, Disk};
@@ -46,6 +46,8 @@ pub(crate) struct Node {
     pub(crate) instance: [u8; 32],
     pub(crate) region: Option<String>,
     pub(crate) journal: JournalLimits,
+    pub(crate) lag: LagLimits,
+    pub(crate) throttle: Option<Throttle>,
     next_request: u64,
 }
 
@@ -118,6 +120,8 @@ impl World {
             instance: INSTANCE,
             region: None,
             journal: JournalLimits::USUAL,
+            lag: LagLimits::NONE,
+            throttle: None,
             next_request: 0,
         });
         self.nodes.len() - 1
@@ -526,8 +530,15 @@ impl World {
         target.sync_wanted = false;
         target.fail_sync = None;
         let fresh_key = target.engine.secret_key();
-        let (region, journal) = (target.region.clone(), target.journal);
-        let options = EngineOptions { region, journal, ..EngineOptions::new(fresh_key, target.instance) };
+        let (region, journal, lag, throttle) =
+            (target.region.clone(), target.journal, target.lag, target.throttle);
+        let options = EngineOptions {
+            region,
+            journal,
+            lag,
+            throttle,
+            ..EngineOptions::new(fresh_key, target.instance)
+        };
         target.engine = Engine::open(&options, &mut target.disk).unwrap();
         self.drain(node);
     }

@@ -10,7 +10,7 @@ use crate::truth::{Counts, merge};
 use crate::world::World;
 
 impl World {
-    fn status(&self, node: usize, space: usize) -> Option<SpaceStatus> {
+    pub(crate) fn status(&self, node: usize, space: usize) -> Option<SpaceStatus> {
         let status = self.nodes[node].engine.as_ref()?.status();
         status.spaces.into_iter().find(|status| status.space == self.truth.ids[space])
     }

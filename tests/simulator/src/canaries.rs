@@ -60,6 +60,9 @@ pub fn expected(canary: Canary) -> Oracle {
         Canary::RightsNotChecked => Oracle::Bounded,
         Canary::FieldNotCounted => Oracle::Maps,
         Canary::AnnouncementForgotten | Canary::RemovedStallCut => Oracle::Forgetting,
+        Canary::UnsubscribeForgotten => Oracle::Copies,
+        Canary::LagForgetsStaged | Canary::EstimateNeverEnds => Oracle::Lag,
+        Canary::ThrottledForEver => Oracle::Throttle,
     }
 }
 

@@ -89,9 +89,13 @@ impl World {
     /// The client's token is reached, or it has none. `seen` is what the token stands for.
     pub(crate) fn resume(&mut self, event: usize, node: usize, seen: &Counts) -> Result<(), Violation> {
         match self.plan.events[event].event.clone() {
+            Event::Write(write) if self.plan.throttle.is_some() => self.await_room(event, node, write.space),
             Event::Write(write) => self.write(event, node, &write),
             Event::Read(read) => {
                 self.tally.operations += 1;
+                if self.plan.events[event].id.is_multiple_of(8) {
+                    self.check_lag(node, read.space)?;
+                }
                 let held = &self.nodes[node].held[read.space].durable;
                 if let Some(session) = read.session {
                     let client = self.clients.entry((session, read.space)).or_default();
@@ -109,6 +113,14 @@ impl World {
                 read.objects.iter().try_for_each(|object| self.compare(node, read.space, *object))
             }
             Event::Fault(_) => Ok(()),
+        }
+    }
+
+    /// A writer may write, if nobody took the room in the meantime.
+    pub(crate) fn write_in_room(&mut self, event: usize, node: usize) -> Result<(), Violation> {
+        match self.plan.events[event].event.clone() {
+            Event::Write(write) => self.write(event, node, &write),
+            Event::Read(_) | Event::Fault(_) => Ok(()),
         }
     }
 
@@ -207,6 +219,12 @@ impl World {
                 Ok(())
             }
             (Waiting::Fresh { event, before }, Ok(Reply::Reached)) => self.is_fresh(event, node, &before),
+            (Waiting::Room { event }, Ok(Reply::Room)) => {
+                let boot = self.nodes[node].boot;
+                self.at(self.now, Happening::Room { event, node, boot });
+                Ok(())
+            }
+            (Waiting::Room { .. }, Err(error)) => self.held_up(node, &error),
             (Waiting::Space, Ok(Reply::SpaceCreated(space))) => {
                 self.founded(node, space);
                 Ok(())

@@ -7,6 +7,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test"))]
 
 mod audit;
+mod calm;
 #[cfg(feature = "canaries")]
 mod canaries;
 mod clients;
@@ -29,9 +30,11 @@ mod run;
 mod scenarios;
 mod sectors;
 mod shrink;
+mod topology;
 mod truth;
 mod world;
 
+pub use calm::Copies;
 #[cfg(feature = "canaries")]
 pub use canaries::{expected, hunt, violation};
 pub use menu::{Scale, plan};
@@ -39,4 +42,5 @@ pub use oracle::{Oracle, Violation};
 pub use plan::Plan;
 pub use run::{Outcome, run, run_logged};
 pub use shrink::shrink;
+pub use topology::Topology;
 pub use world::Tally;

@@ -5,7 +5,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use comity_simulator::{Oracle, Outcome, Plan, Scale, Tally, Violation, plan, run, run_logged, shrink};
+use comity_simulator::{
+    Oracle, Outcome, Plan, Scale, Tally, Topology, Violation, plan, run, run_logged, shrink,
+};
 
 /// A quarter of a run is allocating and freeing.
 #[global_allocator]
@@ -14,6 +16,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const USAGE: &str = "\
 simulate seeds [--from SEED] [--count N] [--threads N]   run seeds; one in a hundred twice
 simulate seed SEED [--log] [--shrink FILE]               run one; FILE gets the smallest plan that fails
+    with --topology all|star|chain|tree|ring|mixed       in a network of this shape, not of the seed's own
 simulate replay FILE [--log]                             run a kept plan
 Exit code: 0 when every rule held, 1 when one was broken, 2 when there was nothing to run.";
 
@@ -49,7 +52,17 @@ fn number(options: &[&str], name: &str, default: u64) -> Option<u64> {
     }
 }
 
+/// How large runs are, and of which shape their networks.
+fn scale(options: &[&str]) -> Option<Scale> {
+    let topology = match options.iter().position(|option| *option == "--topology") {
+        None => None,
+        Some(place) => Some(Topology::named(options.get(place + 1)?)?),
+    };
+    Some(Scale { topology, ..Scale::default() })
+}
+
 fn seeds(options: &[&str]) -> Option<bool> {
+    let scale = scale(options)?;
     let (from, count) = (number(options, "--from", 0)?, number(options, "--count", 100)?);
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
     let threads = number(options, "--threads", cores)?;
@@ -63,10 +76,14 @@ fn seeds(options: &[&str]) -> Option<bool> {
                     if seed >= from + count {
                         return;
                     }
-                    let outcome = try_seed(seed);
+                    let outcome = try_seed(seed, scale);
                     if let Some(violation) = &outcome.violation {
                         failed.fetch_add(1, Ordering::Relaxed);
-                        println!("seed {seed}: {violation}\n  repeat with: {} seed {seed} --log", command());
+                        let shape = scale.topology.map(|shape| format!(" --topology {}", shape.name()));
+                        let (command, shape) = (command(), shape.unwrap_or_default());
+                        println!(
+                            "seed {seed}: {violation}\n  repeat with: {command} seed {seed}{shape} --log"
+                        );
                     }
                     sum.lock().expect("no run ends in a panic").add(&outcome.tally);
                 }
@@ -83,8 +100,8 @@ fn seeds(options: &[&str]) -> Option<bool> {
 }
 
 /// Runs a seed, and one in a hundred twice. `O18`.
-fn try_seed(seed: u64) -> Outcome {
-    let plan = plan(seed, Scale::default());
+fn try_seed(seed: u64, scale: Scale) -> Outcome {
+    let plan = plan(seed, scale);
     let mut outcome = run(&plan);
     if seed.is_multiple_of(100) && outcome.violation.is_none() && run(&plan) != outcome {
         let detail = "the same plan gave two different runs".to_owned();
@@ -94,7 +111,7 @@ fn try_seed(seed: u64) -> Outcome {
 }
 
 fn one_seed(seed: u64, options: &[&str]) -> Option<bool> {
-    let plan = plan(seed, Scale::default());
+    let plan = plan(seed, scale(options)?);
     let outcome = carry_out(&plan, options);
     if let (Some(violation), Some(place)) =
         (&outcome.violation, options.iter().position(|option| *option == "--shrink"))
@@ -135,6 +152,11 @@ fn report(tally: &Tally) {
     let days = |us: u64| us as f64 / 86_400e6;
     let (world, replicas) = (days(tally.virtual_us), days(tally.replica_us));
     println!("{} repetitions not made again, {} reads of what others had", tally.repeated, tally.fresh);
+    println!("{} writers held up in vain, {} looks at lag", tally.throttled, tally.lag_checks);
+    for (topology, copies) in Topology::ALL.iter().zip(tally.copies).filter(|(_, copies)| copies.needed > 0) {
+        let (name, copies, needed) = (topology.name(), copies.per_needed(), copies.needed);
+        println!("{name}: {copies:.4} copies of each of {needed} bytes needed in calm");
+    }
     println!("{} comparisons, {world:.1} virtual days, {replicas:.1} replica-days", tally.comparisons);
 }
 

@@ -5,6 +5,7 @@ use crate::plan::{
     Effect, Event, Fault, FaultClass, Freshness, Plan, Planned, Read, Tampering, WallClock, Write,
 };
 use crate::random::{Dice, Domain};
+use crate::topology::Topology;
 
 /// How large a run may be.
 #[derive(Clone, Copy, Debug)]
@@ -13,11 +14,13 @@ pub struct Scale {
     pub operations_max: u64,
     /// Replicas at most in one run of twenty; the others have 9 at most.
     pub nodes_max: u64,
+    /// The shape of the network, if it is not the seed's own.
+    pub topology: Option<Topology>,
 }
 
 impl Default for Scale {
     fn default() -> Self {
-        Self { operations_max: 3_000, nodes_max: 16 }
+        Self { operations_max: 3_000, nodes_max: 16, topology: None }
     }
 }
 
@@ -48,11 +51,19 @@ pub fn plan(seed: u64, scale: Scale) -> Plan {
         4 => dice.between(9, scale.nodes_max.max(9)),
         _ => dice.between(3, 7),
     } as usize;
+    let spaces = spaces(&mut dice, nodes);
+    let topology = topology(&mut dice, seed);
+    let topology = scale.topology.unwrap_or(topology);
+    let links = topology.links(&mut dice, nodes);
     let mut plan = Plan {
         seed,
         nodes,
-        spaces: spaces(&mut dice, nodes),
-        links: links(&mut dice, nodes),
+        spaces,
+        topology,
+        bare: false,
+        throttle: None,
+        calm: 0,
+        links,
         latency_us: latency(&mut dice),
         sync_us: (dice.log_between(50, 5_000), 0),
         clocks: (0..nodes).map(|_| WallClock::default()).collect(),
@@ -87,6 +98,7 @@ pub fn plan(seed: u64, scale: Scale) -> Plan {
     if !is_copied && !plan.has(FaultClass::Rot) && has_changing_members(seed) {
         faults(&mut plan, FaultClass::Members);
     }
+    beside(&mut plan);
     plan.events.sort_by_key(|planned| (planned.at_us, planned.id));
     plan
 }
@@ -123,17 +135,39 @@ fn spaces(dice: &mut Dice, nodes: usize) -> Vec<Vec<usize>> {
     spaces
 }
 
-fn links(dice: &mut Dice, nodes: usize) -> Vec<(usize, usize)> {
-    let all = || (0..nodes).flat_map(move |a| (a + 1..nodes).map(move |b| (a, b)));
-    let line = || (1..nodes).map(|node| (node - 1, node));
-    match dice.below(6) {
-        0 => line().collect(),
-        1 => (1..nodes).map(|node| (0, node)).collect(),
-        2 if nodes > 2 => line().chain([(0, nodes - 1)]).collect(),
-        3 => all().filter(|(a, b)| b - a == 1 || dice.percent(40)).collect(),
-        _ => all().collect(),
+/// The shape of a run's network: all-to-all in one run of three, and each of the others in fewer.
+fn topology(dice: &mut Dice, seed: u64) -> Topology {
+    let drawn = match dice.below(6) {
+        0 => Topology::Chain,
+        1 => Topology::Star,
+        2 => Topology::Ring,
+        3 => Topology::Mixed,
+        _ => Topology::All,
+    };
+    let is_tree = Dice::keyed(seed, Domain::Menu, 0, 1).percent(12);
+    if is_tree { Topology::Tree } else { drawn }
+}
+
+/// What draws from dice of its own, so that all else stays as it is.
+fn beside(plan: &mut Plan) {
+    use FaultClass::{Clone, Restore, Rollback, Rot, Wipe};
+    let mut dice = Dice::keyed(plan.seed, Domain::Menu, 0, 2);
+    // Who has to be let in again needs its founder.
+    let may_be_bare = ![Clone, Restore, Rollback, Rot, Wipe].into_iter().any(|class| plan.has(class));
+    plan.bare = dice.percent(60) && may_be_bare;
+    plan.throttle = dice.percent(15).then(|| dice.log_between(1, 200));
+    plan.calm = dice.between(20, 60) as u32;
+    if plan.topology == Topology::Ring && dice.percent(50) {
+        let (from, to) = plan.links[dice.index(plan.links.len())];
+        let (at_us, ms) = (dice.below(plan.chaos_us), plan.chaos_us / 1_000);
+        for (id, from, to) in [(BROKEN, from, to), (BROKEN + 1, to, from)] {
+            plan.events.push(Planned { id, at_us, event: Event::Fault(Fault::Cut { from, to, ms }) });
+        }
     }
 }
+
+/// The first event that breaks a ring.
+const BROKEN: u32 = 2_900_000;
 
 fn latency(dice: &mut Dice) -> (u64, u64) {
     let base = [100, 1_000, 20_000, 80_000, 250_000][dice.index(5)];

@@ -27,6 +27,8 @@ pub(crate) struct Link {
     parted: bool,
     failures: u32,
     dials: u64,
+    /// Whether it is not there any more: it was made to let somebody in.
+    pub(crate) gone: bool,
     /// Until when frames from either end wait.
     pub(crate) stalled_until: [u64; 2],
     /// What either end does to its frames, and until when.
@@ -43,6 +45,7 @@ impl Link {
             parted: false,
             failures: 0,
             dials: 0,
+            gone: false,
             stalled_until,
             tampering,
         }
@@ -76,7 +79,8 @@ impl World {
             let [a, b] = link.ends;
             let runs = |node: &crate::node::Node| node.is_up() && node.paused_until <= self.now;
             let up = runs(&self.nodes[a]) && runs(&self.nodes[b]);
-            link.session.is_none() && !link.parted && up && !self.is_cut(a, b) && !self.is_cut(b, a)
+            let is_wanted = link.session.is_none() && !link.parted && !link.gone;
+            is_wanted && up && !self.is_cut(a, b) && !self.is_cut(b, a)
         };
         self.under_way == 0 && !self.links.iter().any(waits)
     }
@@ -94,6 +98,10 @@ impl World {
 
     pub(crate) fn add_link(&mut self, a: usize, b: usize) -> usize {
         let present = self.links.iter().position(|link| link.ends == [a, b] || link.ends == [b, a]);
+        if let Some(link) = present.filter(|link| self.links[*link].gone) {
+            self.links[link].gone = false;
+            self.plan_dial(link);
+        }
         present.unwrap_or_else(|| {
             self.links.push(Link::new([a, b]));
             self.plan_dial(self.links.len() - 1);
@@ -101,10 +109,24 @@ impl World {
         })
     }
 
+    /// Takes links away that only let somebody in, when the network is to have its own shape.
+    pub(crate) fn bare(&mut self) {
+        if !self.plan.is_bare() {
+            return;
+        }
+        for link in self.plan.links.len()..self.links.len() {
+            self.links[link].gone = true;
+            if let Some(session) = self.links[link].session {
+                self.at(self.now, Happening::Closed { session, end: 0 });
+                self.at(self.now, Happening::Closed { session, end: 1 });
+            }
+        }
+    }
+
     /// Dials a link after a pause, unless that is planned already.
     pub(crate) fn plan_dial(&mut self, link: usize) {
         let target = &mut self.links[link];
-        if target.session.is_some() || target.dialling || target.parted {
+        if target.session.is_some() || target.dialling || target.parted || target.gone {
             return;
         }
         target.dialling = true;
@@ -118,7 +140,8 @@ impl World {
     pub(crate) fn dial(&mut self, link: usize) {
         let ends = self.links[link].ends;
         self.links[link].dialling = false;
-        let is_wanted = self.links[link].session.is_none() && !self.links[link].parted;
+        let target = &self.links[link];
+        let is_wanted = target.session.is_none() && !target.parted && !target.gone;
         if !is_wanted || !ends.iter().all(|node| self.nodes[*node].is_up()) {
             // Replicas that are down dial and are dialled when they start.
             return;

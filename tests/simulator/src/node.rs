@@ -24,6 +24,8 @@ pub(crate) enum Waiting {
     Token { event: usize, seen: Counts },
     /// A read that has to show what others have, and had when it began.
     Fresh { event: usize, before: Before },
+    /// A writer that waits for others to follow.
+    Room { event: usize },
     /// A space is being founded.
     Space,
     /// Somebody is to be let in.

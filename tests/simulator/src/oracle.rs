@@ -71,6 +71,14 @@ pub enum Oracle {
     /// What everybody has seen removed leaves nothing behind. Does not look at spaces in which somebody's lane was
     /// left, forked or lost: there the cut stands still.
     Forgetting,
+    /// In calm, replicas receive what they need hardly more than once, and exactly once where there is one way only.
+    /// Does not look at runs with few bytes, nor with two processes of one key.
+    Copies,
+    /// What replicas say of lag: no less than others lack, no more than others have, and nothing when all is calm; and
+    /// catching up takes no time then. Outside of calm it does not look at runs with copies, loss or lies.
+    Lag,
+    /// A writer is held up only when too few others follow, and not for ever.
+    Throttle,
     /// Nothing leaves a replica before it is durable there, and frames decode to what they encode
     /// (invariants 3, 4, 11 of the protocol). Looks at observed runs only.
     Wire,
@@ -105,6 +113,9 @@ impl Oracle {
             Self::Freshness => "freshness",
             Self::Bounded => "bounded counters",
             Self::Forgetting => "forgetting",
+            Self::Copies => "copies",
+            Self::Lag => "lag",
+            Self::Throttle => "throttle",
             Self::Determinism => "O18 determinism",
             Self::Wire => "wire",
             Self::Clock => "clock",

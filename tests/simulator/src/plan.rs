@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::topology::{Topology, are_connected};
+
 /// Everything that happens in a run apart from what follows from it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Plan {
@@ -11,6 +13,18 @@ pub struct Plan {
     pub(crate) nodes: usize,
     /// Who takes part in each space; the first founds it.
     pub(crate) spaces: Vec<Vec<usize>>,
+    /// The shape of the network.
+    #[serde(default)]
+    pub(crate) topology: Topology,
+    /// Whether there are no other links once everybody is let in; founders keep those to all they let in otherwise.
+    #[serde(default)]
+    pub(crate) bare: bool,
+    /// How many entries others may lack of what a replica writes, if its writers wait for them at all.
+    #[serde(default)]
+    pub(crate) throttle: Option<u64>,
+    /// Writes made when all is over and nothing goes wrong any more.
+    #[serde(default)]
+    pub(crate) calm: u32,
     /// Who dials whom.
     pub(crate) links: Vec<(usize, usize)>,
     /// How long a frame is under way at least, microseconds, and how much longer at most.
@@ -343,6 +357,18 @@ impl Plan {
     /// Whether a class of faults is among the events.
     pub(crate) fn has(&self, class: FaultClass) -> bool {
         self.events.iter().any(|planned| matches!(planned.event, Event::Fault(f) if f.class() == class))
+    }
+
+    /// Whether there are no links but those of the topology.
+    pub(crate) fn is_bare(&self) -> bool {
+        self.bare && self.spaces.iter().all(|members| are_connected(members, &self.links))
+    }
+
+    /// The link of a ring without which everybody is connected still.
+    pub(crate) fn breakable(&self) -> Option<(usize, usize)> {
+        let (first, others) = self.links.split_first()?;
+        let is_ring = self.topology == Topology::Ring && self.is_bare();
+        (is_ring && self.spaces.iter().all(|members| are_connected(members, others))).then_some(*first)
     }
 
     /// Replicas that are there from the start.

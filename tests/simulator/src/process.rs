@@ -1,6 +1,6 @@
 //! Processes and their disks: syncs, crashes, starts, copies.
 
-use comity_engine::{Engine, EngineOptions, Input, LogRead, StoreError};
+use comity_engine::{Away, Engine, EngineOptions, Input, LagLimits, LogRead, StoreError, Throttle};
 
 use crate::disk::Disk;
 use crate::node::{Node, Waiting};
@@ -12,6 +12,12 @@ use crate::world::{Happening, World};
 
 /// How long a process takes to end after its storage failed.
 const EXIT_US: u64 = 5_000;
+
+/// Writers wait until one other has followed, if one is connected.
+fn throttle(entries: u64) -> Throttle {
+    let bound = LagLimits { entries, ..LagLimits::NONE };
+    Throttle { bound, followers: 1, away: Away::Ignored }
+}
 
 impl World {
     pub(crate) fn add_node(&mut self, clock: WallClock, disk: Disk) -> usize {
@@ -48,6 +54,7 @@ impl World {
         options.journal.age_ms_max = u64::MAX;
         // Documents here have a few dozen changes.
         options.tail.changes = 8;
+        options.throttle = self.plan.throttle.map(throttle);
         let engine = match Engine::open(&options, &mut target.disk) {
             Ok(engine) => engine,
             Err(error) => {

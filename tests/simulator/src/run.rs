@@ -57,6 +57,8 @@ impl World {
         self.converge_core()?;
         self.heal()?;
         self.audit()?;
+        self.calm()?;
+        self.audit()?;
         self.restart_all()?;
         self.audit()?;
         self.forget()?;
@@ -82,6 +84,7 @@ impl World {
             }
         }
         self.prepare(PREPARE_US)?;
+        self.bare();
         self.origin = self.now;
         Ok(())
     }
@@ -102,7 +105,9 @@ impl World {
         // Those who are connected through others only need not converge yet.
         let linked = |node: &usize| {
             let joins = |ends: &[usize; 2], other| *ends == [*node, other] || *ends == [other, *node];
-            core.iter().all(|other| other == node || self.links.iter().any(|link| joins(&link.ends, *other)))
+            core.iter().all(|other| {
+                other == node || self.links.iter().any(|link| !link.gone && joins(&link.ends, *other))
+            })
         };
         // Who joined again may be known only to somebody who is not among them.
         let is_unfit = core.len() < 2 || self.plan.has(FaultClass::Wipe);
@@ -142,7 +147,7 @@ impl World {
     }
 
     /// Runs until replicas hold the same and nothing is on its way. `O10`.
-    fn converge(&mut self, nodes: &[usize]) -> Result<(), Violation> {
+    pub(crate) fn converge(&mut self, nodes: &[usize]) -> Result<(), Violation> {
         let until = self.now + CONVERGE_US;
         if self.truth.spaces.iter().any(|space| space.forked) {
             // When they have done what they can is not known.
@@ -190,6 +195,6 @@ impl World {
                 format!("{} frames in an hour in which nothing happened", self.tally.frames - frames);
             return Err(self.violation(Oracle::Liveness, detail));
         }
-        Ok(())
+        self.audit_lag()
     }
 }

@@ -3,6 +3,7 @@
 use crate::oracle::Violation;
 use crate::plan::{Effect, Event, Fault, Object, Plan, Planned, Read, Tampering, WallClock, Write};
 use crate::run::{Outcome, run};
+use crate::topology::Topology;
 
 const DAY_MS: u64 = 86_400_000;
 
@@ -13,6 +14,10 @@ fn story(nodes: usize) -> Plan {
         seed: 7,
         nodes,
         spaces: vec![(0..nodes).collect()],
+        topology: Topology::All,
+        bare: false,
+        throttle: None,
+        calm: 30,
         links,
         latency_us: (20_000, 5_000),
         sync_us: (500, 3_000),

@@ -77,12 +77,15 @@ impl Search {
     }
 
     fn simplify(&mut self) {
-        let steps: [fn(&mut Plan); 6] = [
+        let steps: [fn(&mut Plan); 9] = [
             |plan| plan.latency_us = (100, 0),
             |plan| plan.sync_us = (50, 50),
             |plan| plan.clocks.fill(WallClock::default()),
             |plan| plan.observed = false,
             |plan| plan.signed = false,
+            |plan| plan.calm = 0,
+            |plan| plan.bare = false,
+            |plan| plan.throttle = None,
             single_effects,
         ];
         for step in steps {

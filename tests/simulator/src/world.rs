@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use comity_crdts::Nonce;
 use comity_engine::{Class, Engine, Input, Notice, Now, Output, SessionId, Settled, Store, StoreError};
 
+use crate::calm::Copies;
 use crate::clients::Client;
 use crate::enrolment::Enrolment;
 use crate::network::{Connection, Link};
@@ -18,6 +19,8 @@ use crate::promises::Operations;
 use crate::random::{Dice, Domain, mix};
 use crate::reference::Deed;
 use crate::roster::Statement;
+#[cfg(doc)]
+use crate::topology::Topology;
 use crate::truth::{Counts, Truth, WriteRef};
 
 /// More outputs of one input than this are no bounded work.
@@ -37,6 +40,12 @@ pub(crate) enum Happening {
         node: usize,
         boot: u32,
         seen: Counts,
+    },
+    /// A writer that waited for others to follow writes.
+    Room {
+        event: usize,
+        node: usize,
+        boot: u32,
     },
     Frame {
         session: u64,
@@ -133,6 +142,12 @@ pub struct Tally {
     pub bytes: u64,
     /// How often readers' state was compared with the reference model, object by object.
     pub comparisons: u64,
+    /// How often what replicas say of lag was held against the truth, apart from when all was calm.
+    pub lag_checks: u64,
+    /// Writers that waited for others to follow, in vain.
+    pub throttled: u64,
+    /// What was received in calm, by [`Topology`].
+    pub copies: [Copies; 6],
     /// Simulated time, microseconds.
     pub virtual_us: u64,
     /// Simulated time summed over replicas, microseconds.
@@ -153,6 +168,9 @@ impl Tally {
         self.frames += other.frames;
         self.bytes += other.bytes;
         self.comparisons += other.comparisons;
+        self.lag_checks += other.lag_checks;
+        self.throttled += other.throttled;
+        self.copies.iter_mut().zip(other.copies).for_each(|(copies, other)| copies.add(other));
         self.virtual_us += other.virtual_us;
         self.replica_us += other.replica_us;
     }
@@ -297,6 +315,9 @@ impl World {
             Happening::Resume { event, node, boot, seen } if self.nodes[node].boot == boot => {
                 self.resume(event, node, &seen)
             }
+            Happening::Room { event, node, boot } if self.nodes[node].boot == boot => {
+                self.write_in_room(event, node)
+            }
             Happening::Frame { session, end, frame } => self.arrive(session, end, frame),
             Happening::Opened { session, end } => self.opened(session, end),
             Happening::Closed { session, end } => self.closed(session, end),
@@ -321,6 +342,7 @@ impl World {
                 Ok(())
             }
             Happening::Resume { .. }
+            | Happening::Room { .. }
             | Happening::Sync { .. }
             | Happening::Settled { .. }
             | Happening::Wake { .. }
@@ -474,7 +496,7 @@ impl Happening {
         match self {
             Self::Frame { .. } | Self::Opened { .. } | Self::Closed { .. } | Self::Sync { .. } => true,
             Self::Settled { .. } => true,
-            Self::Resume { .. } | Self::Start { .. } | Self::Crash { .. } => true,
+            Self::Resume { .. } | Self::Room { .. } | Self::Start { .. } | Self::Crash { .. } => true,
             Self::Planned(_)
             | Self::Wake { .. }
             | Self::Dial { .. }
@@ -491,7 +513,10 @@ impl Happening {
             | Self::Closed { session, end } => {
                 world.connections.get(session).map(|connection| connection.ends[*end])
             }
-            Self::Resume { node, .. } | Self::Sync { node, .. } | Self::Wake { node, .. } => Some(*node),
+            Self::Resume { node, .. }
+            | Self::Room { node, .. }
+            | Self::Sync { node, .. }
+            | Self::Wake { node, .. } => Some(*node),
             Self::Settled { node, .. } => Some(*node),
             Self::Planned(_)
             | Self::Dial { .. }
