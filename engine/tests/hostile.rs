@@ -10,7 +10,8 @@ use std::time::Duration;
 use comity_crdts::limits::LANES_MAX;
 use comity_crdts::{Nonce, OriginId, ReplicaId, SpaceId};
 use comity_engine::wire::{
-    Data, Denied, Genesis, Have, Head, Hello, Join, LaneRef, Message, Open, OpenLane, Subscribe, Unsubscribe,
+    Data, Denied, Genesis, Have, Head, Hello, Join, LaneRef, Message, Open, OpenLane, PROTOCOL_VERSION,
+    Subscribe, Unsubscribe,
 };
 use comity_engine::{CloseReason, Command, Role, SessionId};
 use proptest::prelude::*;
@@ -230,7 +231,8 @@ fn one_number_cannot_stand_for_two_spaces() {
 #[test]
 fn a_session_without_a_common_version_ends() {
     let (mut world, space, ghost) = victim();
-    for (version_min, version_max) in [(4, 9), (0, 2), (0, 0), (1, 0), (u16::MAX, 0)] {
+    let (below, above) = (PROTOCOL_VERSION - 1, PROTOCOL_VERSION + 1);
+    for (version_min, version_max) in [(above, above + 5), (0, below), (0, 0), (1, 0), (u16::MAX, 0)] {
         let session = world.connect_ghost(0, ghost.replica());
         let hello = Message::Hello(Hello { version_min, version_max, wall_ms: 0 }).encode();
         assert_refused(&mut world, space, session, &[hello], CloseReason::Version);
