@@ -72,7 +72,10 @@ fn a_removed_member_is_cut_off_by_everybody_told_so_and_writes_no_more() {
     for node in [0, 1] {
         let status = world.status(node, space);
         assert!(status.members.iter().all(|(member, _)| *member != removed));
-        assert!(!status.peers.iter().any(|(peer, _)| *peer == removed), "the space is closed at node {node}");
+        assert!(
+            !status.peers.iter().any(|status| status.peer == removed),
+            "the space is closed at node {node}"
+        );
         let lane = status.lanes.iter().find(|lane| lane.owner == removed).unwrap();
         assert_eq!((lane.applied, lane.owner_role), (1, None), "what it wrote stays");
     }
@@ -241,7 +244,7 @@ fn an_inviter_that_was_removed_is_trusted_no_longer_by_whom_it_let_in() {
     world.connect(0, 2);
     world.run();
     revoke(&mut world, 0, space, 1);
-    assert!(!world.status(2, space).peers.iter().any(|(peer, _)| *peer == world.replica(1)));
+    assert!(!world.status(2, space).peers.iter().any(|status| status.peer == world.replica(1)));
     assert!(world.session_between(1, 2).is_none());
 }
 

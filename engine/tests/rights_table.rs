@@ -257,7 +257,7 @@ impl Scene {
         let (session, space) = (self.session, self.space);
         let open = |scene: &Self| {
             let peers = scene.world.status(0, space).peers;
-            peers.iter().any(|peer| peer.replica == scene.ghost.replica())
+            peers.iter().any(|status| status.peer == scene.ghost.replica())
         };
         let members = |scene: &Self| scene.world.status(0, space).members.len();
         let (was_open, members_before) = (open(self), members(self));
