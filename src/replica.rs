@@ -9,8 +9,10 @@ use std::thread;
 use std::time::Duration;
 
 use comity_crdts::{ConflictPolicy, PolicyRegistry, ReplicaId, SpaceId};
-use comity_engine::{Command, Engine, EngineOptions, JournalLimits, REGION_BYTES_MAX, Reply, Status};
-use comity_store::{CompactReport, Damage, EmbeddedStore, Reader, StoreOptions};
+use comity_engine::{
+    Command, Engine, EngineOptions, JournalLimits, REGION_BYTES_MAX, Reply, Status, StoreError,
+};
+use comity_store::{CompactReport, Damage, EmbeddedStore, Reader, Snapshot, StoreOptions};
 use comity_transport::{BindError, CloseCode, ConnectionStats, Identity, TransportConfig};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -228,24 +230,55 @@ impl Replica {
         }
     }
 
-    /// A space that this replica holds.
+    /// A space that this replica holds. O(log n).
     ///
     /// # Errors
     /// [`RequestError`] when it holds no such space.
     pub async fn space(&self, id: SpaceId) -> Result<Space, RequestError> {
-        let held = self.status().await?.spaces.iter().any(|space| space.space == id);
-        if !held {
-            return Err(comity_engine::CommandError::UnknownSpace(id).into());
+        match self.space_name(&id)? {
+            Some(_) => Ok(Space::new(self.clone(), id)),
+            None => Err(comity_engine::CommandError::UnknownSpace(id).into()),
         }
-        Ok(Space::new(self.clone(), id))
     }
 
-    /// The spaces this replica holds, with their names.
+    /// The name of a space, empty until the founder's record arrived; `None` when this replica does not hold it.
+    /// O(log n).
     ///
     /// # Errors
-    /// [`RequestError`] when the replica is shut down.
+    /// [`RequestError`] when storage fails or the replica is shut down.
+    pub fn space_name(&self, id: &SpaceId) -> Result<Option<String>, RequestError> {
+        self.catalog(|snapshot| comity_engine::space_name(snapshot, id))
+    }
+
+    /// The spaces this replica holds, with their names. O(spaces); [`Replica::spaces_after`] pages.
+    ///
+    /// # Errors
+    /// [`RequestError`] when storage fails or the replica is shut down.
     pub async fn spaces(&self) -> Result<Vec<(SpaceId, String)>, RequestError> {
-        Ok(self.status().await?.spaces.into_iter().map(|space| (space.space, space.name)).collect())
+        self.spaces_after(None, usize::MAX)
+    }
+
+    /// At most `limit` spaces after the space `after`, in the order of their ids, with their names. O(log n + spaces).
+    ///
+    /// # Errors
+    /// [`RequestError`] when storage fails or the replica is shut down.
+    pub fn spaces_after(
+        &self,
+        after: Option<&SpaceId>,
+        limit: usize,
+    ) -> Result<Vec<(SpaceId, String)>, RequestError> {
+        self.catalog(|snapshot| comity_engine::spaces(snapshot, after, limit))
+    }
+
+    /// What is read of the newest durable state.
+    fn catalog<R>(&self, read: impl FnOnce(&Snapshot) -> Result<R, StoreError>) -> Result<R, RequestError> {
+        let failed = |error: StoreError| match self.shared.visible.has_changed() {
+            // A replica that is shut down closes its store.
+            Err(_) => RequestError::Stopped,
+            Ok(_) => RequestError::Command(error.into()),
+        };
+        let snapshot = self.shared.reader.snapshot().map_err(failed)?;
+        read(&snapshot).map_err(failed)
     }
 
     /// Takes part in the space a ticket names, and keeps a connection to the replica it names. The space can be

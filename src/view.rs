@@ -147,6 +147,20 @@ impl View {
         comity_engine::list(&self.snapshot, &self.space, listing)
     }
 
+    /// At most `limit` collections after `after` in which an object of this kind holds something, in byte order.
+    /// O(collections · log n), and O(objects) for those of a collection that hold nothing any more.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn collections(
+        &self,
+        kind: Kind,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<String>, ReadError> {
+        comity_engine::collections(&self.snapshot, &self.space, kind, after, limit)
+    }
+
     /// The policy under which the registers of a collection are read; last-writer-wins where none was set. O(log n).
     ///
     /// # Errors

@@ -99,6 +99,22 @@ pub(crate) fn objects(
     (from, until)
 }
 
+/// The objects of one kind in every collection after `after`. The NUL that ends a collection's name comes before all else
+/// that a name may go on with.
+pub(crate) fn collections(space: &SpaceId, kind: Kind, after: Option<&str>) -> (Vec<u8>, Vec<u8>) {
+    let (mut from, until) = range(join(0x30, &[&space.0, &[kind as u8]]));
+    if let Some(after) = after {
+        from.extend_from_slice(after.as_bytes());
+        from.push(1);
+    }
+    (from, until)
+}
+
+/// The collection part of an object's row.
+pub(crate) fn object_collection(row: &[u8]) -> Option<&[u8]> {
+    row.get(1 + 16 + 1..)?.split(|byte| *byte == 0).next()
+}
+
 /// The key part of an object's row.
 pub(crate) fn object_key<'a>(row: &'a [u8], collection: &str) -> &'a [u8] {
     &row[1 + 16 + 1 + collection.len() + 1..]

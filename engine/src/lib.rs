@@ -9,6 +9,7 @@
 mod acks;
 mod announce;
 mod apply;
+mod catalog;
 mod change;
 mod changes;
 mod commands;
@@ -56,6 +57,7 @@ mod unstable;
 pub mod wire;
 mod work;
 
+pub use catalog::{collections, space_name, spaces};
 pub use changes::{ChangeCursor, ChangeEvent, ChangePage, ChangesError, Did, ObjectChange, PageLimit, Scope};
 pub use conflicts::{Conflict, Location, Matter, SiblingReport, conflict_at, conflicts};
 pub use documents::{

@@ -1,0 +1,239 @@
+//! Spaces: founding, joining, inviting, what they are set to.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use comity::{LaneStatus, Policy, Role, SpaceStatus, Ticket, Token};
+use serde::Deserialize;
+use serde_json::{Value as Json, json};
+use utoipa::ToSchema;
+
+use super::App;
+use super::problem::{Problem, Trouble};
+use super::read::page_limit;
+use super::request::{Asked, Json as Body, Names, Params, read_answer};
+use crate::auth::{Access, Scope};
+use crate::names;
+
+/// A role's name.
+pub(crate) fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::Writer => "writer",
+        Role::Admin => "admin",
+    }
+}
+
+fn parse_role(name: &str) -> Result<Role, Problem> {
+    match name {
+        "writer" => Ok(Role::Writer),
+        "admin" => Ok(Role::Admin),
+        _ => Err(Trouble::BadRequest.because(format!("there is no role {name:?}; there are writer, admin"))),
+    }
+}
+
+/// A page of spaces.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Page {
+    after: Option<String>,
+    limit: Option<usize>,
+}
+
+/// The spaces held here, in the order of their ids.
+pub(crate) async fn list(
+    State(app): State<Arc<App>>,
+    access: Access,
+    Params(page): Params<Page>,
+) -> Result<Response, Problem> {
+    access.require(Scope::Read)?;
+    let limit = page_limit(page.limit)?;
+    let mut after = match &page.after {
+        None => None,
+        Some(text) => {
+            let id = names::parse_space(text);
+            Some(id.ok_or_else(|| Trouble::BadRequest.because(format!("{text:?} is no id of a space")))?)
+        }
+    };
+    let mut found = Vec::new();
+    // A token that counts in some spaces is shown those.
+    loop {
+        let spaces = app.replica.spaces_after(after.as_ref(), limit + 1)?;
+        let is_last = spaces.len() <= limit;
+        after = spaces.last().map(|(id, _)| *id).or(after);
+        found.extend(spaces.into_iter().filter(|(id, _)| access.covers(id)));
+        if is_last || found.len() > limit {
+            break;
+        }
+    }
+    let more = found.len() > limit;
+    found.truncate(limit);
+    let next = found.last().filter(|_| more).map(|(id, _)| id.to_string());
+    let found: Vec<Json> =
+        found.iter().map(|(id, name)| json!({"id": id.to_string(), "name": name})).collect();
+    Ok(axum::Json(json!({"spaces": found, "next": next})).into_response())
+}
+
+/// A space to be founded.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Founding {
+    /// 1 to 128 bytes.
+    name: String,
+}
+
+/// Founds a space, of which this replica is the first admin.
+pub(crate) async fn create(
+    State(app): State<Arc<App>>,
+    access: Access,
+    Body(founding): Body<Founding>,
+) -> Result<Response, Problem> {
+    access.require_everywhere(Scope::Admin)?;
+    let space = app.replica.create_space(&founding.name).await?;
+    let body = json!({"id": space.id().to_string(), "name": founding.name});
+    Ok((StatusCode::CREATED, axum::Json(body)).into_response())
+}
+
+/// An invitation to be redeemed.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Joining {
+    /// What `invite` printed.
+    ticket: String,
+}
+
+/// Takes part in the space that a ticket names. Catching up goes on afterwards.
+pub(crate) async fn join(
+    State(app): State<Arc<App>>,
+    access: Access,
+    Body(joining): Body<Joining>,
+) -> Result<Response, Problem> {
+    access.require_everywhere(Scope::Admin)?;
+    let ticket: Ticket = joining.ticket.parse().map_err(|error| Trouble::BadRequest.because(error))?;
+    let space = app.replica.connect(&ticket).await?;
+    Ok(axum::Json(json!({"id": space.id().to_string()})).into_response())
+}
+
+/// The report on a space.
+pub(crate) async fn show(
+    State(app): State<Arc<App>>,
+    access: Access,
+    Names(space): Names<String>,
+) -> Result<Response, Problem> {
+    let space = app.space(&access, Scope::Read, &space).await?;
+    let status = space.status().await?;
+    let token = Token { space: status.space, frontier: status.durable.clone() };
+    Ok(read_answer(&token, space_json(&status)))
+}
+
+/// The report on a space as JSON.
+pub(crate) fn space_json(status: &SpaceStatus) -> Json {
+    let members: Vec<Json> = status.members.iter().map(member_json).collect();
+    let lanes: Vec<Json> = status.lanes.iter().map(lane_json).collect();
+    let peers: Vec<Json> = status
+        .peers
+        .iter()
+        .map(|(peer, lacks)| json!({"replica": peer.to_string(), "lacks": lacks}))
+        .collect();
+    let stalled: Vec<String> = status.stalled_by.iter().map(ToString::to_string).collect();
+    json!({
+        "id": status.space.to_string(),
+        "name": status.name,
+        "digest": status.digest.to_string(),
+        "confirmed": status.confirmed,
+        "quarantined": status.quarantined,
+        "members": members,
+        "lanes": lanes,
+        "peers": peers,
+        "stalled_by": stalled,
+    })
+}
+
+fn member_json((replica, role): &(comity::ReplicaId, Role)) -> Json {
+    json!({"replica": replica.to_string(), "role": role_name(*role)})
+}
+
+fn lane_json(lane: &LaneStatus) -> Json {
+    json!({
+        "lane": lane.lane.to_string(),
+        "owner": lane.owner.to_string(),
+        "is_own": lane.is_own,
+        "applied": lane.applied,
+        "provable": lane.provable,
+        "known": lane.known,
+        "lacks": lane.known.saturating_sub(lane.applied),
+        "staged": lane.staged,
+        "waits_for": lane.waits_for.map(|(lane, lsn)| json!({"lane": lane.to_string(), "entry": lsn})),
+        "parent": lane.parent.map(|parent| parent.to_string()),
+        "frozen": lane.frozen.as_ref().map(ToString::to_string),
+    })
+}
+
+/// Who takes part.
+pub(crate) async fn members(
+    State(app): State<Arc<App>>,
+    access: Access,
+    Names(space): Names<String>,
+) -> Result<Response, Problem> {
+    let space = app.space(&access, Scope::Read, &space).await?;
+    let members: Vec<Json> = space.status().await?.members.iter().map(member_json).collect();
+    Ok(axum::Json(json!({"members": members})).into_response())
+}
+
+/// An invitation to be made.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Inviting {
+    /// What the invited replica may do: writer or admin.
+    #[serde(default = "writer")]
+    role: String,
+}
+
+fn writer() -> String {
+    "writer".to_owned()
+}
+
+/// A ticket that makes one replica a member. It can be used once, within a day.
+pub(crate) async fn invite(
+    State(app): State<Arc<App>>,
+    access: Access,
+    Names(space): Names<String>,
+    Body(inviting): Body<Inviting>,
+) -> Result<Response, Problem> {
+    let space = app.space(&access, Scope::Admin, &space).await?;
+    let ticket = space.invite_as(parse_role(&inviting.role)?).await?;
+    Ok((StatusCode::CREATED, axum::Json(json!({"ticket": ticket.to_string()}))).into_response())
+}
+
+/// The policy of a collection.
+pub(crate) async fn policy(
+    State(app): State<Arc<App>>,
+    access: Access,
+    Names((space, collection)): Names<(String, String)>,
+    asked: Asked,
+) -> Result<Response, Problem> {
+    let space = app.space(&access, Scope::Read, &space).await?;
+    let view = asked.view(&space).await?;
+    Ok(read_answer(&view.token()?, json!({"policy": view.policy(&collection)?.name()})))
+}
+
+/// A policy to be set.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Setting {
+    /// lww, siblings, union, min, max, first, or custom:NAME:VERSION.
+    policy: String,
+}
+
+/// Sets the policy under which the registers of a collection are read, at every replica.
+pub(crate) async fn set_policy(
+    State(app): State<Arc<App>>,
+    access: Access,
+    Names((space, collection)): Names<(String, String)>,
+    asked: Asked,
+    Body(setting): Body<Setting>,
+) -> Result<Response, Problem> {
+    let space = app.space(&access, Scope::Admin, &space).await?;
+    let policy = Policy::parse(&setting.policy).map_err(|error| Trouble::BadRequest.because(error))?;
+    asked.write(space.set_policy(&collection, policy)).await
+}
