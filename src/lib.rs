@@ -74,6 +74,7 @@ mod error;
 mod follow;
 mod handles;
 mod inbox;
+mod meters;
 mod network;
 mod place;
 mod replica;
@@ -99,13 +100,14 @@ pub use comity_crdts::{
     ValueSerdeError, check_policy, json, limits, text, versions,
 };
 pub use comity_engine::{
-    ChangeEvent, CommandError, Conflict, Did, Durability, Freeze, JournalEntry, JournalLimits, JournalReason,
-    JournalTotals, LaneStatus, Listing, Location, Matter, OPERATION_NAME_BYTES_MAX, ObjectChange,
-    OperationNameError, QuarantinedChange, REGION_BYTES_MAX, ReadError, Replayed, Role, SiblingReport,
-    SpaceStatus, StateDigest, Status, StoreError, Token, TransactError, TxError,
+    ChangeEvent, CommandError, Conflict, Did, Durability, Fault, Freeze, JournalEntry, JournalLimits,
+    JournalReason, JournalTotals, LaneStatus, Listing, Location, Matter, Matters, OPERATION_NAME_BYTES_MAX,
+    ObjectChange, OperationNameError, QuarantinedChange, REGION_BYTES_MAX, ReadError, Replayed, Role,
+    SiblingReport, SpaceStatus, StateDigest, Status, StoreError, Token, TransactError, TxError, Verified,
 };
 pub use comity_store::{
-    CompactError as StorageCompactError, CompactReport, Damage, OpenError as DirectoryError, StoreOptions,
+    BackupError, BackupProgress, BackupReport, CompactError as StorageCompactError, CompactReport, Damage,
+    OpenError as DirectoryError, StoreOptions,
 };
 pub use comity_transport::{BindError, ClassStats, Congestion, ConnectionStats, TransportConfig};
 pub use error::{
@@ -119,6 +121,7 @@ pub use handles::{
     TxSet,
 };
 pub use inbox::{Choice, ConflictEvent, ConflictEvents};
+pub use meters::{Histogram, METER_BOUNDS_US, Meters};
 pub use replica::{OpenOptions, Replica};
 /// JSON, in the version that documents are read and written in.
 pub use serde_json;

@@ -10,15 +10,20 @@ use std::time::Duration;
 
 use comity_crdts::{ConflictPolicy, PolicyRegistry, ReplicaId, SpaceId};
 use comity_engine::{
-    Command, Engine, EngineOptions, JournalLimits, REGION_BYTES_MAX, Reply, Status, StoreError,
+    Command, Engine, EngineOptions, Fault, JournalLimits, REGION_BYTES_MAX, Reply, Status, StoreError,
+    Verified,
 };
-use comity_store::{CompactReport, Damage, EmbeddedStore, Reader, Snapshot, StoreOptions};
+use comity_store::{
+    BackupError, BackupProgress, BackupReport, CompactReport, Damage, EmbeddedStore, Reader, Snapshot,
+    StoreOptions,
+};
 use comity_transport::{BindError, CloseCode, ConnectionStats, Identity, TransportConfig};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::core::{Core, EVENTS_MAX, Event, STORAGE_REQUESTS_MAX, Signals, TrustSet, fresh, run_syncer};
 use crate::documents::{Documents, SETTLE_REQUESTS_MAX, run_settling};
 use crate::error::{CompactError, ConnectedError, OpenError, RequestError};
+use crate::meters::{Measured, Meters};
 use crate::network::Network;
 use crate::space::Space;
 use crate::ticket::Ticket;
@@ -118,6 +123,7 @@ pub(crate) struct Shared {
     pub(crate) visible: watch::Receiver<Visible>,
     pub(crate) network: Arc<Network>,
     connected: watch::Receiver<BTreeSet<ReplicaId>>,
+    measured: Arc<Measured>,
     stop: watch::Sender<bool>,
     /// Locked by whoever waits for them to end.
     threads: std::sync::Mutex<Vec<thread::JoinHandle<()>>>,
@@ -163,12 +169,14 @@ impl Replica {
         let (online_sender, online) = watch::channel(true);
         let (visible_sender, visible) = watch::channel(Visible::new());
         let trust = Arc::new(TrustSet::default());
+        let measured = Arc::new(Measured::default());
         let signals = Signals {
             visible: visible_sender,
             connected: connected_sender,
             online,
             trust: Arc::clone(&trust),
             events: events.downgrade(),
+            measured: Arc::clone(&measured),
         };
         let (storage, storage_requests) = std_mpsc::sync_channel(STORAGE_REQUESTS_MAX);
         let (settling, settle_requests) = std_mpsc::sync_channel(SETTLE_REQUESTS_MAX);
@@ -176,7 +184,10 @@ impl Replica {
         let (weak, snapshots) = (events.downgrade(), reader.clone());
         let settling = spawn("comity-documents", move || run_settling(&snapshots, &settle_requests, &weak))?;
         let weak = events.downgrade();
-        let syncing = spawn("comity-storage", move || run_syncer(syncer, &storage_requests, &weak))?;
+        let timed = Arc::clone(&measured);
+        let syncing = spawn("comity-storage", move || {
+            run_syncer(syncer, &storage_requests, (&weak, &timed.syncs));
+        })?;
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(OpenError::Thread)?;
         let core_stop = stopped.clone();
@@ -196,6 +207,7 @@ impl Replica {
             visible,
             network,
             connected,
+            measured,
             stop,
             threads,
         };
@@ -367,6 +379,50 @@ impl Replica {
         let job = move |core: &mut Core| drop(answer.send(core.traffic()));
         self.send(Event::Job(Box::new(job))).await?;
         traffic.await.map_err(|_| RequestError::Stopped)
+    }
+
+    /// What the replica was busy with since it was opened. O(1); asks nobody.
+    pub fn meters(&self) -> Meters {
+        let (events, measured) = (&self.shared.events, &self.shared.measured);
+        Meters {
+            syncs: measured.syncs.read(),
+            frames: measured.frames.read(),
+            jobs: measured.jobs.read(),
+            waiting: events.max_capacity() - events.capacity(),
+            waiting_max: events.max_capacity(),
+        }
+    }
+
+    /// Writes a copy of everything that is durable here at one moment into `dir`, which must be missing or empty, while
+    /// the replica goes on: see [`Reader::back_up`](comity_store::Reader::back_up). What opens the copy is this replica
+    /// under a new incarnation; the key is in it, so keep it as safe as the directory.
+    ///
+    /// `progress` is called for every portion, on another thread. Takes O(rows) time, and keeps the pages of that
+    /// moment from being used again until it ends. Cancelling it does not stop it.
+    ///
+    /// # Errors
+    /// [`BackupError`]; what was begun has no data file then, and can be removed.
+    pub async fn back_up(
+        &self,
+        dir: impl AsRef<Path>,
+        progress: impl FnMut(BackupProgress) + Send + 'static,
+    ) -> Result<BackupReport, BackupError> {
+        let (reader, dir) = (self.shared.reader.clone(), dir.as_ref().to_owned());
+        tokio::task::spawn_blocking(move || reader.back_up(&dir, progress))
+            .await
+            .expect("a backup does not panic and is not cancelled")
+    }
+
+    /// Walks everything that is durable here at one moment and checks it against itself: chains, signatures, digests
+    /// and indexes; see [`comity_engine::verify`]. `progress` is given the faults as they are found, on another thread.
+    /// O(everything); views expire meanwhile for others as ever. Cancelling it does not stop it.
+    ///
+    /// # Errors
+    /// [`StoreError`] when storage fails.
+    pub async fn verify(&self, found: impl FnMut(Fault) + Send + 'static) -> Result<Verified, StoreError> {
+        let reader = self.shared.reader.clone();
+        let verify = move || comity_engine::verify(&reader.pin()?, found);
+        tokio::task::spawn_blocking(verify).await.expect("verifying does not panic and is not cancelled")
     }
 
     /// Gives the space that the data file does not use any more back to the file system, by copying what it

@@ -6,6 +6,7 @@ mod document;
 mod feed;
 mod guard;
 mod inbox;
+pub(crate) mod jobs;
 mod objects;
 pub(crate) mod problem;
 mod read;
@@ -41,6 +42,7 @@ pub(crate) struct App {
     pub(crate) draining: watch::Receiver<bool>,
     /// One permit for each change feed that may be open.
     pub(crate) streams: Arc<Semaphore>,
+    pub(crate) jobs: jobs::Jobs,
 }
 
 impl App {
@@ -74,6 +76,8 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
         .route("/v1/status", get(status::status))
         .route("/v1/peers", get(status::peers))
         .route("/v1/lag", get(status::lag))
+        .route("/v1/jobs", get(jobs::list).post(jobs::begin))
+        .route("/v1/jobs/{id}", get(jobs::show))
         .route("/v1/spaces", get(spaces::list).post(spaces::create))
         .route("/v1/join", post(spaces::join))
         .route("/v1/spaces/{space}", get(spaces::show))

@@ -2,6 +2,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test"))]
 
 mod auth;
+mod backup;
 mod cli;
 mod config;
 mod http;

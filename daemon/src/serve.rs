@@ -144,6 +144,7 @@ impl Daemon {
             readiness: Readiness::new(draining.clone()),
             draining: draining.clone(),
             streams: Arc::new(Semaphore::new(config.http.streams_max)),
+            jobs: Default::default(),
             config,
         });
         let listening = Listening {

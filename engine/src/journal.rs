@@ -264,7 +264,11 @@ pub fn journal_of(
     Ok(entries)
 }
 
-fn decode_row(read: &dyn StateRead, space: &SpaceId, bytes: &[u8]) -> Result<JournalEntry, StoreError> {
+pub(crate) fn decode_row(
+    read: &dyn StateRead,
+    space: &SpaceId,
+    bytes: &[u8],
+) -> Result<JournalEntry, StoreError> {
     let row: JournalRow = decode("journal row", bytes)?;
     let value =
         Value::from_bytes(&row.value, row.value.len()).map_err(|error| damaged("journal row", &error))?;

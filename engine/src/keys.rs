@@ -115,6 +115,18 @@ pub(crate) fn object_collection(row: &[u8]) -> Option<&[u8]> {
     row.get(1 + 16 + 1..)?.split(|byte| *byte == 0).next()
 }
 
+/// Every object of a space.
+pub(crate) fn all_objects(space: &SpaceId) -> (Vec<u8>, Vec<u8>) {
+    range(join(0x30, &[&space.0]))
+}
+
+/// The kind, the collection and the key of an object's row.
+pub(crate) fn object_parts(row: &[u8]) -> Option<(Kind, &str, &str)> {
+    let kind = Kind::from_tag(*row.get(17)?)?;
+    let (collection, key) = std::str::from_utf8(row.get(18..)?).ok()?.split_once('\0')?;
+    Some((kind, collection, key))
+}
+
 /// The key part of an object's row.
 pub(crate) fn object_key<'a>(row: &'a [u8], collection: &str) -> &'a [u8] {
     &row[1 + 16 + 1 + collection.len() + 1..]
@@ -243,6 +255,11 @@ pub(crate) fn conflicts(space: &SpaceId) -> (Vec<u8>, Vec<u8>) {
     range(join(0x38, &[&space.0]))
 }
 
+/// What a conflict is about: several values of a register,
+pub(crate) const CONFLICT_SIBLINGS: u8 = 1;
+/// or several kinds under a key of a map.
+pub(crate) const CONFLICT_KINDS: u8 = 2;
+
 /// A conflict in an object, or at the end of a path within it. Keys are never empty, so two zeros end them.
 pub(crate) fn conflict(space: &SpaceId, address: &ObjectAddress, path: &[String], what: u8) -> Vec<u8> {
     let mut key = join(0x38, &[&object(space, address)[1..]]);
@@ -284,6 +301,11 @@ pub(crate) fn journal_rest(row: &[u8]) -> (Vec<u8>, Vec<u8>) {
 /// Where the journal entries of one object are, oldest first.
 pub(crate) fn journal_of(space: &SpaceId, object: &ObjectId) -> (Vec<u8>, Vec<u8>) {
     range(join(0x41, &[&space.0, &object.0]))
+}
+
+/// Where the journal entries of all objects of a space are.
+pub(crate) fn all_journal_of(space: &SpaceId) -> (Vec<u8>, Vec<u8>) {
+    range(join(0x41, &[&space.0]))
 }
 
 /// The key under which a journal row is found by its object: its own key with object and stamp exchanged.

@@ -54,6 +54,7 @@ mod store;
 mod token;
 mod tx;
 mod unstable;
+mod verify;
 pub mod wire;
 mod work;
 
@@ -88,3 +89,4 @@ pub use store::{Batch, LaneRecord, LogRead, Position, Put, Row, StateRead, Store
 pub use token::Token;
 pub use tx::{Tx, TxError};
 pub use unstable::unstable_rows;
+pub use verify::{Fault, Matters, Verified, verify};

@@ -121,7 +121,9 @@ fn wanted(pairs: Vec<(String, String)>) -> Result<Wanted, Problem> {
                 "plain" => wanted.is_plain = true,
                 "tagged" => wanted.is_plain = false,
                 _ => {
-                    return Err(Trouble::BadRequest.because(format!("form is plain or tagged, not {value:?}")));
+                    return Err(
+                        Trouble::BadRequest.because(format!("form is plain or tagged, not {value:?}"))
+                    );
                 }
             },
             "path" => wanted.path.push(value),
