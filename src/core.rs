@@ -368,6 +368,9 @@ impl Core {
             Notice::Denied { space, peer } => {
                 tracing::warn!(%space, %peer, "the peer will not serve the space")
             }
+            Notice::Removed { space, peer } => {
+                tracing::warn!(%space, %peer, "the peer says that this replica is no longer a member")
+            }
             Notice::Frozen { space, lane, why } => tracing::error!(%space, %lane, %why, "a lane is frozen"),
             _ => {}
         }

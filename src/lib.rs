@@ -74,6 +74,7 @@ mod error;
 mod follow;
 mod handles;
 mod inbox;
+mod members;
 mod meters;
 mod network;
 mod place;
@@ -103,11 +104,12 @@ pub use comity_engine::{
     ChangeEvent, CommandError, Conflict, Did, Durability, Fault, Freeze, JournalEntry, JournalLimits,
     JournalReason, JournalTotals, LaneStatus, Listing, Location, Matter, Matters, OPERATION_NAME_BYTES_MAX,
     ObjectChange, OperationNameError, QuarantinedChange, REGION_BYTES_MAX, ReadError, Replayed, Role,
-    SiblingReport, SpaceStatus, StateDigest, Status, StoreError, Token, TransactError, TxError, Verified,
+    SiblingReport, SpaceStatus, Standing, StateDigest, Status, StoreError, Token, TransactError, TxError,
+    Verified,
 };
 pub use comity_store::{
     BackupError, BackupProgress, BackupReport, CompactError as StorageCompactError, CompactReport, Damage,
-    OpenError as DirectoryError, StoreOptions,
+    OpenError as DirectoryError, StoreOptions, restore as restore_backup,
 };
 pub use comity_transport::{BindError, ClassStats, Congestion, ConnectionStats, TransportConfig};
 pub use error::{

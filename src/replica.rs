@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use comity_crdts::{ConflictPolicy, PolicyRegistry, ReplicaId, SpaceId};
 use comity_engine::{
-    Command, Engine, EngineOptions, Fault, JournalLimits, REGION_BYTES_MAX, Reply, Status, StoreError,
+    Command, Engine, EngineOptions, Fault, JournalLimits, REGION_BYTES_MAX, Reply, Role, Status, StoreError,
     Verified,
 };
 use comity_store::{
@@ -294,13 +294,18 @@ impl Replica {
     }
 
     /// Takes part in the space a ticket names, and keeps a connection to the replica it names. The space can be
-    /// written to at once; joining and catching up go on in the background, also after a restart.
+    /// written to at once, unless the ticket makes a follower of its bearer; joining and catching up go on in the background, also after a restart.
     ///
     /// # Errors
     /// [`RequestError`] when storage fails.
     pub async fn connect(&self, ticket: &Ticket) -> Result<Space, RequestError> {
-        let Ticket { replica, addresses, space, secret } = ticket.clone();
-        self.request(Command::JoinSpace { space, inviter: replica, secret }).await?;
+        let Ticket { replica, addresses, space, secret, role } = ticket.clone();
+        let inviter = replica;
+        self.request(match role {
+            Role::Follower => Command::FollowSpace { space, inviter, secret },
+            Role::Writer | Role::Admin => Command::JoinSpace { space, inviter, secret },
+        })
+        .await?;
         if !addresses.is_empty() {
             let text: Vec<String> = addresses.iter().map(ToString::to_string).collect();
             self.request(Command::RememberPeer { replica, address: text.join(",") }).await?;

@@ -265,7 +265,7 @@ impl Space {
         let ticket = self.ticket()?;
         let invite = Command::Invite { space: self.id, role, valid_for: INVITATION_VALID };
         match self.replica.request(invite).await? {
-            Reply::Invited(secret) => Ok(Ticket { secret: Some(secret), ..ticket }),
+            Reply::Invited(secret) => Ok(Ticket { secret: Some(secret), role, ..ticket }),
             other => unreachable!("an invitation was asked for, not {other:?}"),
         }
     }
@@ -279,6 +279,6 @@ impl Space {
         if addresses.is_empty() {
             return Err(InviteError::NoAddress);
         }
-        Ok(Ticket { replica: self.replica.id(), addresses, space: self.id, secret: None })
+        Ok(Ticket { replica: self.replica.id(), addresses, space: self.id, secret: None, role: Role::Writer })
     }
 }

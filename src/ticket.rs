@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 
 use comity_crdts::{ReplicaId, SpaceId};
+use comity_engine::Role;
 use data_encoding::BASE32_NOPAD;
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +30,8 @@ pub struct Ticket {
     pub space: SpaceId,
     /// The invitation's secret; none when the bearer is a member already.
     pub secret: Option<[u8; 16]>,
+    /// What the bearer is to be, so that a follower writes nothing before it is let in.
+    pub role: Role,
 }
 
 /// Why a string is not a ticket. The caller's fault.
@@ -67,6 +70,7 @@ impl fmt::Debug for Ticket {
             .field("addresses", &self.addresses)
             .field("space", &self.space)
             .field("secret", &self.secret.map(|_| "redacted"))
+            .field("role", &self.role)
             .finish()
     }
 }
@@ -113,6 +117,7 @@ mod tests {
             addresses: vec!["127.0.0.1:4433".parse().unwrap(), "[::1]:4433".parse().unwrap()],
             space: SpaceId([9; 16]),
             secret: Some([3; 16]),
+            role: Role::Writer,
         }
     }
 

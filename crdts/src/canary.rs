@@ -67,6 +67,14 @@ canaries! {
     RemoteCountsItself,
     /// Half of the members are taken for a majority of them.
     QuorumOfHalf,
+    /// Followers are counted among the members of which a majority must hold a write.
+    FollowerCounted,
+    /// What an admin says about a member replaces all that has arrived before, seen or not.
+    RosterOfArrival,
+    /// Who is removed goes on over the sessions that are open.
+    RevocationNotEnforced,
+    /// Lanes of members that were removed hold up the cut.
+    RemovedStallCut,
     /// A quorum read asks nobody.
     QuorumReadOfOne,
     /// A read is taken for fresh before what others answered has arrived.

@@ -91,9 +91,14 @@ pub(crate) fn authenticate(tokens: &[TokenEntry], presented: &str) -> Option<Acc
 
 /// A token that nobody can guess: `comity_` and 256 bits in base 32.
 pub(crate) fn fresh_token() -> String {
-    let mut bits = [0; 32];
+    format!("comity_{}", data_encoding::BASE32_NOPAD.encode(&fresh_bits::<32>()).to_ascii_lowercase())
+}
+
+/// Bits from the operating system.
+pub(crate) fn fresh_bits<const N: usize>() -> [u8; N] {
+    let mut bits = [0; N];
     getrandom::fill(&mut bits).expect("the operating system has random numbers");
-    format!("comity_{}", data_encoding::BASE32_NOPAD.encode(&bits).to_ascii_lowercase())
+    bits
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use comity::{Replica, Space};
 use tokio::sync::{Semaphore, watch};
 
@@ -80,9 +80,11 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
         .route("/v1/jobs/{id}", get(jobs::show))
         .route("/v1/spaces", get(spaces::list).post(spaces::create))
         .route("/v1/join", post(spaces::join))
-        .route("/v1/spaces/{space}", get(spaces::show))
+        .route("/v1/spaces/{space}", get(spaces::show).delete(spaces::delete))
+        .route("/v1/spaces/{space}/leave", post(spaces::leave))
         .route("/v1/spaces/{space}/invitations", post(spaces::invite))
         .route("/v1/spaces/{space}/members", get(spaces::members))
+        .route("/v1/spaces/{space}/members/{replica}", put(spaces::grant).delete(spaces::revoke))
         .route("/v1/spaces/{space}/policies/{collection}", get(spaces::policy).put(spaces::set_policy))
         .route("/v1/spaces/{space}/transactions", post(objects::transact))
         .route("/v1/spaces/{space}/conflicts", get(inbox::conflicts))

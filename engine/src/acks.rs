@@ -151,7 +151,10 @@ impl Engine {
     }
 
     fn resolve_write(&mut self, now: &Now, write: Write) {
-        let Some(space) = self.spaces.get(&write.space) else { return };
+        let Some(space) = self.spaces.get(&write.space) else {
+            self.waits.discount(&write);
+            return self.reply(write.request, Err(CommandError::SpaceDeleted(write.space)));
+        };
         let answer = self.acknowledgement(space, &write);
         match write.place.filter(|_| !answer.reached && write.deadline > now.monotonic) {
             None => {
@@ -327,6 +330,26 @@ impl Engine {
                 self.timers.remove(&(wait.deadline, Timer::Wait(request)));
                 self.reply(request, Err(error.clone().into()));
             }
+        }
+    }
+
+    /// A space is deleted here: who waits for others in it is answered as things stand.
+    pub(crate) fn end_waits_in(&mut self, now: &Now, id: SpaceId) {
+        let writes = self.waits.places.iter().filter(|(_, place)| place.0 == id);
+        for request in writes.map(|(request, _)| *request).collect::<Vec<_>>() {
+            self.expire_wait(now, request);
+        }
+        let confirmations = self.waits.confirmations.iter().filter(|(_, (space, _))| *space == id);
+        let rights = self.waits.rights.iter().filter(|(_, wait)| wait.space == id);
+        let fresh = self.waits.fresh.iter().filter(|(_, wait)| wait.space == id);
+        let tokens = self.waits.token_spaces.iter().filter(|(_, space)| **space == id);
+        let mut requests: Vec<RequestId> = confirmations.map(|(request, _)| *request).collect();
+        requests.extend(rights.map(|(request, _)| *request));
+        requests.extend(fresh.map(|(request, _)| *request));
+        requests.extend(tokens.map(|(request, _)| *request));
+        for request in requests {
+            self.cancel(request);
+            self.reply(request, Err(CommandError::SpaceDeleted(id)));
         }
     }
 

@@ -60,7 +60,7 @@ impl Space {
         self.lanes.iter().any(vouches)
     }
 
-    /// Whether every other replica that takes part, as far as is known here, has written since it heard of an
+    /// Whether every other replica that writes, as far as is known here, has written since it heard of an
     /// incarnation. What peers say of themselves outside their lanes would not do: it overtakes what they serve. It may be
     /// wrong: a replica may run twice, and others may have joined of whom nobody knows here. See `recall`.
     fn is_known_to_all(&self, origin: &OriginId, replica: &ReplicaId) -> bool {
@@ -68,8 +68,8 @@ impl Space {
             let mut own = self.lanes.values().filter(|lane| lane.row.owner.replica == *other);
             own.any(|lane| lane.row.tip.admitted.at(origin) > 0)
         };
-        let owners = self.lanes.values().map(|lane| &lane.row.owner.replica);
-        let mut others = self.members.keys().chain(owners).filter(|other| *other != replica);
+        let owners = self.lanes.values().filter(|lane| self.counts(lane)).map(|lane| &lane.row.owner.replica);
+        let mut others = self.writers().chain(owners).filter(|other| *other != replica);
         self.members.contains_key(replica) && others.all(has_heard)
     }
 
@@ -78,10 +78,13 @@ impl Space {
     fn owes_answer(&self, own: Option<&LaneId>, replica: &ReplicaId) -> bool {
         let answered = own.and_then(|own| self.lanes.get(own)).map(|lane| &lane.row.tip.admitted);
         let is_owed = |(id, lane): (&LaneId, &Lane)| {
-            let greets = self.unstable.at(id) > 0 && !self.speaks(id) && lane.row.owner.replica != *replica;
-            greets && answered.is_none_or(|admitted| admitted.at(id) == 0) && !self.is_vouched_for(id)
+            let greets = self.unstable.at(id) > 0 && !self.speaks(id) && self.counts(lane);
+            greets
+                && lane.row.owner.replica != *replica
+                && answered.is_none_or(|admitted| admitted.at(id) == 0)
+                && !self.is_vouched_for(id)
         };
-        self.members.contains_key(replica) && self.lanes.iter().any(is_owed)
+        self.writes(replica) && self.lanes.iter().any(is_owed)
     }
 
     /// Whether this replica has something to say: how far it has come, or that it has heard of who greets.
@@ -94,9 +97,10 @@ impl Space {
     }
 
     /// Moves the cut to what every lane's owner has announced. A lane counts from its first entry that is staged on,
-    /// so nothing is forgotten from then on that its owner has not announced to have seen.
+    /// so nothing is forgotten from then on that its owner has not announced to have seen. Lanes of replicas that do not
+    /// write any more count only while something of theirs waits to be applied: `recall` looks after what comes late.
     pub(crate) fn move_cut(&mut self) {
-        let mut lanes = self.lanes.values().filter(|lane| lane.staged_tip().lsn > 0);
+        let mut lanes = self.lanes.values().filter(|lane| lane.staged_tip().lsn > 0 && self.counts(lane));
         let Some(first) = lanes.next() else { return };
         let mut cut = first.announced.clone();
         for lane in lanes {
@@ -132,7 +136,9 @@ impl Space {
 
     /// Owners of lanes that have not announced to have applied what could be forgotten.
     pub(crate) fn stalled_by(&self) -> Vec<ReplicaId> {
-        let stalls = |lane: &&Lane| lane.row.tip.lsn > 0 && !lane.announced.covers(&self.unstable);
+        let stalls = |lane: &&Lane| {
+            lane.row.tip.lsn > 0 && self.counts(lane) && !lane.announced.covers(&self.unstable)
+        };
         let mut owners: Vec<ReplicaId> =
             self.lanes.values().filter(stalls).map(|lane| lane.row.owner.replica).collect();
         owners.sort_unstable();
@@ -148,13 +154,16 @@ impl Engine {
         let Some(space) = self.spaces.get_mut(&id) else { return Ok(()) };
         let own = space.own_lane();
         let is_confirmed = own.is_some_and(|own| space.is_confirmed(&own, &replica));
+        let may_write = space.standing(&replica).may_write();
         if is_confirmed {
             (space.wants_confirmation, space.progress.confirmed) = (false, own);
         } else if own.is_some() && !(space.unstable.is_empty() && space.forgotten.is_empty()) {
             space.wants_confirmation = true;
         }
-        let wants_greeting = space.wants_confirmation && (own.is_none() || space.has_greeted != own);
-        if space.has_to_announce(own.as_ref(), is_confirmed, &replica) && !canary!(AnnouncementForgotten) {
+        let wants_greeting =
+            may_write && space.wants_confirmation && (own.is_none() || space.has_greeted != own);
+        let has_to_announce = may_write && space.has_to_announce(own.as_ref(), is_confirmed, &replica);
+        if has_to_announce && !canary!(AnnouncementForgotten) {
             let after = match (is_confirmed, space.greeted) {
                 (true, true) => ANSWER_AFTER,
                 (true, false) => ANNOUNCE_AFTER,
@@ -200,7 +209,8 @@ impl Engine {
         space.greeted = false;
         let own = space.own_lane();
         let is_confirmed = own.is_some_and(|own| space.is_confirmed(&own, &replica));
-        let is_due = space.has_to_announce(own.as_ref(), is_confirmed, &replica);
+        let is_due = space.standing(&replica).may_write()
+            && space.has_to_announce(own.as_ref(), is_confirmed, &replica);
         if self.failed.is_some() || !is_due {
             return Ok(());
         }
@@ -300,6 +310,10 @@ impl Engine {
         within: Duration,
     ) -> Result<(), CommandError> {
         let space = self.spaces.get_mut(&id).ok_or(CommandError::UnknownSpace(id))?;
+        let standing = space.standing(&self.replica);
+        if !standing.may_write() {
+            return Err(CommandError::NotWriter { space: id, standing });
+        }
         space.wants_confirmation = true;
         let deadline = now.monotonic.saturating_add(within);
         self.waits.confirmations.insert(request, (id, deadline));

@@ -13,8 +13,8 @@ use crate::conflicts::{note_kinds, note_siblings};
 use crate::hash::hash;
 use crate::journal::{SetAside, record_siblings};
 use crate::keys;
-use crate::members::{Grant, grant};
-use crate::op::Op;
+use crate::members::{Place, Said, state};
+use crate::op::{Op, Role};
 use crate::rows::{Object, Parts, Share, decode_element, decode_rw_element, element_share, rw_element_share};
 use crate::site::Site;
 use crate::store::{StateRead, StoreError};
@@ -146,10 +146,9 @@ impl Application<'_> {
                     effects.documents.push(self.pending(address, *dot, PendingWork::Remove(heads.clone())));
                 }
                 Op::Grant { replica, role } => {
-                    let Self { author, context, place, .. } = *self;
-                    let step = Grant { author, context, place, replica, role: *role };
-                    grant(work, effects, self.space, &step)?;
+                    self.state(work, effects, *dot, (replica, Some(*role)))?;
                 }
+                Op::Revoke { replica } => self.state(work, effects, *dot, (replica, None))?,
                 Op::Nested { path, op } => {
                     nested.entry((path.as_slice(), op.kind())).or_default().push((*dot, op.as_ref()));
                 }
@@ -162,6 +161,20 @@ impl Application<'_> {
             effects.digest = effects.digest.wrapping_sub(before.digest).wrapping_add(after.digest);
         }
         Ok(())
+    }
+
+    /// Takes in what is said about a member.
+    fn state(
+        &self,
+        work: &mut Work<'_>,
+        effects: &mut Effects,
+        dot: Dot,
+        (replica, role): (&ReplicaId, Option<Role>),
+    ) -> Result<(), StoreError> {
+        let (lane, lsn) = self.place;
+        let place = Place { lane, lsn, index: dot.index };
+        let said = Said { author: self.author, context: self.context, place, replica, role };
+        state(work, effects, self.space, &said)
     }
 
     /// Applies a step to the object at a site, `depth` keys along the way. Returns the object's share before

@@ -28,8 +28,17 @@ impl Engine {
         let result = match command {
             Command::CreateSpace { name } => self.create_space(now, request, &name, store),
             Command::JoinSpace { space, inviter, secret } => {
-                self.join_space(now, request, (space, inviter, secret), store)
+                self.join_space(now, request, (space, inviter, secret), false, store)
             }
+            Command::FollowSpace { space, inviter, secret } => {
+                self.join_space(now, request, (space, inviter, secret), true, store)
+            }
+            Command::Grant { space, replica, role } => {
+                self.grant(now, request, (space, replica, role), store)
+            }
+            Command::Revoke { space, replica } => self.revoke(now, request, (space, replica), store),
+            Command::LeaveSpace { space } => self.leave_space(now, request, space, store),
+            Command::DeleteSpace { space } => self.delete_space(now, request, space, store),
             Command::Invite { space, role, valid_for } => {
                 self.invite(now, request, (space, role, valid_for), store)
             }
@@ -114,10 +123,15 @@ impl Engine {
         now: &Now,
         request: RequestId,
         (id, inviter, secret): (SpaceId, ReplicaId, Option<[u8; 16]>),
+        follows: bool,
         store: &mut dyn Store,
     ) -> Result<(), CommandError> {
+        if self.deletions.contains_key(&id) {
+            return Err(CommandError::Deleting(id));
+        }
         let mut row = self.spaces.get(&id).map_or_else(empty_row, |space| space.row.clone());
         row.pinned.insert(inviter);
+        (row.follows, row.left, row.removed_by) = (follows, None, None);
         // A member by its own records may be unknown to an inviter that was restored from a copy.
         row.invitation = secret.map(|secret| (inviter, secret)).or(row.invitation);
         let mut work = Work::over(store);
@@ -133,12 +147,15 @@ impl Engine {
     }
 }
 
-fn empty_row() -> SpaceRow {
+pub(crate) fn empty_row() -> SpaceRow {
     SpaceRow {
         name: String::new(),
         founder: None,
         incarnation: None,
         pinned: BTreeSet::new(),
         invitation: None,
+        follows: false,
+        left: None,
+        removed_by: None,
     }
 }

@@ -81,6 +81,11 @@ impl Engine {
         space.clock = delivery.clock;
         let frontier = delivery.frontier.clone();
         space.take(delivery.frontier, delivery.rows, &delivery.taken);
+        let is_over = |lane: &LaneId| space.lanes.get(lane).is_some_and(|lane| !space.counts(lane));
+        if delivery.taken.keys().any(is_over) {
+            // It held the cut back while it waited.
+            space.move_cut();
+        }
         space.hear(delivery.announced, &delivery.effects);
         let says_region = delivery.events.iter().any(|event| event.objects.iter().any(is_region));
         if canary!(EventLost) {

@@ -32,7 +32,8 @@ pub(crate) fn majority(members: u32) -> u32 {
 impl Space {
     /// The members that write, as far as is known here.
     pub(crate) fn writers(&self) -> impl Iterator<Item = &ReplicaId> {
-        self.members.iter().filter(|(_, role)| matches!(role, Role::Writer | Role::Admin)).map(|(id, _)| id)
+        let least = if canary!(FollowerCounted) { Role::Follower } else { Role::Writer };
+        self.members.iter().filter(move |(_, role)| **role >= least).map(|(id, _)| id)
     }
 
     /// Other replicas that reported an entry durable.

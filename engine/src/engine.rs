@@ -8,6 +8,7 @@ use comity_crdts::{Frontier, LaneId, ReplicaId, SpaceId, canary};
 use ed25519_dalek::SigningKey;
 
 use crate::acks::{Waits, Written};
+use crate::deletion::Deletion;
 use crate::hash::hash;
 use crate::invitations::Invitation;
 use crate::io::{
@@ -16,12 +17,14 @@ use crate::io::{
 use crate::journal::JournalLimits;
 use crate::keys;
 use crate::limits::SYNC_RETRY;
+use crate::members::Roster;
+use crate::membership::Farewell;
 use crate::op::Role;
 use crate::options::{EngineOptions, ROWS_VERSION, TailLimits, WriteOptions, check_version};
 use crate::session::Session;
 use crate::settings::is_region;
 use crate::space::{InstanceToken, Space, SpaceRow, decode};
-use crate::store::{Position, StateRead, Store, StoreError};
+use crate::store::{Position, Store, StoreError};
 use crate::tx::{Finished, Tx, TxError};
 use crate::work::Work;
 
@@ -54,7 +57,7 @@ pub enum TransactError<E> {
 /// Whom a listener lets in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Trust {
-    /// Members and pinned peers of any space.
+    /// Members, former members and pinned peers of any space.
     pub peers: BTreeSet<ReplicaId>,
     /// Whether somebody unknown may come with an invitation.
     pub invitations_open: bool,
@@ -79,6 +82,8 @@ pub(crate) enum Timer {
     Announce(SpaceId),
     Compact(SpaceId),
     Rights(RequestId),
+    Part(SessionId),
+    Delete(SpaceId),
 }
 
 /// The deterministic core of a replica. It owns no thread, clock, socket or file.
@@ -103,6 +108,10 @@ pub struct Engine {
     pub(crate) to_open: BTreeSet<(SessionId, SpaceId)>,
     /// Spaces whose staged entries wait for the sync under way.
     pub(crate) postponed: BTreeSet<SpaceId>,
+    /// Former members that are to be told, oldest first.
+    pub(crate) farewells: VecDeque<Farewell>,
+    /// Spaces of which rows are still being removed.
+    pub(crate) deletions: BTreeMap<SpaceId, Deletion>,
     pub(crate) committed: Position,
     pub(crate) synced: Position,
     pub(crate) sync_in_flight: bool,
@@ -151,6 +160,8 @@ impl Engine {
             to_serve: BTreeSet::new(),
             to_open: BTreeSet::new(),
             postponed: BTreeSet::new(),
+            farewells: VecDeque::new(),
+            deletions: BTreeMap::new(),
             committed: Position(0),
             synced: Position(0),
             sync_in_flight: false,
@@ -189,6 +200,7 @@ impl Engine {
             self.dirty.insert(SpaceId(id));
             self.spaces.insert(SpaceId(id), space);
         }
+        self.load_deletions(store)?;
         self.load_invitations(store)
     }
 
@@ -206,7 +218,8 @@ impl Engine {
     pub fn trust(&self) -> Trust {
         let mut trust = Trust { peers: BTreeSet::new(), invitations_open: !self.invitations.is_empty() };
         for space in self.spaces.values() {
-            trust.peers.extend(space.members.keys().chain(&space.row.pinned));
+            // Former members are told so, and no more, when they come.
+            trust.peers.extend(space.roster.replicas().chain(&space.row.pinned));
         }
         trust
     }
@@ -282,6 +295,7 @@ impl Engine {
         if self.repeat(now, space, &write, store).map_err(|error| TransactError::Tx(error.into()))? {
             return Err(TransactError::Duplicate);
         }
+        self.refuse_write(&space, store).map_err(TransactError::Tx)?;
         let held = self.spaces.get_mut(&space).ok_or(TransactError::UnknownSpace(space))?;
         let mut tx = Tx::begin(held, &*store, (self.replica, self.region.as_deref()), now);
         tx.identify(write.operation);
@@ -366,19 +380,24 @@ impl Engine {
         Ok((origin, lsn))
     }
 
-    /// Reads the member list again after it changed.
-    pub(crate) fn reload_members(&mut self, id: SpaceId, store: &dyn StateRead) -> Result<(), StoreError> {
-        if let Some(space) = self.spaces.get_mut(&id) {
-            let members = crate::read::members(store, &id);
-            space.members =
-                members.map_err(|error| crate::rows::damaged("member rows", &error))?.into_iter().collect();
-            if !canary!(StrangerNotReviewed) {
-                space.review.append(&mut space.strangers);
-            }
-            let admitted = self.sessions.iter().filter(|(_, session)| space.admits(&session.peer));
-            self.to_open.extend(admitted.map(|(session, _)| (*session, id)));
-            self.push(Output::Notify(Notice::TrustChanged));
+    /// Reads the member list again after it changed, and does what follows from it.
+    pub(crate) fn reload_members(&mut self, id: SpaceId, store: &mut dyn Store) -> Result<(), StoreError> {
+        let replica = self.replica;
+        let Some(space) = self.spaces.get_mut(&id) else { return Ok(()) };
+        let before = space.roster.row(&replica);
+        space.set_roster(Roster::load(store, &id)?);
+        let is_restated = space.roster.row(&replica) != before;
+        if !canary!(StrangerNotReviewed) {
+            space.review.append(&mut space.strangers);
         }
+        space.move_cut();
+        if is_restated {
+            self.restore_standing(id, store)?;
+        }
+        self.enforce_members(id);
+        // Fewer may have to be heard of.
+        self.resolve_remote(id);
+        self.push(Output::Notify(Notice::TrustChanged));
         Ok(())
     }
 
@@ -434,6 +453,7 @@ impl Engine {
             self.dirty.append(&mut self.postponed);
         }
         self.resolve_synced(now);
+        self.say_farewells(now);
         for id in moved {
             if let Some(space) = self.spaces.get_mut(&id) {
                 space
@@ -509,6 +529,12 @@ impl Engine {
                     }
                 }
                 Timer::Rights(request) => self.pursue_rights(now, request, store),
+                Timer::Part(session) => self.part(session),
+                Timer::Delete(id) => {
+                    if let Err(error) = self.delete_step(now, id, store) {
+                        self.on_store_error(now, error);
+                    }
+                }
                 Timer::Sync => {
                     self.sync_paused = false;
                     self.dirty.append(&mut self.postponed);

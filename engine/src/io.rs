@@ -6,7 +6,7 @@ use comity_crdts::{Frontier, Hlc, LaneId, Nonce, ObjectAddress, ReplicaId, Space
 
 use crate::documents::Settled;
 use crate::op::Role;
-use crate::status::{Freeze, Status};
+use crate::status::{Freeze, Standing, Status};
 use crate::store::{Position, StoreError};
 use crate::token::Token;
 
@@ -103,6 +103,45 @@ pub enum Command {
         /// The invitation's secret; none when this replica is a member already.
         secret: Option<[u8; 16]>,
     },
+    /// As [`Command::JoinSpace`] for an invitation as a follower: nothing is written here unless the member list comes
+    /// to say that this replica may.
+    FollowSpace {
+        /// The space.
+        space: SpaceId,
+        /// Who is trusted to let this replica in.
+        inviter: ReplicaId,
+        /// The invitation's secret; none when this replica is a member already.
+        secret: Option<[u8; 16]>,
+    },
+    /// Make a replica a member, or give a member another role. Only admins can.
+    Grant {
+        /// The space.
+        space: SpaceId,
+        /// The replica.
+        replica: ReplicaId,
+        /// What it may do from then on.
+        role: Role,
+    },
+    /// Remove a member. Only admins can, or the member itself. Its sessions lose the space as soon as the removal is
+    /// applied, at every replica that applies it.
+    Revoke {
+        /// The space.
+        space: SpaceId,
+        /// The member.
+        replica: ReplicaId,
+    },
+    /// Take no part in a space any more: a writer says so to the others, by removing itself, and everybody forgets what
+    /// invitations it has. What is held here stays until the space is deleted.
+    LeaveSpace {
+        /// The space.
+        space: SpaceId,
+    },
+    /// Delete what is held of a space here, in steps that go on after a crash. It is unknown here at once; nobody else
+    /// is told. Joining again is possible when it is done, under a fresh incarnation.
+    DeleteSpace {
+        /// The space.
+        space: SpaceId,
+    },
     /// Make an invitation that one replica can redeem once.
     Invite {
         /// The space.
@@ -174,6 +213,12 @@ pub enum Reply {
     Joined(SpaceId),
     /// The invitation's secret; the invitation is durable.
     Invited([u8; 16]),
+    /// What was said about a member is durable here, and holds here; nothing is written when it held before.
+    MembersChanged,
+    /// This replica takes no part in the space any more, durably.
+    Left,
+    /// The space is unknown here, durably; its rows are being removed.
+    Deleted,
     /// The peer's address is remembered, durably.
     Remembered,
     /// The write reached its durability.
@@ -253,7 +298,59 @@ pub enum CommandError {
     /// The caller named a space this replica does not hold.
     #[error("there is no space {0} at this replica")]
     UnknownSpace(SpaceId),
-    /// Only admins may invite.
+    /// This replica does not write in the space.
+    #[error("this replica {standing} in space {space}, and does not write there")]
+    NotWriter {
+        /// The space.
+        space: SpaceId,
+        /// How it takes part.
+        standing: Standing,
+    },
+    /// The replica that was to be removed is no member.
+    #[error("{replica} is no member of space {space}")]
+    NotMember {
+        /// The space.
+        space: SpaceId,
+        /// The replica.
+        replica: ReplicaId,
+    },
+    /// No admin would be left. Make another member one first.
+    #[error("{replica} is the last admin of space {space}")]
+    LastAdmin {
+        /// The space.
+        space: SpaceId,
+        /// The admin.
+        replica: ReplicaId,
+    },
+    /// The space has as many members, with those that were, as it can have.
+    #[error("the space has {members_max} members, which is the limit")]
+    TooManyMembers {
+        /// The limit.
+        members_max: usize,
+    },
+    /// As much was said about one member as can be.
+    #[error("{statements_max} grants and removals of {replica} were made, which is the limit")]
+    TooManyStatements {
+        /// The member.
+        replica: ReplicaId,
+        /// The limit.
+        statements_max: usize,
+    },
+    /// What was to be said would start one lane too many for the space.
+    #[error("the space has {lanes} lanes; the limit is {lanes_max}")]
+    TooManyLanes {
+        /// How many there are.
+        lanes: usize,
+        /// The limit.
+        lanes_max: usize,
+    },
+    /// What this replica held of the space is still being deleted. Try again when that is done.
+    #[error("space {0} is still being deleted at this replica")]
+    Deleting(SpaceId),
+    /// The space was deleted here while this was under way.
+    #[error("space {0} was deleted at this replica")]
+    SpaceDeleted(SpaceId),
+    /// Only admins may invite, grant and remove others.
     #[error("only an admin of space {0} may do this")]
     NotAdmin(SpaceId),
     /// The space's name is empty or too long.
@@ -359,6 +456,8 @@ pub enum CloseReason {
     TooMany = 0x106,
     /// Storage failed here; nothing more can be accepted.
     Storage = 0x107,
+    /// The peer is no longer a member of any space that it shared with this replica.
+    NotMember = 0x108,
 }
 
 impl CloseReason {
@@ -378,6 +477,7 @@ impl CloseReason {
             Self::Window => "more was sent than the window allows",
             Self::TooMany => "more lanes or spaces were named than are allowed",
             Self::Storage => "storage failed",
+            Self::NotMember => "no longer a member of any shared space",
         }
     }
 }
@@ -432,6 +532,13 @@ pub enum Notice {
     TrustChanged,
     /// A peer will not serve a space: this replica is no member there, or its invitation is not good.
     Denied {
+        /// The space.
+        space: SpaceId,
+        /// The peer.
+        peer: ReplicaId,
+    },
+    /// A peer says that this replica is no longer a member of a space. What it holds stays.
+    Removed {
         /// The space.
         space: SpaceId,
         /// The peer.

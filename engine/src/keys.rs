@@ -39,6 +39,23 @@ pub(crate) fn peer_address(replica: &ReplicaId) -> Vec<u8> {
     join(0x04, &[&replica.0])
 }
 
+/// Every space that is being deleted.
+pub(crate) fn deletions() -> (Vec<u8>, Vec<u8>) {
+    (vec![0x06], vec![0x07])
+}
+
+/// How far the deletion of a space has come.
+pub(crate) fn deletion(space: &SpaceId) -> Vec<u8> {
+    join(0x06, &[&space.0])
+}
+
+/// Ranges of rows of a space that name nothing outside them, in no matter which order.
+pub(crate) fn of_space(space: &SpaceId) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> + use<> {
+    let prefixes = [0x02, 0x05, 0x12, 0x23, 0x24, 0x36, QUARANTINE, 0x38, 0x40, 0x41, 0x42, 0x4b, 0x4c, 0x4d];
+    let space = *space;
+    prefixes.into_iter().map(move |prefix| range(join(prefix, &[&space.0])))
+}
+
 /// The open invitations of every space.
 pub(crate) fn all_invitations() -> (Vec<u8>, Vec<u8>) {
     (vec![0x05], vec![0x06])
@@ -78,6 +95,16 @@ pub(crate) fn heads_from(space: &SpaceId, lane: &LaneId, lsn: u64) -> (Vec<u8>, 
 pub(crate) fn object(space: &SpaceId, address: &ObjectAddress) -> Vec<u8> {
     let (collection, key) = (address.collection().as_bytes(), address.key().as_bytes());
     join(0x30, &[&space.0, &[address.kind() as u8], collection, &[0], key])
+}
+
+/// The objects of a space.
+pub(crate) fn objects_of(space: &SpaceId) -> (Vec<u8>, Vec<u8>) {
+    range(join(0x30, &[&space.0]))
+}
+
+/// Whether a row is the header of an object that is in no other.
+pub(crate) fn is_object(row: &[u8]) -> bool {
+    row.first() == Some(&0x30)
 }
 
 /// The objects of one kind in one collection whose keys start with `prefix` and come after `after`.

@@ -65,6 +65,12 @@ pub(crate) const OPERATION_ID_LATE: Duration = Duration::from_secs(60 * 60);
 pub(crate) const OPERATION_IDS_MAX: u64 = 1_048_576;
 /// So many more may gather until the oldest are forgotten.
 pub(crate) const OPERATION_IDS_STEP: u64 = 1_024;
+/// What admins can say about one member, one after another: each grant, change of role and removal is kept.
+pub(crate) const MEMBER_STATEMENTS_MAX: usize = 1_024;
+/// A connection over which nothing is shared with a former member any more ends this long after it was told.
+pub(crate) const PART_AFTER: Duration = Duration::from_millis(250);
+/// Rows and lane entries that one step of deleting a space removes.
+pub(crate) const DELETE_ROWS_MAX: usize = 1_024;
 /// Answers of one member about where it stands whose content has not arrived; until some has, it is not asked again.
 pub(crate) const FRESH_ANSWERS_MAX: usize = 8;
 /// Reads that wait at one replica until they are fresh.

@@ -81,6 +81,14 @@ pub struct Denied {
     pub space: SpaceId,
 }
 
+/// The receiver was a member of a space and is no longer, as far as the sender knows; only former members are told.
+/// The sender does not serve it any more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Removed {
+    /// The space.
+    pub space: SpaceId,
+}
+
 /// Asks for a lane from a position on, for as long as the session lasts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subscribe {
@@ -204,6 +212,8 @@ pub enum Message<'a> {
     Genesis(Genesis),
     /// A space is refused.
     Denied(Denied),
+    /// A member is told that it is none any more.
+    Removed(Removed),
     /// A lane is asked for.
     Subscribe(Subscribe),
     /// A subscription ends.
@@ -229,6 +239,7 @@ const JOIN: u8 = 0x02;
 const OPEN: u8 = 0x10;
 const GENESIS: u8 = 0x1b;
 const DENIED: u8 = 0x11;
+const REMOVED: u8 = 0x1c;
 const SUBSCRIBE: u8 = 0x12;
 const UNSUBSCRIBE: u8 = 0x13;
 const DATA: u8 = 0x14;
@@ -254,6 +265,7 @@ impl<'a> Message<'a> {
             Self::Open(body) => encode(OPEN, body),
             Self::Genesis(body) => encode(GENESIS, body),
             Self::Denied(body) => encode(DENIED, body),
+            Self::Removed(body) => encode(REMOVED, body),
             Self::Subscribe(body) => encode(SUBSCRIBE, body),
             Self::Unsubscribe(body) => encode(UNSUBSCRIBE, body),
             Self::Have(body) => encode(HAVE, body),
@@ -297,6 +309,7 @@ impl<'a> Message<'a> {
             OPEN => decode(body, "Open").map(Self::Open),
             GENESIS => decode(body, "Genesis").map(Self::Genesis),
             DENIED => decode(body, "Denied").map(Self::Denied),
+            REMOVED => decode(body, "Removed").map(Self::Removed),
             SUBSCRIBE => decode(body, "Subscribe").map(Self::Subscribe),
             UNSUBSCRIBE => decode(body, "Unsubscribe").map(Self::Unsubscribe),
             HAVE => decode(body, "Have").map(Self::Have),

@@ -15,15 +15,18 @@ use crate::hash::{Hash, hash};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[repr(u8)]
 pub enum Role {
+    /// Stores, serves reads and forwards, and writes nothing; no write waits for it.
+    Follower = 0,
     /// Reads, writes and forwards.
     Writer = 1,
-    /// A writer that may also invite members and grant roles.
+    /// A writer that may also invite and remove members and grant roles.
     Admin = 2,
 }
 
 impl Role {
     pub(crate) fn from_tag(tag: u8) -> Option<Self> {
         match tag {
+            0 => Some(Self::Follower),
             1 => Some(Self::Writer),
             2 => Some(Self::Admin),
             _ => None,
@@ -81,12 +84,17 @@ pub enum Op {
         /// The document's heads as its author saw them, sorted.
         heads: Vec<[u8; 32]>,
     },
-    /// Makes a replica a member, or raises its role. Only an admin's counts.
+    /// Makes a replica a member, or gives it another role. Only an admin's counts.
     Grant {
         /// The replica.
         replica: ReplicaId,
         /// Its role.
         role: Role,
+    },
+    /// Removes a member. Only an admin's counts, or the member's own.
+    Revoke {
+        /// The replica.
+        replica: ReplicaId,
     },
     /// Enables an enable-wins flag, replacing the dots it observed.
     FlagEnable {
@@ -140,7 +148,7 @@ impl Op {
             Self::SetAdd { .. } | Self::SetRemove { .. } | Self::SetClear { .. } => Kind::Set,
             Self::RegisterSet { .. } | Self::RegisterReset { .. } => Kind::Register,
             Self::DocumentChange(_) | Self::DocumentRemove { .. } => Kind::Document,
-            Self::Grant { .. } => Kind::Members,
+            Self::Grant { .. } | Self::Revoke { .. } => Kind::Members,
             Self::FlagEnable { .. } | Self::FlagDisable { .. } => Kind::Flag,
             Self::DwFlagEnable | Self::DwFlagDisable => Kind::DwFlag,
             Self::RwSetAdd { .. } | Self::RwSetRemove { .. } => Kind::RwSet,
@@ -180,6 +188,7 @@ impl Op {
             | Self::DocumentChange(_)
             | Self::DocumentRemove { .. }
             | Self::Grant { .. }
+            | Self::Revoke { .. }
             | Self::FlagEnable { .. }
             | Self::FlagDisable { .. }
             | Self::BoundedIncrement(_)
@@ -204,6 +213,7 @@ impl Op {
             | Self::RegisterReset { .. }
             | Self::DocumentRemove { .. }
             | Self::Grant { .. }
+            | Self::Revoke { .. }
             | Self::FlagEnable { .. }
             | Self::FlagDisable { .. }
             | Self::DwFlagEnable

@@ -10,7 +10,7 @@ use crate::apply::{load_element, load_object, load_rw_element};
 use crate::conflicts::{Location, kinds_under};
 use crate::documents::{DocumentPlace, load};
 use crate::keys;
-use crate::members::Member;
+use crate::members::{Roster, View};
 use crate::op::Role;
 use crate::rows::{Object, damaged, decode_rw_element};
 use crate::site::Site;
@@ -405,17 +405,10 @@ pub fn frontier(read: &dyn StateRead, space: &SpaceId) -> Result<Frontier, Store
     Ok(frontier)
 }
 
-/// The members of a space with their roles. O(members).
+/// The members of a space with their roles. O(what was ever said about members).
 ///
 /// # Errors
 /// [`ReadError`].
 pub fn members(read: &dyn StateRead, space: &SpaceId) -> Result<Vec<(ReplicaId, Role)>, ReadError> {
-    let (from, until) = keys::members(space);
-    let rows = read.scan(&from, &until, usize::MAX)?;
-    let decode = |(key, value): &(Vec<u8>, Vec<u8>)| {
-        let replica = key.get(17..49).and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
-        let replica = replica.ok_or_else(|| damaged("member row", &"its key is not one"))?;
-        Ok((ReplicaId(replica), Member::from_bytes(value)?.role))
-    };
-    rows.iter().map(decode).collect()
+    Ok(Roster::load(read, space)?.roles(View::Everything).into_iter().collect())
 }

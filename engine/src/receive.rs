@@ -9,10 +9,10 @@ use crate::io::{Class, CloseReason, Notice, Now, Output, SessionId};
 use crate::keys;
 use crate::limits::{RUN_BYTES_MAX, SESSION_SPACES_MAX, STAGED_BYTES_MAX};
 use crate::message::{
-    Data, Denied, Genesis, Have, Hello, Join, LaneRef, Message, Open, PROTOCOL_VERSION, Subscribe,
+    Data, Denied, Genesis, Have, Hello, Join, LaneRef, Message, Open, PROTOCOL_VERSION, Removed, Subscribe,
     Unsubscribe,
 };
-use crate::op::Op;
+use crate::op::{Op, Role};
 use crate::run::{CheckedRun, RunError, check_run};
 use crate::space::{Founder, Lane, LaneRow, RunHead, Staged, encode};
 use crate::status::Freeze;
@@ -74,6 +74,9 @@ impl Engine {
             Message::Data(data) => self.on_data(now, session, &data, store),
             _ if !greeted => Err(CloseReason::Unexpected.into()),
             Message::Hello(_) => Err(CloseReason::Unexpected.into()),
+            message if self.sessions.get(&session).is_some_and(|session| session.is_stale(&message)) => {
+                Ok(())
+            }
             Message::Join(join) => self.on_join(now, session, &join, store),
             Message::Open(open) => self.on_open(now, session, open, store),
             Message::Genesis(genesis) => self.on_genesis(session, genesis, store),
@@ -81,6 +84,7 @@ impl Engine {
                 self.on_denied(session, space);
                 Ok(())
             }
+            Message::Removed(Removed { space }) => Ok(self.on_removed(session, space, store)?),
             Message::Subscribe(subscribe) => self.on_subscribe(session, &subscribe, store),
             Message::Unsubscribe(unsubscribe) => Ok(self.on_unsubscribe(session, &unsubscribe, store)?),
             Message::Have(have) => self.on_have(session, &have, store),
@@ -134,9 +138,10 @@ impl Engine {
         let Some(space) =
             self.spaces.get_mut(&open.space).filter(|space| space.admits(&peer) || canary!(StrangerServed))
         else {
-            self.send(session_id, Class::Control, &Message::Denied(Denied { space: open.space }));
+            self.turn_away(now, session_id, open.space);
             return Ok(());
         };
+        let is_admin = space.members.get(&peer) == Some(&Role::Admin);
         if session.spaces.len() >= SESSION_SPACES_MAX || open.lanes.len() > LANES_MAX {
             return Err(CloseReason::TooMany.into());
         }
@@ -145,6 +150,8 @@ impl Engine {
             return Err(CloseReason::Unexpected.into());
         }
         part.opened_by_peer = true;
+        session.withdrawn.remove(&open.space);
+        let part = session.space_mut(&open.space);
         part.named_by_peer = open.lanes.iter().map(|lane| lane.lane).collect();
         part.peer_have = open.lanes.iter().map(|lane| (lane.lane, lane.lsn)).collect();
         space.peer_durable.insert(peer, part.peer_have.clone());
@@ -155,6 +162,9 @@ impl Engine {
             let (creator, nonce) = (founder.replica, founder.nonce);
             let genesis = Genesis { space: open.space, creator, nonce, name: space.row.name.clone() };
             self.send(session_id, Class::Control, &Message::Genesis(genesis));
+        }
+        if is_admin {
+            self.restore_standing(open.space, store)?;
         }
         self.open_space(now, session_id, open.space, store)?;
         self.note_open(session_id, open.space);
@@ -172,13 +182,17 @@ impl Engine {
         Ok(())
     }
 
-    /// The peer will not serve a space: it is as if it had not been opened, until the peer opens it or there
-    /// is another invitation to present.
+    /// The peer will not serve a space, or not any more: it is as if it had not been opened, until the peer opens it or
+    /// there is another invitation to present.
     fn on_denied(&mut self, session_id: SessionId, id: SpaceId) {
         let Some(session) = self.sessions.get_mut(&session_id) else { return };
         let peer = session.peer;
-        let denied = session.spaces.get_mut(&id).filter(|part| part.opened_by_us && !part.opened_by_peer);
-        let Some(part) = denied else { return };
+        let Some(part) = session.spaces.get_mut(&id).filter(|part| part.opened_by_us) else { return };
+        if part.opened_by_peer {
+            // It served the space until now.
+            self.withdraw(session_id, id);
+            return self.push(Output::Notify(Notice::Denied { space: id, peer }));
+        }
         if part.join_sent.is_some() && !part.join_denied {
             part.join_denied = true;
             return;
@@ -210,7 +224,7 @@ impl Engine {
             return Err(CloseReason::Signature.into());
         }
         let founder = Founder { replica: genesis.creator, nonce: genesis.nonce };
-        let before = (space.row.clone(), space.members.clone(), space.progress);
+        let before = (space.row.clone(), space.roster.clone(), space.progress);
         let mut work = Work::over(store);
         let mut effects = crate::apply::Effects::default();
         space.found(&mut work, &mut effects, founder, genesis.name);
@@ -222,7 +236,9 @@ impl Engine {
             Ok(position) => self.committed = position,
             Err(error) => {
                 // Grants are judged by the stored rows, which do not know the founder.
-                (space.row, space.members, space.progress) = before;
+                let roster;
+                (space.row, roster, space.progress) = before;
+                space.set_roster(roster);
                 return Err(error.into());
             }
         }
@@ -395,7 +411,7 @@ impl Engine {
         store: &mut dyn Store,
     ) -> Result<(), Refusal> {
         let Some(space) = self.spaces.get_mut(&id) else { return Ok(()) };
-        if !space.members.contains_key(&run.owner.replica) {
+        if !space.roster.may_own_lane(&run.owner.replica) {
             if space.strangers.len() >= LANES_MAX {
                 space.strangers.clear();
                 return Err(CloseReason::TooMany.into());
@@ -525,6 +541,7 @@ fn names_what_was_seen(change: &ChangeSet, op: &Op) -> bool {
         | Op::DocumentChange(_)
         | Op::DocumentRemove { .. }
         | Op::Grant { .. }
+        | Op::Revoke { .. }
         | Op::DwFlagEnable
         | Op::DwFlagDisable
         | Op::RwSetAdd { .. }

@@ -27,6 +27,7 @@ impl Engine {
             durable: space.durable.clone(),
             digest: space.progress.digest,
             members: space.members.iter().map(|(replica, role)| (*replica, *role)).collect(),
+            standing: space.standing(&self.replica),
             lanes: space.lanes.keys().map(|lane| self.lane_status(space, lane)).collect(),
             peers: peers.collect(),
             cut: space.cut.clone(),
@@ -46,6 +47,7 @@ impl Engine {
         LaneStatus {
             lane: *lane_id,
             owner: lane.row.owner.replica,
+            owner_role: space.members.get(&lane.row.owner.replica).copied(),
             is_own: space.own_lane() == Some(*lane_id),
             applied: lane.row.tip.lsn,
             provable: if lane.row.owner.replica == self.replica { lane.row.tip.lsn } else { lane.row.head },

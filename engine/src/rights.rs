@@ -53,6 +53,10 @@ impl Engine {
         store: &mut dyn Store,
     ) -> Result<(), CommandError> {
         let space = self.spaces.get(&id).ok_or(CommandError::UnknownSpace(id))?;
+        let standing = space.standing(&self.replica);
+        if !standing.may_write() {
+            return Err(CommandError::NotWriter { space: id, standing });
+        }
         let address = ObjectAddress::new(Kind::BoundedCounter, collection, key)?;
         let counter = load(store, &id, &address)?;
         let (held, value) = (held(space, &counter), counter.value());
@@ -164,7 +168,7 @@ impl Engine {
         let Ok(address) = ObjectAddress::new(Kind::BoundedCounter, &asked.collection, &asked.key) else {
             return Err(CloseReason::Malformed.into());
         };
-        if !is_theirs(&asked.to) || !space.members.contains_key(&peer) {
+        if !is_theirs(&asked.to) || !space.writes(&peer) || !space.standing(&self.replica).may_write() {
             return Ok(());
         }
         let counter = load(store, &asked.space, &address)?;

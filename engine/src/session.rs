@@ -9,7 +9,7 @@ use crate::change::LaneTip;
 use crate::dictionary::Dictionary;
 use crate::io::Class;
 use crate::limits::{CATCH_UP_WINDOW_BYTES, LIVE_WINDOW_BYTES, SESSION_WINDOW_BYTES, SESSION_WINDOW_RUNS};
-use crate::message::LaneRef;
+use crate::message::{LaneRef, Message};
 
 /// A lane this replica receives on the session.
 #[derive(Debug)]
@@ -79,6 +79,8 @@ pub(crate) struct Session {
     pub(crate) peer: ReplicaId,
     pub(crate) greeted: bool,
     pub(crate) spaces: BTreeMap<SpaceId, PeerSpace>,
+    /// Spaces that were closed on this session and not opened by the peer since: what it says of them is stale.
+    pub(crate) withdrawn: BTreeSet<SpaceId>,
     /// The peer's numbers for spaces.
     pub(crate) peer_refs: BTreeMap<u32, SpaceId>,
     pub(crate) incoming: BTreeMap<u32, Incoming>,
@@ -98,6 +100,7 @@ impl Session {
             peer,
             greeted: false,
             spaces: BTreeMap::new(),
+            withdrawn: BTreeSet::new(),
             peer_refs: BTreeMap::new(),
             incoming: BTreeMap::new(),
             outgoing: BTreeMap::new(),
@@ -118,6 +121,30 @@ impl Session {
             *next += 1;
             PeerSpace { own_ref, ..PeerSpace::default() }
         })
+    }
+
+    /// Whether a message is about a space that was closed here before the peer knew.
+    pub(crate) fn is_stale(&self, message: &Message<'_>) -> bool {
+        let by_ref = |space_ref: u32| self.peer_refs.get(&space_ref).copied();
+        let space = match message {
+            Message::Subscribe(subscribe) => Some(subscribe.space),
+            Message::Head(head) => Some(head.space),
+            Message::RightsRequest(request) => Some(request.space),
+            Message::FrontierRequest(request) => Some(request.space),
+            Message::Have(have) => by_ref(have.space_ref),
+            Message::FrontierAnswer(answer) => by_ref(answer.space_ref),
+            // The first three may come before the space is open; the others name subscriptions, which are over.
+            Message::Join(_)
+            | Message::Genesis(_)
+            | Message::Open(_)
+            | Message::Hello(_)
+            | Message::Denied(_)
+            | Message::Removed(_)
+            | Message::Unsubscribe(_)
+            | Message::Data(_)
+            | Message::Skippable(_) => None,
+        };
+        space.is_some_and(|space| self.withdrawn.contains(&space))
     }
 
     /// Whether both sides have opened the space.

@@ -14,12 +14,11 @@ use crate::head::HeadSignature;
 use crate::io::SessionId;
 use crate::keys;
 use crate::limits::STAGED_BYTES_MAX;
-use crate::members::{self, Member};
+use crate::members::{self, Roster, View};
 use crate::op::Role;
 use crate::operations::forget_due;
 use crate::options::TailLimits;
 use crate::own::Incarnation;
-use crate::read::members;
 use crate::rows::damaged;
 use crate::settings::regions;
 use crate::status::{Freeze, StateDigest};
@@ -48,6 +47,21 @@ pub(crate) struct SpaceRow {
     pub(crate) pinned: BTreeSet<ReplicaId>,
     /// An invitation still to be redeemed.
     pub(crate) invitation: Option<(ReplicaId, [u8; 16])>,
+    /// The invitation is one for a follower.
+    pub(crate) follows: bool,
+    /// This replica takes no part any more, by its own will.
+    pub(crate) left: Option<Leave>,
+    /// The admin that said that this replica is no member any more, where the member list here does not say so.
+    pub(crate) removed_by: Option<ReplicaId>,
+}
+
+/// How a replica has left a space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Leave {
+    /// It has removed itself, and serves the others until they know.
+    Told,
+    /// It serves nobody.
+    Silent,
 }
 
 /// What applying has come to.
@@ -193,6 +207,8 @@ pub(crate) struct Space {
     pub(crate) frontier: Frontier,
     /// What is synced, and may therefore be spoken of.
     pub(crate) durable: Frontier,
+    /// Everything that was said about members, and who takes part by that.
+    pub(crate) roster: Roster,
     pub(crate) members: BTreeMap<ReplicaId, Role>,
     pub(crate) documents: DocumentCache,
     /// What each connected peer said it holds durably, in this session.
@@ -253,6 +269,7 @@ impl Space {
             parents: BTreeMap::new(),
             frontier: Frontier::new(),
             durable: Frontier::new(),
+            roster: Roster::default(),
             members: BTreeMap::new(),
             documents: DocumentCache::new(tail),
             peer_durable: BTreeMap::new(),
@@ -309,6 +326,7 @@ impl Space {
             }
             space.lanes.insert(lane_id, lane);
         }
+        space.set_roster(Roster::load(read, &id)?);
         space.unstable.merge(&unstable_entries(read, &id)?);
         if let Some(bytes) = read.get(&keys::forgotten(&id))? {
             space.forgotten = decode("row of what is forgotten", &bytes)?;
@@ -318,8 +336,6 @@ impl Space {
         space.durable = space.frontier.clone();
         let (from, until) = keys::quarantine(&id);
         space.quarantined = read.scan(&from, &until, usize::MAX)?.len() as u64;
-        space.members =
-            members(read, &id).map_err(|error| damaged("member rows", &error))?.into_iter().collect();
         space.regions = regions(read, &id)?;
         space.forget_ids_ms = forget_due(read, &id)?;
         space.incarnation = match space.row.incarnation {
@@ -333,11 +349,6 @@ impl Space {
         Ok(space)
     }
 
-    /// Whether `peer` may see this space.
-    pub(crate) fn admits(&self, peer: &ReplicaId) -> bool {
-        self.members.contains_key(peer) || self.row.pinned.contains(peer)
-    }
-
     /// Makes `founder` the first admin.
     pub(crate) fn found(
         &mut self,
@@ -348,8 +359,14 @@ impl Space {
     ) {
         self.row.founder = Some(founder);
         self.row.name = name;
-        members::store(work, effects, &self.id, &founder.replica, (None, &Member::founder()));
-        self.members.insert(founder.replica, Role::Admin);
+        let roster = members::found(work, effects, &self.id, &founder.replica);
+        self.set_roster(roster);
+    }
+
+    /// The member list is this from now on.
+    pub(crate) fn set_roster(&mut self, roster: Roster) {
+        self.members = roster.roles(View::Everything);
+        self.roster = roster;
     }
 
     /// Whether a lane can be received from the position that is durable here.

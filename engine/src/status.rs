@@ -50,6 +50,42 @@ impl fmt::Display for Freeze {
     }
 }
 
+/// How this replica takes part in a space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Standing {
+    /// It has not been let in yet, as far as is known here; with the role that was promised to it.
+    Joining(Role),
+    /// It is a member.
+    Member(Role),
+    /// It has left. What it holds stays until the space is deleted.
+    Left,
+    /// It is no longer a member: the member list says so, or an admin did. What it holds stays until the space is
+    /// deleted.
+    Removed,
+}
+
+impl Standing {
+    /// Whether transactions are taken.
+    pub fn may_write(self) -> bool {
+        matches!(self, Self::Joining(role) | Self::Member(role) if role >= Role::Writer)
+    }
+}
+
+impl fmt::Display for Standing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Joining(Role::Follower) => "is to become a follower",
+            Self::Joining(_) => "is to become a member",
+            Self::Member(Role::Follower) => "is a follower",
+            Self::Member(Role::Writer) => "is a writer",
+            Self::Member(Role::Admin) => "is an admin",
+            Self::Left => "has left",
+            Self::Removed => "is no longer a member",
+        })
+    }
+}
+
 /// The whole report.
 #[derive(Clone, Debug, Default)]
 pub struct Status {
@@ -74,6 +110,8 @@ pub struct SpaceStatus {
     pub digest: StateDigest,
     /// Who takes part.
     pub members: Vec<(ReplicaId, Role)>,
+    /// How this replica does.
+    pub standing: Standing,
     /// Every lane.
     pub lanes: Vec<LaneStatus>,
     /// Every connected peer that opened the space, with how many lane entries it lacks of what is here.
@@ -98,6 +136,9 @@ pub struct LaneStatus {
     pub lane: LaneId,
     /// Who owns it.
     pub owner: ReplicaId,
+    /// What the owner may do; none when it is no longer a member. Its lane is taken as far as remaining members have
+    /// it then, and not from its owner.
+    pub owner_role: Option<Role>,
     /// Whether this replica writes to it.
     pub is_own: bool,
     /// Entries applied here.

@@ -20,8 +20,20 @@ pub struct LaneRecord {
     pub lane: LaneId,
     /// The entry's place in its lane, from 1.
     pub lsn: u64,
-    /// The entry in its stored form.
+    /// The entry in its stored form, which is never empty; empty to remove the entry.
     pub bytes: Vec<u8>,
+}
+
+impl LaneRecord {
+    /// Removes an entry from the log.
+    pub fn removal(space: SpaceId, lane: LaneId, lsn: u64) -> Self {
+        Self { space, lane, lsn, bytes: Vec::new() }
+    }
+
+    /// Whether the entry is removed.
+    pub fn is_removal(&self) -> bool {
+        self.bytes.is_empty()
+    }
 }
 
 /// A change to the state: the key, and its new value or `None` to delete it.
@@ -30,7 +42,7 @@ pub type Put = (Vec<u8>, Option<Vec<u8>>);
 /// What one call into the core changes; applied as a whole or not at all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
-    /// Lane entries, in the order applied here.
+    /// Lane entries, in the order applied here; and entries that are removed.
     pub entries: Vec<LaneRecord>,
     /// Puts that do not derive from entries: keys, pins, invitations, nonces, quarantines. They belong to
     /// the log of record.

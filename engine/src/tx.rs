@@ -2,6 +2,7 @@
 
 mod edits;
 mod error;
+mod members;
 mod named;
 mod objects;
 mod removal;
@@ -14,7 +15,7 @@ use comity_crdts::{Dot, Hlc, Nonce, ObjectAddress, ObjectId, ReplicaId, SpaceId,
 use crate::apply::{Application, Effects};
 use crate::change::{Body, ChangeSet, LaneEntry, encode_stored};
 use crate::conflicts::Location;
-use crate::op::{Group, Op, Role};
+use crate::op::{Group, Op};
 use crate::operations::{OperationId, made_at, note_operation};
 use crate::own::{Incarnation, OwnEntry};
 use crate::read::{self, Listing};
@@ -193,14 +194,6 @@ impl<'a> Tx<'a> {
     /// [`TxError`] when the name is out of limits or storage fails.
     pub fn list(&self, listing: Listing<'_>) -> Result<Vec<String>, TxError> {
         Ok(read::list(&self.work, &self.space.id, listing)?)
-    }
-
-    pub(crate) fn grant(&mut self, replica: ReplicaId, role: Role) -> Result<(), TxError> {
-        use comity_crdts::limits::MEMBERS_MAX;
-        if self.space.members.len() >= MEMBERS_MAX {
-            return Err(TxError::TooManyMembers { members_max: MEMBERS_MAX });
-        }
-        self.push(&ObjectAddress::members().into(), Op::Grant { replica, role })
     }
 
     pub(crate) fn work(&mut self) -> &mut Work<'a> {

@@ -377,15 +377,15 @@ fn a_secret_that_is_wrong_used_or_too_old_lets_nobody_in() {
 }
 
 #[test]
-fn an_unsolicited_denial_is_ignored() {
+fn an_unsolicited_denial_closes_the_space_on_its_session_and_nothing_else() {
     let (mut world, space, ghost) = victim();
     let session = greeted(&mut world, &ghost);
     let before = world.untouched(0, space);
-    for denied in [space, SpaceId([3; 16])] {
+    for denied in [space, SpaceId([3; 16]), space] {
         world.inject(0, session, Message::Denied(Denied { space: denied }).encode());
     }
     world.run();
-    assert_eq!((world.denials(0), world.untouched(0, space)), (0, before));
+    assert_eq!((world.denials(0), world.untouched(0, space)), (1, before));
     assert!(world.is_connected(session));
 }
 

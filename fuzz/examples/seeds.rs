@@ -42,7 +42,7 @@ fn main() {
     let frontier: Frontier = [(owner.lane(&space), 258)].into_iter().collect();
     keep("token", "one-lane", &Token { space, frontier }.to_bytes());
     let addresses = vec!["127.0.0.1:4433".parse().expect("an address")];
-    let ticket = comity::Ticket { replica: owner.replica, addresses, space, secret: Some([5; 16]) };
+    let ticket = comity::Ticket { replica: owner.replica, addresses, space, secret: Some([5; 16]), role: comity::Role::Writer };
     keep("ticket", "invitation", ticket.to_string().as_bytes());
     frames();
     logs();

@@ -110,7 +110,7 @@ impl Copy {
                 continue;
             }
             let (key_bytes, value_bytes) = match change {
-                Change::Entry(key, entry) => (key.len(), Some(entry.len())),
+                Change::Entry(key, entry) => (key.len(), (!entry.is_empty()).then_some(entry.len())),
                 Change::Put(key, value) => (key.len(), value.map(<[u8]>::len)),
             };
             let replaced = tables.replace(change)?;

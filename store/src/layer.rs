@@ -74,8 +74,9 @@ impl Layer {
             .map(|(key, value)| Ok((key.clone(), value.clone())))
     }
 
-    pub(crate) fn entry(&self, space: &SpaceId, lane: &LaneId, lsn: u64) -> Option<Vec<u8>> {
-        self.log.get(&log_key(space, lane, lsn)).cloned()
+    /// `None` where the layer says nothing about the entry, `Some(None)` where it removes it.
+    pub(crate) fn entry(&self, space: &SpaceId, lane: &LaneId, lsn: u64) -> Option<Option<Vec<u8>>> {
+        self.log.get(&log_key(space, lane, lsn)).map(|entry| kept(entry))
     }
 
     /// The entries of a lane from `from` on.
@@ -87,7 +88,7 @@ impl Layer {
     ) -> impl Iterator<Item = Sourced<u64>> {
         self.log
             .range(log_key(space, lane, from)..=log_key(space, lane, u64::MAX))
-            .map(|(key, entry)| Ok((lsn_of(key), Some(entry.clone()))))
+            .map(|(key, entry)| Ok((lsn_of(key), kept(entry))))
     }
 
     /// Every change to the state, by key.
@@ -99,6 +100,11 @@ impl Layer {
     pub(crate) fn entries(&self) -> impl Iterator<Item = (&LogKey, &[u8])> {
         self.order.iter().map(|key| (key, self.log[key].as_slice()))
     }
+}
+
+/// An entry, unless it stands for its removal.
+fn kept(entry: &[u8]) -> Option<Vec<u8>> {
+    (!entry.is_empty()).then(|| entry.to_vec())
 }
 
 /// About how much memory a batch will take in a layer.

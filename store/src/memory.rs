@@ -42,7 +42,13 @@ impl From<Batch> for Change {
 
 impl Rows {
     fn apply(&mut self, change: Change) {
-        self.log.extend(change.log);
+        for (key, entry) in change.log {
+            // An empty one stands for its removal.
+            match entry.is_empty() {
+                false => drop(self.log.insert(key, entry)),
+                true => drop(self.log.remove(&key)),
+            }
+        }
         for (key, value) in change.state {
             match value {
                 Some(value) => drop(self.state.insert(key, value)),

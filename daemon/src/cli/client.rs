@@ -125,11 +125,10 @@ impl Client {
     /// As [`Client::send`].
     pub(crate) async fn ask(&self, ask: Ask<'_>) -> Result<Answer, Failure> {
         let response = self.send(ask).await?;
-        let token = response.headers().get("comity-token").and_then(|token| token.to_str().ok()).map(str::to_owned);
         let body = response.into_body().collect().await.map_err(|error| self.unreachable(&error))?.to_bytes();
         let body = serde_json::from_slice(&body)
             .map_err(|error| Failure::other(format!("the daemon's answer is no JSON: {error}")))?;
-        Ok(Answer { body, token })
+        Ok(Answer { body })
     }
 
     fn request(&self, ask: Ask<'_>) -> Result<Request<Full<Bytes>>, Failure> {
@@ -155,7 +154,11 @@ impl Client {
         builder.body(Full::from(bytes)).map_err(|error| Failure::usage(error.to_string()))
     }
 
-    async fn exchange<S>(&self, stream: S, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Failure>
+    async fn exchange<S>(
+        &self,
+        stream: S,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<Incoming>, Failure>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -178,7 +181,9 @@ impl Client {
             roots.add_parsable_certificates(certificates.filter_map(Result::ok));
         }
         if roots.is_empty() {
-            return Err(Failure::usage("no certificate is trusted here: name a file of them with --ca".to_owned()));
+            return Err(Failure::usage(
+                "no certificate is trusted here: name a file of them with --ca".to_owned(),
+            ));
         }
         let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .with_safe_default_protocol_versions()
@@ -192,7 +197,9 @@ impl Client {
                 path.display().to_string(),
                 "start it with `comity serve`, or say where it is with --socket, --data-dir or --url",
             ),
-            Target::Tcp { host, port, .. } => (format!("{host}:{port}"), "check --url, and that the daemon runs there"),
+            Target::Tcp { host, port, .. } => {
+                (format!("{host}:{port}"), "check --url, and that the daemon runs there")
+            }
         };
         Failure::Unreachable(format!("no daemon answers at {at} ({error}); {advice}"))
     }
@@ -201,7 +208,6 @@ impl Client {
 /// What a daemon said.
 pub(crate) struct Answer {
     pub(crate) body: Value,
-    pub(crate) token: Option<String>,
 }
 
 fn parse_url(url: &str) -> Result<Target, Failure> {
@@ -251,7 +257,10 @@ mod tests {
     fn urls_name_a_host_and_a_port() {
         let parse = |url| format!("{:?}", parse_url(url).ok());
         assert_eq!(parse("http://[::1]:80/"), "Some(Tcp { host: \"::1\", port: 80, tls: false })");
-        assert_eq!(parse("https://desk.example"), "Some(Tcp { host: \"desk.example\", port: 443, tls: true })");
+        assert_eq!(
+            parse("https://desk.example"),
+            "Some(Tcp { host: \"desk.example\", port: 443, tls: true })"
+        );
         for url in ["desk.example:80", "ftp://a", "http://a/b", "http://a:b", "http://"] {
             assert_eq!(parse(url), "None", "{url}");
         }

@@ -80,7 +80,9 @@ fn advice(kind: &str) -> Option<&'static str> {
         "forbidden" => Some("use a token with that scope"),
         "unknown-space" => Some("`comity spaces` lists those that are here"),
         "undecided" => Some("`comity conflicts` shows them, `comity resolve` decides"),
-        "insufficient-rights" => Some("try again with --wait-ms, connected to the replicas that hold the rights"),
+        "insufficient-rights" => {
+            Some("try again with --wait-ms, connected to the replicas that hold the rights")
+        }
         "unconfirmed" => Some("connect to another writer of the space, and try again"),
         "stale" | "not-fresh" | "no-quorum" => Some("wait longer with --wait-ms, or look at `comity lag`"),
         "no-space" => Some("free some space on the daemon's disk"),

@@ -178,6 +178,7 @@ fn did_json(did: &Did) -> Json {
         Did::MemberGranted { replica, role } => {
             json!({"op": "grant", "replica": replica.to_string(), "role": super::spaces::role_name(*role)})
         }
+        Did::MemberRevoked { replica } => json!({"op": "revoke", "replica": replica.to_string()}),
         other => json!({"op": "other", "detail": format!("{other:?}")}),
     }
 }

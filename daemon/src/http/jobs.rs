@@ -31,6 +31,7 @@ pub(crate) enum Work {
     /// A consistent copy of everything, while the daemon goes on.
     Backup {
         /// An absolute path on the daemon's machine, missing or empty.
+        #[schema(value_type = String)]
         directory: PathBuf,
     },
     /// Walks chains, signatures, digests and indexes.

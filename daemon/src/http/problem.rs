@@ -68,6 +68,12 @@ troubles! {
     Refused = "refused", UNPROCESSABLE_ENTITY, "The write was refused";
     /// The replica may not do this in the space.
     NotAdmin = "not-admin", FORBIDDEN, "This replica is no admin of the space";
+    /// This replica does not write in the space; another one does.
+    NotWriter = "not-writer", FORBIDDEN, "This replica does not write in the space";
+    /// The replica is no member of the space.
+    NotMember = "not-member", NOT_FOUND, "There is no such member";
+    /// No admin would be left.
+    LastAdmin = "last-admin", CONFLICT, "No admin would be left";
     /// Too many change feeds are open.
     TooManyStreams = "too-many-streams", TOO_MANY_REQUESTS, "Too many change feeds are open";
     /// The replica has not caught up in the time given.
@@ -193,6 +199,10 @@ impl From<CommandError> for Problem {
         let detail = error.to_string();
         match error {
             CommandError::UnknownSpace(_) => Trouble::UnknownSpace.because(detail),
+            CommandError::NotWriter { .. } => Trouble::NotWriter.because(detail),
+            CommandError::NotMember { .. } => Trouble::NotMember.because(detail),
+            CommandError::LastAdmin { .. } => Trouble::LastAdmin.because(detail),
+            CommandError::SpaceDeleted(_) => Trouble::UnknownSpace.because(detail),
             CommandError::NotAdmin(_) => Trouble::NotAdmin.because(detail),
             CommandError::Stale { missing } => Trouble::Stale.because(detail).with("missing", missing),
             CommandError::OtherSpace { .. } => Trouble::OtherSpace.because(detail),
@@ -230,6 +240,10 @@ impl From<TxError> for Problem {
             TxError::Store(error) => error.into(),
             TxError::Address(_) => Trouble::BadRequest.because(detail),
             TxError::Unconfirmed { .. } => Trouble::Unconfirmed.because(detail),
+            TxError::NotWriter { writer, address, .. } => {
+                let writer = writer.map(|writer| writer.to_string());
+                Trouble::NotWriter.because(detail).with("writer", writer).with("address", address)
+            }
             TxError::Bounded { .. } => Trouble::Insufficient.because(detail),
             TxError::Json {
                 source: JsonError::NotFound { .. } | JsonError::UnknownVersion { .. }, ..

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use comity::{LaneStatus, Policy, Role, SpaceStatus, Ticket, Token};
+use comity::{LaneStatus, Policy, ReplicaId, Role, SpaceStatus, Ticket, Token};
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
 use utoipa::ToSchema;
@@ -20,6 +20,7 @@ use crate::names;
 /// A role's name.
 pub(crate) fn role_name(role: Role) -> &'static str {
     match role {
+        Role::Follower => "follower",
         Role::Writer => "writer",
         Role::Admin => "admin",
     }
@@ -27,9 +28,11 @@ pub(crate) fn role_name(role: Role) -> &'static str {
 
 fn parse_role(name: &str) -> Result<Role, Problem> {
     match name {
+        "follower" => Ok(Role::Follower),
         "writer" => Ok(Role::Writer),
         "admin" => Ok(Role::Admin),
-        _ => Err(Trouble::BadRequest.because(format!("there is no role {name:?}; there are writer, admin"))),
+        _ => Err(Trouble::BadRequest
+            .because(format!("there is no role {name:?}; there are follower, writer, admin"))),
     }
 }
 
@@ -140,6 +143,8 @@ pub(crate) fn space_json(status: &SpaceStatus) -> Json {
         "id": status.space.to_string(),
         "name": status.name,
         "digest": status.digest.to_string(),
+        "standing": status.standing.to_string(),
+        "may_write": status.standing.may_write(),
         "confirmed": status.confirmed,
         "quarantined": status.quarantined,
         "members": members,
@@ -149,7 +154,7 @@ pub(crate) fn space_json(status: &SpaceStatus) -> Json {
     })
 }
 
-fn member_json((replica, role): &(comity::ReplicaId, Role)) -> Json {
+fn member_json((replica, role): &(ReplicaId, Role)) -> Json {
     json!({"replica": replica.to_string(), "role": role_name(*role)})
 }
 
@@ -180,11 +185,70 @@ pub(crate) async fn members(
     Ok(axum::Json(json!({"members": members})).into_response())
 }
 
+/// A replica in a path.
+fn replica(text: &str) -> Result<ReplicaId, Problem> {
+    let replica = names::parse_replica(text);
+    replica.ok_or_else(|| {
+        Trouble::BadRequest.because(format!("{text:?} is no id of a replica: 64 hexadecimal digits"))
+    })
+}
+
+/// A role to be given.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Granting {
+    /// follower, writer or admin.
+    role: String,
+}
+
+/// Makes a replica a member, or gives a member another role.
+pub(crate) async fn grant(
+    State(app): State<Arc<App>>,
+    access: Access,
+    Names((space, member)): Names<(String, String)>,
+    Body(granting): Body<Granting>,
+) -> Result<StatusCode, Problem> {
+    let space = app.space(&access, Scope::Admin, &space).await?;
+    space.grant(replica(&member)?, parse_role(&granting.role)?).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Removes a member: its connections lose the space at once.
+pub(crate) async fn revoke(
+    State(app): State<Arc<App>>,
+    access: Access,
+    Names((space, member)): Names<(String, String)>,
+) -> Result<StatusCode, Problem> {
+    let space = app.space(&access, Scope::Admin, &space).await?;
+    space.revoke(replica(&member)?).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Takes no part in the space any more; what is held here can still be read.
+pub(crate) async fn leave(
+    State(app): State<Arc<App>>,
+    access: Access,
+    Names(space): Names<String>,
+) -> Result<StatusCode, Problem> {
+    app.space(&access, Scope::Admin, &space).await?.leave().await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Deletes what this replica holds of the space. Nobody else is told.
+pub(crate) async fn delete(
+    State(app): State<Arc<App>>,
+    access: Access,
+    Names(space): Names<String>,
+) -> Result<StatusCode, Problem> {
+    app.space(&access, Scope::Admin, &space).await?.delete().await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
 /// An invitation to be made.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Inviting {
-    /// What the invited replica may do: writer or admin.
+    /// What the invited replica may do: follower, writer or admin.
     #[serde(default = "writer")]
     role: String,
 }

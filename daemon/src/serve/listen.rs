@@ -30,7 +30,7 @@ const REFUSED_PAUSE: Duration = Duration::from_millis(50);
 /// A socket that listens.
 pub(super) enum Listener {
     Tcp(TcpListener, Option<TlsAcceptor>),
-    Unix(UnixListener, SocketFile),
+    Unix { listener: UnixListener, _file: SocketFile },
 }
 
 /// The file of a Unix socket, removed with it.
@@ -69,14 +69,14 @@ impl Listener {
         let listener = UnixListener::bind(path).map_err(failed)?;
         let file = SocketFile(path.to_owned());
         fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(failed)?;
-        Ok(Self::Unix(listener, file))
+        Ok(Self::Unix { listener, _file: file })
     }
 
     /// Where it listens, when that is an address.
     pub(super) fn address(&self) -> Option<SocketAddr> {
         match self {
             Self::Tcp(listener, _) => listener.local_addr().ok(),
-            Self::Unix(..) => None,
+            Self::Unix { .. } => None,
         }
     }
 }
@@ -143,7 +143,7 @@ impl Listening {
                     }),
                 };
             }
-            Listener::Unix(listener, _) => {
+            Listener::Unix { listener, .. } => {
                 let (stream, _) = listener.accept().await?;
                 open.spawn(self.clone().serve(stream, Via::Unix, permit));
             }

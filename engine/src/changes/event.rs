@@ -116,12 +116,17 @@ pub enum Did {
         /// What it did.
         did: Box<Self>,
     },
-    /// Made a replica a member, or raised its role. Only an admin's grant has an effect.
+    /// Made a replica a member, or gave it another role. Only an admin's grant has an effect.
     MemberGranted {
         /// The replica.
         replica: ReplicaId,
         /// Its role.
         role: Role,
+    },
+    /// Removed a member. Only an admin's word has an effect, or the member's own.
+    MemberRevoked {
+        /// The replica.
+        replica: ReplicaId,
     },
 }
 
@@ -135,6 +140,7 @@ impl From<Op> for Did {
             Op::RegisterReset { observed } => Self::Cleared { removed: observed },
             Op::DocumentChange(change) => Self::Edited { change: change.hash(), ops: change.ops() },
             Op::Grant { replica, role } => Self::MemberGranted { replica, role },
+            Op::Revoke { replica } => Self::MemberRevoked { replica },
             Op::CounterReset { .. } => Self::CounterReset,
             Op::SetClear { .. } => Self::SetCleared,
             Op::DocumentRemove { .. } => Self::DocumentRemoved,

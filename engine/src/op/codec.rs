@@ -32,6 +32,7 @@ const BOUNDED_DECREMENT: u8 = 17;
 const BOUNDED_TRANSFER: u8 = 18;
 const NESTED: u8 = 19;
 const DOCUMENT_REMOVE: u8 = 20;
+const REVOKE: u8 = 21;
 
 /// How origins and stamps are written: in full, or as references and differences.
 trait Form {
@@ -136,6 +137,7 @@ impl Op {
                 out.bytes(&replica.0);
                 out.u8(*role as u8);
             }
+            Self::Revoke { replica } => out.bytes(&replica.0),
             Self::DwFlagEnable | Self::DwFlagDisable => {}
             Self::RwSetAdd { element } | Self::RwSetRemove { element } => element.encode(out),
             Self::BoundedIncrement(amount) | Self::BoundedDecrement(amount) => out.varint(*amount),
@@ -163,6 +165,7 @@ impl Op {
             Self::DocumentChange(_) => DOCUMENT_CHANGE,
             Self::DocumentRemove { .. } => DOCUMENT_REMOVE,
             Self::Grant { .. } => GRANT,
+            Self::Revoke { .. } => REVOKE,
             Self::FlagEnable { .. } => FLAG_ENABLE,
             Self::FlagDisable { .. } => FLAG_DISABLE,
             Self::DwFlagEnable => DW_FLAG_ENABLE,
@@ -226,6 +229,7 @@ fn decode_tagged(
             let unknown = DecodeError::UnknownTag { what: "granted role", tag: u64::from(tag) };
             Op::Grant { replica, role: Role::from_tag(tag).ok_or(unknown)? }
         }
+        REVOKE => Op::Revoke { replica: ReplicaId(reader.array("revoked replica")?) },
         FLAG_ENABLE => Op::FlagEnable { observed: decode_dots(reader, dictionary)? },
         FLAG_DISABLE => Op::FlagDisable { observed: decode_dots(reader, dictionary)? },
         DW_FLAG_ENABLE => Op::DwFlagEnable,

@@ -1,11 +1,12 @@
 //! Why an operation in a transaction is refused.
 
 use comity_crdts::{
-    AddressError, BoundedError, CounterRange, DocumentError, JsonError, ValueError, automerge,
+    AddressError, BoundedError, CounterRange, DocumentError, JsonError, ReplicaId, ValueError, automerge,
 };
 
 use crate::conflicts::Location;
 use crate::read::ReadError;
+use crate::status::Standing;
 use crate::store::StoreError;
 
 /// Why an operation inside a transaction was refused. The transaction can go on without it, or return the
@@ -154,6 +155,37 @@ pub enum TxError {
         /// The limit.
         lanes_max: usize,
     },
+    /// This replica does not write in the space: it is a follower, or no longer a member. Nothing was changed; write
+    /// at the replica named, if one is.
+    #[error("this replica {standing} in the space, and does not write there{}", leader(writer.as_ref(), address.as_deref()))]
+    NotWriter {
+        /// How this replica takes part.
+        standing: Standing,
+        /// A replica that does write, a connected one if there is one.
+        writer: Option<ReplicaId>,
+        /// Where it can be reached, as far as is known here.
+        address: Option<String>,
+    },
+    /// The replica that was to be removed is no member.
+    #[error("{replica} is no member of the space")]
+    NotMember {
+        /// The replica.
+        replica: ReplicaId,
+    },
+    /// No admin would be left.
+    #[error("{replica} is the last admin of the space")]
+    LastAdmin {
+        /// The admin.
+        replica: ReplicaId,
+    },
+    /// As much was said about one member as can be.
+    #[error("{statements_max} grants and removals of {replica} were made, which is the limit")]
+    TooManyStatements {
+        /// The member.
+        replica: ReplicaId,
+        /// The limit.
+        statements_max: usize,
+    },
     /// The member limit is reached.
     #[error("the space has {members_max} members, which is the limit")]
     TooManyMembers {
@@ -177,6 +209,14 @@ pub enum TxError {
     /// Storage failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+fn leader(writer: Option<&ReplicaId>, address: Option<&str>) -> String {
+    match (writer, address) {
+        (Some(writer), Some(address)) => format!("; {writer} at {address} does"),
+        (Some(writer), None) => format!("; {writer} does"),
+        (None, _) => String::new(),
+    }
 }
 
 impl From<automerge::AutomergeError> for TxError {

@@ -5,7 +5,7 @@ use comity_crdts::{Kind, ObjectAddress, ObjectId};
 use super::{Matters, Walk};
 use crate::conflicts::{Location, kinds_under};
 use crate::keys;
-use crate::members::Member;
+use crate::members::Roster;
 use crate::read::{ReadError, document};
 use crate::rows::{
     Object, Parts, Share, damaged, decode_element, decode_rw_element, element_share, member_digest,
@@ -47,12 +47,11 @@ impl Walk<'_> {
             }
             Ok(())
         })?;
-        self.each_row(keys::members(&space), |walk, (key, bytes)| {
+        let roster = Roster::load(self.read, &space);
+        self.readable("the member list", roster)?;
+        self.each_row(keys::members(&space), |_, (key, bytes)| {
             let replica = key.last_chunk().map(|bytes| comity_crdts::ReplicaId(*bytes));
-            let member = walk.readable("a member's row", Member::from_bytes(&bytes))?;
-            if let (Some(replica), Some(_)) = (replica, member) {
-                digest = digest.wrapping_add(member_digest(&replica, &bytes));
-            }
+            digest = digest.wrapping_add(replica.map_or(0, |replica| member_digest(&replica, &bytes)));
             Ok(())
         })?;
         let progress = self.read.get(&keys::progress(&space))?;

@@ -24,6 +24,10 @@ impl Disk {
     /// Makes everything committed durable.
     pub(crate) fn sync(&mut self) -> Position {
         for entry in self.batches[self.synced..].iter().flat_map(|batch| &batch.entries) {
+            if entry.is_removal() {
+                self.durable.remove(&(entry.space, entry.lane));
+                continue;
+            }
             let lsn = self.durable.entry((entry.space, entry.lane)).or_insert(0);
             assert_eq!(entry.lsn, *lsn + 1, "entries of a lane reach the log in order, each once");
             *lsn = entry.lsn;

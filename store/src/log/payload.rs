@@ -6,7 +6,7 @@ use crate::layer::Layer;
 /// One thing to do to the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Change<'a> {
-    /// Put an entry into the log table.
+    /// Put an entry into the log table, or remove it when it is empty.
     Entry(&'a LogKey, &'a [u8]),
     /// Set a key of the state, or delete it.
     Put(&'a [u8], Option<&'a [u8]>),
