@@ -17,6 +17,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::auth::{Scope, fresh_token, hash};
 use crate::config::{Config, Log, Sources, documented};
+use crate::demo;
 use crate::serve;
 use args::{Args, Command, Global};
 use client::Client;
@@ -46,6 +47,12 @@ fn act(global: &Global, command: Command) -> Result<(), Failure> {
             start_log(&config.log)?;
             let ran = with_runtime(serve::run(config))?;
             ran.map_err(|error| Failure::other(format!("cannot start: {error}.")))
+        }
+        Command::Demo { port, keep } => {
+            // The demo is configured by nothing but its own flags.
+            start_log(&Log { json: false, filter: "warn".to_owned() })?;
+            let ran = with_runtime(demo::run(demo::Demo { port, keep }))?;
+            ran.map_err(|error| Failure::other(error.to_string()))
         }
         Command::Config => {
             print!("{}", documented());

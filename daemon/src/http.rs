@@ -1,15 +1,15 @@
 //! The HTTP API. `daemon/README.md` has the routes; the OpenAPI document is made from the handlers.
 
 pub(crate) mod action;
-mod assets;
+pub(crate) mod assets;
 mod document;
 mod feed;
-mod guard;
-mod inbox;
+pub(crate) mod guard;
+pub(crate) mod inbox;
 pub(crate) mod jobs;
 mod objects;
 pub(crate) mod problem;
-mod read;
+pub(crate) mod read;
 pub(crate) mod request;
 mod spaces;
 mod status;

@@ -5,6 +5,7 @@ mod auth;
 mod backup;
 mod cli;
 mod config;
+mod demo;
 mod http;
 mod names;
 mod serve;

@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 
 use crate::config::Config;
 use crate::http::{App, router};
-use listen::{Listener, Listening};
+pub(crate) use listen::{Listener, Listening};
 use readiness::Readiness;
 
 /// Why the daemon did not start. Each sentence says what to do.
@@ -170,9 +170,24 @@ impl Daemon {
         &self.peers
     }
 
+    /// What its handlers share.
+    pub(crate) fn app(&self) -> &Arc<App> {
+        &self.app
+    }
+
+    /// Every route of the API.
+    pub(crate) fn router(&self) -> axum::Router {
+        router(&self.app)
+    }
+
     /// The replica.
     pub(crate) fn replica(&self) -> &Replica {
         &self.app.replica
+    }
+
+    /// Begins to go down: it is not ready any more, nothing is accepted, and feeds end.
+    pub(crate) fn begin_drain(&self) {
+        self.drain.send_replace(true);
     }
 
     /// Goes down in order:
@@ -182,7 +197,7 @@ impl Daemon {
     /// 3. after `drain_ms_max`, those that are left are cut;
     /// 4. the replica is shut down: what was committed is synced, peers are told, the directory is unlocked.
     pub(crate) async fn drain(mut self) {
-        self.drain.send_replace(true);
+        self.begin_drain();
         let all_done = async { while self.listening.join_next().await.is_some() {} };
         let time_max = Duration::from_millis(self.app.config.drain_ms_max);
         if tokio::time::timeout(time_max, all_done).await.is_err() {
@@ -222,7 +237,8 @@ pub(crate) async fn run(config: Config) -> Result<(), StartError> {
     Ok(())
 }
 
-async fn wait_for_signal() -> &'static str {
+/// Waits until the process is to end, and says by what.
+pub(crate) async fn wait_for_signal() -> &'static str {
     let wait = |kind| async move {
         match signal(kind) {
             Ok(mut signals) => drop(signals.recv().await),

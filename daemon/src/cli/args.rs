@@ -83,6 +83,15 @@ pub(super) enum Command {
     },
     /// Run the daemon until SIGTERM
     Serve(ServeArgs),
+    /// Run three regions on this machine, with a page to try them in: cut links, diverge, heal, resolve
+    Demo {
+        /// The port of the page on this machine; 0 for any that is free
+        #[arg(long, value_name = "PORT", default_value_t = crate::demo::PORT_DEFAULT)]
+        port: u16,
+        /// Keep the regions' data in this directory, and go on from there
+        #[arg(long, value_name = "DIR")]
+        keep: Option<PathBuf>,
+    },
     /// Print every key of the configuration, as a file with the defaults
     Config,
     /// Make a bearer token, and print the lines by which a daemon knows it

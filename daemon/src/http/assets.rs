@@ -1,4 +1,4 @@
-//! The web page, which is part of the program.
+//! The web pages, which are part of the program.
 
 use std::sync::Arc;
 
@@ -9,27 +9,103 @@ use axum::routing::get;
 
 use super::App;
 
-/// A file of the page: its path, its type, its bytes.
-struct Asset(&'static str, &'static str, &'static [u8]);
+/// A file of a page: where it is asked for, its type, its bytes, and its name in `assets`.
+struct Asset {
+    path: &'static str,
+    media_type: &'static str,
+    #[cfg_attr(debug_assertions, allow(dead_code, reason = "a debug build reads the file"))]
+    bytes: &'static [u8],
+    #[cfg(debug_assertions)]
+    file: &'static str,
+}
 
-const ASSETS: &[Asset] = &[Asset("/", "text/html; charset=utf-8", include_bytes!("../../assets/index.html"))];
+macro_rules! asset {
+    ($path:literal, $media_type:literal, $file:literal) => {
+        Asset {
+            path: $path,
+            media_type: $media_type,
+            bytes: include_bytes!(concat!("../../assets/", $file)),
+            #[cfg(debug_assertions)]
+            file: concat!(env!("CARGO_MANIFEST_DIR"), "/assets/", $file),
+        }
+    };
+}
+
+/// The dashboard.
+static DASHBOARD: &[Asset] = &[
+    asset!("/", "text/html; charset=utf-8", "index.html"),
+    asset!("/dashboard.js", "text/javascript; charset=utf-8", "dashboard.js"),
+    asset!("/dashboard.css", "text/css; charset=utf-8", "dashboard.css"),
+];
+
+/// The page of `comity demo`.
+static DEMO: &[Asset] = &[
+    asset!("/", "text/html; charset=utf-8", "demo.html"),
+    asset!("/demo.js", "text/javascript; charset=utf-8", "demo.js"),
+    asset!("/demo.css", "text/css; charset=utf-8", "demo.css"),
+    asset!("/editor.js", "text/javascript; charset=utf-8", "editor.js"),
+    asset!("/map.js", "text/javascript; charset=utf-8", "map.js"),
+];
+
+/// What both have.
+static SHARED: &[Asset] = &[
+    asset!("/base.css", "text/css; charset=utf-8", "base.css"),
+    asset!("/page.js", "text/javascript; charset=utf-8", "page.js"),
+    asset!("/icon.svg", "image/svg+xml", "icon.svg"),
+];
 
 /// Nothing is loaded from anywhere else, and nobody may frame the page.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
                       connect-src 'self'; font-src 'self'; base-uri 'none'; form-action 'none'; \
                       frame-ancestors 'none'";
 
-/// A route for each file.
+/// A route for each file of the dashboard.
 pub(crate) fn routes() -> Router<Arc<App>> {
-    ASSETS.iter().fold(Router::new(), |router, asset| router.route(asset.0, get(|| async { answer(asset) })))
+    routes_of(DASHBOARD)
+}
+
+/// A route for each file of the demo's page.
+pub(crate) fn demo_routes() -> Router {
+    routes_of(DEMO)
+}
+
+fn routes_of<S: Clone + Send + Sync + 'static>(assets: &'static [Asset]) -> Router<S> {
+    let all = assets.iter().chain(SHARED);
+    all.fold(Router::new(), |router, asset| router.route(asset.path, get(|| async { answer(asset) })))
 }
 
 fn answer(asset: &'static Asset) -> Response {
     let headers = [
-        (CONTENT_TYPE, asset.1),
+        (CONTENT_TYPE, asset.media_type),
         (CONTENT_SECURITY_POLICY, POLICY),
         (REFERRER_POLICY, "no-referrer"),
         (CACHE_CONTROL, "no-cache"),
     ];
-    (headers, asset.2).into_response()
+    // Whoever works on a page reloads it, and need not compile it first.
+    #[cfg(debug_assertions)]
+    if let Ok(bytes) = std::fs::read(asset.file) {
+        return (headers, bytes).into_response();
+    }
+    (headers, asset.bytes).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What all pages may take together, bytes.
+    const BYTES_MAX: usize = 150 * 1024;
+
+    #[test]
+    fn the_pages_are_small_and_ask_nobody_else() {
+        let all = || DASHBOARD.iter().chain(DEMO).chain(SHARED);
+        let bytes: usize = all().map(|asset| asset.bytes.len()).sum();
+        assert!(bytes <= BYTES_MAX, "{bytes} bytes; the limit is {BYTES_MAX}");
+        for asset in all() {
+            let text = std::str::from_utf8(asset.bytes).unwrap().replace("http://www.w3.org/", "");
+            for word in ["http://", "https://", "//cdn", "@import", "innerHTML", "onclick=", "style=\""] {
+                assert!(!text.contains(word), "{} has {word:?}", asset.path);
+            }
+        }
+    }
 }

@@ -192,7 +192,8 @@ fn choice(decision: &Decision) -> Result<Choice, Problem> {
     }
 }
 
-fn entry_json(entry: &JournalEntry) -> Json {
+/// An entry of the journal as JSON.
+pub(crate) fn entry_json(entry: &JournalEntry) -> Json {
     let (reason, detail) = match &entry.reason {
         JournalReason::SiblingReplaced => ("sibling-replaced", None),
         JournalReason::SiblingRemoved => ("sibling-removed", None),

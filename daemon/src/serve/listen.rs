@@ -28,13 +28,13 @@ use crate::http::Via;
 const REFUSED_PAUSE: Duration = Duration::from_millis(50);
 
 /// A socket that listens.
-pub(super) enum Listener {
+pub(crate) enum Listener {
     Tcp(TcpListener, Option<TlsAcceptor>),
     Unix { listener: UnixListener, _file: SocketFile },
 }
 
 /// The file of a Unix socket, removed with it.
-pub(super) struct SocketFile(PathBuf);
+pub(crate) struct SocketFile(PathBuf);
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
@@ -44,7 +44,7 @@ impl Drop for SocketFile {
 }
 
 impl Listener {
-    pub(super) async fn tcp(address: SocketAddr, tls: Option<TlsAcceptor>) -> Result<Self, StartError> {
+    pub(crate) async fn tcp(address: SocketAddr, tls: Option<TlsAcceptor>) -> Result<Self, StartError> {
         let listener = TcpListener::bind(address).await.map_err(|error| StartError::Http {
             at: address.to_string(),
             error,
@@ -57,7 +57,7 @@ impl Listener {
 
     /// A socket that only this user can reach. Whoever calls holds the lock of the data directory, so a socket that is
     /// there is left from a process that was killed.
-    pub(super) fn unix(path: &Path) -> Result<Self, StartError> {
+    pub(crate) fn unix(path: &Path) -> Result<Self, StartError> {
         let failed = |error| StartError::Http {
             at: path.display().to_string(),
             error,
@@ -73,7 +73,7 @@ impl Listener {
     }
 
     /// Where it listens, when that is an address.
-    pub(super) fn address(&self) -> Option<SocketAddr> {
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
         match self {
             Self::Tcp(listener, _) => listener.local_addr().ok(),
             Self::Unix { .. } => None,
@@ -83,18 +83,18 @@ impl Listener {
 
 /// What connections are served with.
 #[derive(Clone)]
-pub(super) struct Listening {
-    pub(super) router: Router,
+pub(crate) struct Listening {
+    pub(crate) router: Router,
     /// One permit for each connection that may be open.
-    pub(super) connections: Arc<Semaphore>,
-    pub(super) header_time_max: Duration,
-    pub(super) draining: watch::Receiver<bool>,
+    pub(crate) connections: Arc<Semaphore>,
+    pub(crate) header_time_max: Duration,
+    pub(crate) draining: watch::Receiver<bool>,
 }
 
 impl Listening {
     /// Serves until it is time to go down, and then until the last request under way is answered. Cancelling it cuts
     /// them.
-    pub(super) async fn run(self, listener: Listener) {
+    pub(crate) async fn run(self, listener: Listener) {
         let mut open = JoinSet::new();
         let mut draining = self.draining.clone();
         loop {
