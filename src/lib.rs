@@ -102,10 +102,10 @@ pub use comity_crdts::{
 };
 pub use comity_engine::{
     ChangeEvent, CommandError, Conflict, Did, Durability, Fault, Freeze, JournalEntry, JournalLimits,
-    JournalReason, JournalTotals, LaneStatus, Listing, Location, Matter, Matters, OPERATION_NAME_BYTES_MAX,
-    ObjectChange, OperationNameError, QuarantinedChange, REGION_BYTES_MAX, ReadError, Replayed, Role,
-    SiblingReport, SpaceStatus, Standing, StateDigest, Status, StoreError, Token, TransactError, TxError,
-    Verified,
+    JournalPlace, JournalReason, JournalTotals, LaneStatus, Listing, Location, Matter, Matters,
+    OPERATION_NAME_BYTES_MAX, ObjectChange, OperationNameError, QuarantinedChange, REGION_BYTES_MAX,
+    ReadError, Replayed, Role, SiblingReport, SpaceStatus, Standing, StateDigest, Status, StoreError, Token,
+    TransactError, TxError, Verified,
 };
 pub use comity_store::{
     BackupError, BackupProgress, BackupReport, CompactError as StorageCompactError, CompactReport, Damage,

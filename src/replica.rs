@@ -247,10 +247,15 @@ impl Replica {
     /// # Errors
     /// [`RequestError`] when it holds no such space.
     pub async fn space(&self, id: SpaceId) -> Result<Space, RequestError> {
-        match self.space_name(&id)? {
-            Some(_) => Ok(Space::new(self.clone(), id)),
-            None => Err(comity_engine::CommandError::UnknownSpace(id).into()),
-        }
+        self.space_now(id)?.ok_or_else(|| comity_engine::CommandError::UnknownSpace(id).into())
+    }
+
+    /// As [`Replica::space`], without waiting; `None` when this replica holds no such space.
+    ///
+    /// # Errors
+    /// [`RequestError`] when storage fails or the replica is shut down.
+    pub fn space_now(&self, id: SpaceId) -> Result<Option<Space>, RequestError> {
+        Ok(self.space_name(&id)?.map(|_| Space::new(self.clone(), id)))
     }
 
     /// The name of a space, empty until the founder's record arrived; `None` when this replica does not hold it.

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use comity_crdts::{BoundedCounter, Document, Kind, Policy, PolicyRegistry, SpaceId, check_collection};
+use comity_crdts::{
+    BoundedCounter, Document, Kind, ObjectAddress, Policy, PolicyRegistry, SpaceId, check_collection,
+};
 use comity_engine::{
-    Conflict, JournalEntry, JournalTotals, Listing, Location, QuarantinedChange, ReadError, Replayed,
-    StateRead, StoreError, Token, counter_at, flag_at, policy_of, register_at,
+    Conflict, JournalEntry, JournalPlace, JournalTotals, Listing, Location, QuarantinedChange, ReadError,
+    Replayed, StateRead, StoreError, Token, counter_at, flag_at, policy_of, register_at,
 };
 use comity_store::Snapshot;
 
@@ -209,6 +211,20 @@ impl View {
     /// [`StoreError`] when storage fails.
     pub fn journal(&self, limit: usize) -> Result<Vec<JournalEntry>, StoreError> {
         comity_engine::journal(&self.snapshot, &self.space, limit)
+    }
+
+    /// At most `limit` journal entries after the place `after`, oldest first, of one object where it is named, each with
+    /// its place, which asks for the next page. O(entries · log n).
+    ///
+    /// # Errors
+    /// [`StoreError`] when storage fails.
+    pub fn journal_after(
+        &self,
+        object: Option<&ObjectAddress>,
+        after: Option<&JournalPlace>,
+        limit: usize,
+    ) -> Result<Vec<(JournalPlace, JournalEntry)>, StoreError> {
+        comity_engine::journal_after(&self.snapshot, &self.space, object, after, limit)
     }
 
     /// The oldest `limit` journal entries of one place and everything nested in it. O(entries) for an object;

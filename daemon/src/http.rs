@@ -7,10 +7,13 @@ mod feed;
 pub(crate) mod guard;
 pub(crate) mod inbox;
 pub(crate) mod jobs;
+pub(crate) mod metrics;
 mod objects;
+mod openapi;
 pub(crate) mod problem;
 pub(crate) mod read;
 pub(crate) mod request;
+mod routes;
 mod spaces;
 mod status;
 pub(crate) mod value;
@@ -20,8 +23,8 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::middleware::{from_fn, from_fn_with_state};
-use axum::routing::{get, post, put};
+use axum::middleware::from_fn_with_state;
+use axum::routing::get;
 use comity::{Replica, Space};
 use tokio::sync::{Semaphore, watch};
 
@@ -30,6 +33,7 @@ use crate::config::Config;
 use crate::names;
 use crate::serve::readiness::Readiness;
 pub(crate) use guard::Via;
+use openapi::Route;
 use problem::{Problem, Trouble};
 
 /// What handlers share.
@@ -43,6 +47,7 @@ pub(crate) struct App {
     /// One permit for each change feed that may be open.
     pub(crate) streams: Arc<Semaphore>,
     pub(crate) jobs: jobs::Jobs,
+    pub(crate) served: metrics::Served,
 }
 
 impl App {
@@ -71,57 +76,32 @@ impl App {
 
 /// Every route, behind the guard.
 pub(crate) fn router(app: &Arc<App>) -> Router {
-    let object = "/v1/spaces/{space}/{kind}/{collection}/{key}";
-    let api = Router::new()
-        .route("/v1/status", get(status::status))
-        .route("/v1/peers", get(status::peers))
-        .route("/v1/lag", get(status::lag))
-        .route("/v1/jobs", get(jobs::list).post(jobs::begin))
-        .route("/v1/jobs/{id}", get(jobs::show))
-        .route("/v1/spaces", get(spaces::list).post(spaces::create))
-        .route("/v1/join", post(spaces::join))
-        .route("/v1/spaces/{space}", get(spaces::show).delete(spaces::delete))
-        .route("/v1/spaces/{space}/leave", post(spaces::leave))
-        .route("/v1/spaces/{space}/invitations", post(spaces::invite))
-        .route("/v1/spaces/{space}/members", get(spaces::members))
-        .route("/v1/spaces/{space}/members/{replica}", put(spaces::grant).delete(spaces::revoke))
-        .route("/v1/spaces/{space}/policies/{collection}", get(spaces::policy).put(spaces::set_policy))
-        .route("/v1/spaces/{space}/transactions", post(objects::transact))
-        .route("/v1/spaces/{space}/conflicts", get(inbox::conflicts))
-        .route("/v1/spaces/{space}/conflicts/resolve", post(inbox::resolve))
-        .route("/v1/spaces/{space}/journal", get(inbox::journal))
-        .route("/v1/spaces/{space}/journal/restore", post(inbox::restore))
-        .route("/v1/spaces/{space}/{kind}", get(objects::collections))
-        .route("/v1/spaces/{space}/{kind}/{collection}", get(objects::keys))
-        .route(
-            object,
-            get(objects::read)
-                .put(objects::put)
-                .post(objects::act)
-                .patch(objects::patch)
-                .delete(objects::remove),
-        )
-        .route(&format!("{object}/versions"), get(document::versions))
-        .route(&format!("{object}/diff"), get(document::diff))
-        .route(&format!("{object}/marks"), get(document::marks))
-        .route(&format!("{object}/content"), get(document::export).post(document::import))
-        .route_layer(from_fn_with_state(Arc::clone(app), guard::limit_time));
-    // Feeds last as long as they are read.
-    let feeds = Router::new()
-        .route("/v1/spaces/{space}/changes", get(feed::changes))
-        .route("/v1/spaces/{space}/conflicts/events", get(feed::conflict_events));
-    let open = Router::new().route("/healthz", get(status::healthz)).route("/readyz", get(status::readyz));
+    let table = routes::table();
+    let description: Arc<str> = openapi::describe(&table).to_json().expect("the description is JSON").into();
+    let (mut api, mut feeds) = (Router::new(), Router::new());
+    for Route { path, handlers, is_feed, .. } in table {
+        if is_feed {
+            feeds = feeds.route(&path, handlers);
+        } else {
+            api = api.route(&path, handlers);
+        }
+    }
+    let described = get(|| async move { openapi::serve(&description) });
+    let api = api.route_layer(from_fn_with_state(Arc::clone(app), guard::limit_time));
     let guarded = api
         .merge(feeds)
         .route_layer(from_fn_with_state(Arc::clone(app), guard::authorize))
+        .route("/v1/openapi.json", described)
         .merge(assets::routes())
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
-        .layer(from_fn_with_state(Arc::clone(app), guard::check_names))
-        .merge(open);
+        .layer(from_fn_with_state(Arc::clone(app), guard::check_names));
+    // Whoever looks whether the daemon lives knows it by any name.
+    let open = Router::new().route("/healthz", get(status::healthz)).route("/readyz", get(status::readyz));
     guarded
+        .merge(open)
         .layer(DefaultBodyLimit::max(app.config.http.body_bytes_max))
-        .layer(from_fn(guard::mark))
+        .layer(from_fn_with_state(Arc::clone(app), guard::mark))
         .with_state(Arc::clone(app))
 }
 

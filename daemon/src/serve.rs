@@ -145,6 +145,7 @@ impl Daemon {
             draining: draining.clone(),
             streams: Arc::new(Semaphore::new(config.http.streams_max)),
             jobs: Default::default(),
+            served: Default::default(),
             config,
         });
         let listening = Listening {

@@ -319,6 +319,18 @@ pub(crate) fn journal_row(space: &SpaceId, at: Hlc, object: &ObjectId, dot: &Dot
     join(0x40, &[&space.0, &hlc, &object.0, &dot.origin.0, &seq, &index])
 }
 
+/// The part of a journal row's key that names its place within the space: stamp, object and dot.
+pub(crate) const JOURNAL_PLACE_BYTES: usize = 8 + 16 + 16 + 8 + 2;
+
+pub(crate) fn journal_place(row: &[u8]) -> Option<&[u8]> {
+    row.get(17..).filter(|place| place.len() == JOURNAL_PLACE_BYTES)
+}
+
+/// The journal row at a place.
+pub(crate) fn journal_at(space: &SpaceId, place: &[u8]) -> Vec<u8> {
+    join(0x40, &[&space.0, place])
+}
+
 /// The journal rows after this one that have the same stamp.
 pub(crate) fn journal_rest(row: &[u8]) -> (Vec<u8>, Vec<u8>) {
     let (_, until) = range(row[..25].to_vec());

@@ -72,8 +72,8 @@ pub use io::{
     Output, Reply, RequestId, SessionId, Whom,
 };
 pub use journal::{
-    JournalEntry, JournalLimits, JournalReason, JournalTotals, Replayed, journal, journal_of, journal_totals,
-    replay,
+    JournalEntry, JournalLimits, JournalPlace, JournalReason, JournalTotals, Replayed, journal,
+    journal_after, journal_of, journal_totals, replay,
 };
 pub use limits::FRAME_BYTES_MAX;
 pub use op::Role;

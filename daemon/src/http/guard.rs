@@ -2,8 +2,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Instant;
 
-use axum::extract::{Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, AUTHORIZATION, CACHE_CONTROL, FORWARDED, HOST,
@@ -133,8 +134,10 @@ fn allow(headers: &mut HeaderMap, origin: &str) {
 pub(crate) async fn authorize(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     match find_access(&app, &request) {
         Ok(access) => {
-            request.extensions_mut().insert(access);
-            next.run(request).await
+            request.extensions_mut().insert(access.clone());
+            let mut response = next.run(request).await;
+            response.extensions_mut().insert(access);
+            response
         }
         Err(problem) => problem.into_response(),
     }
@@ -168,14 +171,29 @@ pub(crate) async fn limit_time(State(app): State<Arc<App>>, request: Request, ne
     }
 }
 
-/// What every answer has: nothing is to be kept by caches nor guessed at by browsers, unless it says otherwise.
-pub(crate) async fn mark(request: Request, next: Next) -> Response {
+/// What every answer has: nothing is to be kept by caches nor guessed at by browsers, unless it says otherwise. Counts
+/// and logs it; neither holds what was asked for beyond the route.
+pub(crate) async fn mark(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let method = request.method().clone();
+    let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    let (took, status) = (started.elapsed(), response.status().as_u16());
+    let route = route.as_deref().unwrap_or("other");
+    // Any word can be sent as a method.
+    let method = if METHODS.contains(&method) { method.as_str() } else { "other" };
+    app.served.note(method, route, status, took);
+    let who = response.extensions().get::<Access>().map(|access| access.name.as_str());
+    tracing::debug!(method, route, status, ms = took.as_millis() as u64, who, "answered");
     response
 }
+
+/// Methods that are counted apart.
+const METHODS: [Method; 7] =
+    [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
 
 #[cfg(test)]
 mod tests {

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
-use comity::{Choice, Conflict, JournalEntry, JournalReason, Location, Matter, ObjectAddress, Value};
+use comity::{
+    Choice, Conflict, JournalEntry, JournalPlace, JournalReason, Location, Matter, ObjectAddress, Value,
+};
 use data_encoding::BASE64URL_NOPAD;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
@@ -221,10 +223,11 @@ pub(crate) struct JournalPage {
     kind: Option<String>,
     collection: Option<String>,
     key: Option<String>,
+    after: Option<String>,
     limit: Option<usize>,
 }
 
-/// What was set aside: the oldest entries, of the space or of one object.
+/// What was set aside, oldest first: in the space, or in one object.
 pub(crate) async fn journal(
     State(app): State<Arc<App>>,
     access: Access,
@@ -246,23 +249,31 @@ pub(crate) async fn journal(
         }
     };
     let view = asked.view(&space).await?;
+    let after = page.after.as_deref().map(journal_place).transpose()?;
     blocking(move || {
-        let entries = match &location {
-            Some(location) => view.journal_of(location, limit)?,
-            None => view.journal(limit)?,
-        };
+        let object = location.as_ref().map(|location| &location.object);
+        let mut found = view.journal_after(object, after.as_ref(), limit + 1)?;
+        let more = found.len() > limit;
+        found.truncate(limit);
+        let next = found.last().filter(|_| more).map(|(place, _)| BASE64URL_NOPAD.encode(&place.to_bytes()));
         let totals = view.journal_totals()?;
-        let entries: Vec<Json> = entries.iter().map(entry_json).collect();
+        let entries: Vec<Json> = found.iter().map(|(_, entry)| entry_json(entry)).collect();
         let totals = json!({"entries": totals.entries, "bytes": totals.bytes, "pruned": totals.pruned});
-        Ok(read_answer(&view.token()?, json!({"entries": entries, "totals": totals})))
+        Ok(read_answer(&view.token()?, json!({"entries": entries, "totals": totals, "next": next})))
     })
     .await
+}
+
+fn journal_place(text: &str) -> Result<JournalPlace, Problem> {
+    let place =
+        BASE64URL_NOPAD.decode(text.as_bytes()).ok().and_then(|bytes| JournalPlace::from_bytes(&bytes));
+    place.ok_or_else(|| Trouble::BadRequest.because("after is what next said, unchanged"))
 }
 
 /// An entry of the journal.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Entry {
+pub(crate) struct Restoring {
     location: Place,
     dot: String,
 }
@@ -273,7 +284,7 @@ pub(crate) async fn restore(
     access: Access,
     Names(space): Names<String>,
     asked: Asked,
-    Body(entry): Body<Entry>,
+    Body(entry): Body<Restoring>,
 ) -> Result<Response, Problem> {
     let space = app.space(&access, Scope::Write, &space).await?;
     let location = entry.location.location()?;
