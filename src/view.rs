@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use comity_crdts::{
-    BoundedCounter, Document, Kind, ObjectAddress, Policy, PolicyRegistry, SpaceId, check_collection,
+    BoundedCounter, Document, Kind, ObjectAddress, Policy, PolicyRegistry, ReplicaId, SpaceId,
+    check_collection,
 };
 use comity_engine::{
     Conflict, JournalEntry, JournalPlace, JournalTotals, Listing, Location, QuarantinedChange, ReadError,
@@ -175,6 +176,14 @@ impl View {
     /// As [`View::policy`], of a collection that is one.
     pub(crate) fn policy_of(&self, collection: &str) -> Result<Policy, StoreError> {
         policy_of(&self.snapshot, &self.space, collection)
+    }
+
+    /// The region that a replica says it is in; `None` until something arrived in which it says one. O(log n).
+    ///
+    /// # Errors
+    /// [`StoreError`] when storage fails.
+    pub fn region_of(&self, replica: &ReplicaId) -> Result<Option<String>, StoreError> {
+        comity_engine::region_of(&self.snapshot, &self.space, replica)
     }
 
     /// Whether there is no value in a register that is one.

@@ -10,6 +10,7 @@ pub(crate) mod jobs;
 pub(crate) mod metrics;
 mod objects;
 mod openapi;
+mod overview;
 pub(crate) mod problem;
 pub(crate) mod read;
 pub(crate) mod request;
@@ -31,6 +32,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::auth::{Access, Scope};
 use crate::config::Config;
 use crate::names;
+use crate::serve::history::History;
 use crate::serve::readiness::Readiness;
 pub(crate) use guard::Via;
 use openapi::Route;
@@ -42,6 +44,8 @@ pub(crate) struct App {
     pub(crate) config: Arc<Config>,
     pub(crate) started: Instant,
     pub(crate) readiness: Readiness,
+    /// How far everybody was behind lately.
+    pub(crate) history: History,
     /// Becomes true when the daemon is to go down: feeds end then, so that their connections can.
     pub(crate) draining: watch::Receiver<bool>,
     /// One permit for each change feed that may be open.

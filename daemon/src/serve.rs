@@ -1,5 +1,6 @@
 //! The daemon: opening the replica, listening, and going down in order.
 
+pub(crate) mod history;
 mod listen;
 pub(crate) mod readiness;
 mod tls;
@@ -18,6 +19,7 @@ use tokio::task::JoinSet;
 
 use crate::config::Config;
 use crate::http::{App, router};
+use history::History;
 pub(crate) use listen::{Listener, Listening};
 use readiness::Readiness;
 
@@ -142,6 +144,7 @@ impl Daemon {
             replica,
             started: Instant::now(),
             readiness: Readiness::new(draining.clone()),
+            history: History::default(),
             draining: draining.clone(),
             streams: Arc::new(Semaphore::new(config.http.streams_max)),
             jobs: Default::default(),
@@ -158,6 +161,8 @@ impl Daemon {
         for listener in listeners {
             tasks.spawn(listening.clone().run(listener));
         }
+        let sampled = Arc::clone(&app);
+        tasks.spawn(async move { sampled.history.keep(&sampled.replica, sampled.draining.clone()).await });
         Ok(Self { app, drain, listening: tasks, http, peers })
     }
 

@@ -104,7 +104,11 @@ impl Arrivals {
 
     /// Milliseconds from one region to another, the oldest first.
     pub(super) fn measured(&self, from: usize, to: usize) -> Vec<u64> {
-        self.lock().measured.get(&(from, to)).map(|measured| measured.iter().copied().collect()).unwrap_or_default()
+        self.lock()
+            .measured
+            .get(&(from, to))
+            .map(|measured| measured.iter().copied().collect())
+            .unwrap_or_default()
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::middleware::from_fn_with_state;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -55,11 +55,12 @@ pub(super) fn open(world: &Arc<World>, draining: &watch::Receiver<bool>) -> (Sho
         .route("/demo/regions/{region}/type", post(type_text))
         .with_state(page)
         .merge(assets::demo_routes())
-        .layer(from_fn_with_state(app, guard::check_names))
-        .layer(from_fn(guard::mark));
-    let router = world.regions.iter().fold(own, |router, region| {
-        router.nest(&format!("/{}", region.name), region.daemon.router())
-    });
+        .layer(from_fn_with_state(Arc::clone(&app), guard::check_names))
+        .layer(from_fn_with_state(app, guard::mark));
+    let router = world
+        .regions
+        .iter()
+        .fold(own, |router, region| router.nest(&format!("/{}", region.name), region.daemon.router()));
     (shown, router)
 }
 
@@ -96,8 +97,9 @@ async fn set_link(
 ) -> Result<Response, Problem> {
     let ends = page.world.place_of(&one).zip(page.world.place_of(&other));
     let between = ends.and_then(|(one, other)| page.world.between(one, other));
-    let between = between
-        .ok_or_else(|| Trouble::NotFound.because(format!("there is no link between {one:?} and {other:?}")))?;
+    let between = between.ok_or_else(|| {
+        Trouble::NotFound.because(format!("there is no link between {one:?} and {other:?}"))
+    })?;
     page.world.set(between, condition).await?;
     page.changed.notify_one();
     Ok(StatusCode::NO_CONTENT.into_response())
@@ -155,9 +157,8 @@ fn splice(
         text::splice(document, TEXT, typed.position, typed.delete, &typed.insert)?;
         text::cursor(document, TEXT, end.saturating_sub(1))
     };
-    let edit = |document: &mut DocumentEdit<'_>| {
-        edit(document).map_err(|source| TxError::Json { object, source })
-    };
+    let edit =
+        |document: &mut DocumentEdit<'_>| edit(document).map_err(|source| TxError::Json { object, source });
     // Nothing has arrived since, most of the time.
     let cursor = if before == heads { document.edit(edit)? } else { document.edit_at(heads, edit)? };
     let heads = document.read()?.heads();

@@ -180,8 +180,7 @@ fn show(world: &World, region: &Region, report: &SpaceStatus) -> Result<Json, Pr
         read => read?,
     };
     let conflicts: Vec<Json> = view.conflicts(None, CONFLICTS_MAX)?.iter().map(conflict_json).collect();
-    let journal: Vec<Json> =
-        view.journal(JOURNAL_MAX)?.iter().map(crate::http::inbox::entry_json).collect();
+    let journal: Vec<Json> = view.journal(JOURNAL_MAX)?.iter().map(crate::http::inbox::entry_json).collect();
     let http = region.daemon.http().first().map(|address| format!("http://{address}/"));
     Ok(json!({
         "name": region.name,
@@ -222,7 +221,8 @@ fn stock(world: &World, view: &View, lanes: &[LaneStatus]) -> Result<Json, Probl
     let counter = view.bounded_counter(STOCK.0, STOCK.1)?;
     let mut rights: BTreeMap<&str, i128> = world.regions.iter().map(|region| (region.name, 0)).collect();
     for (origin, held) in counter.holders() {
-        let owner = lanes.iter().find(|lane| lane.lane == origin).and_then(|lane| world.region_of(&lane.owner));
+        let owner =
+            lanes.iter().find(|lane| lane.lane == origin).and_then(|lane| world.region_of(&lane.owner));
         if let Some(owner) = owner {
             *rights.entry(world.regions[owner].name).or_default() += held;
         }

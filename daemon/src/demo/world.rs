@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use comity::{
-    Policy, ReadError, ReplicaId, RequestError, Space, SpaceId, StoreError, Ticket, WriteError,
-};
+use comity::{Policy, ReadError, ReplicaId, RequestError, Space, SpaceId, StoreError, Ticket, WriteError};
 use serde_json::json;
 
 use super::link::{Condition, Link};
@@ -246,7 +244,9 @@ async fn fill(daemons: &[Daemon], spaces: &[Space]) -> Result<(), WorldError> {
             founder.at_within(&receipt.token(), MEETING_TIME_MAX).await?;
         }
     }
-    if founder.bounded_counter(STOCK.0, STOCK.1).value()? == 0 && !founder.set("regions", "met").contains("eu")? {
+    if founder.bounded_counter(STOCK.0, STOCK.1).value()? == 0
+        && !founder.set("regions", "met").contains("eu")?
+    {
         let others: Vec<ReplicaId> = daemons[1..].iter().map(|daemon| daemon.replica().id()).collect();
         let write = founder.transact(move |tx| {
             tx.set("regions", "met").insert("eu")?;

@@ -4,7 +4,7 @@ use axum::routing::{get, post, put};
 use utoipa::openapi::path::HttpMethod;
 
 use super::openapi::{Doc, Route, answers as said};
-use super::{action, document, feed, inbox, jobs, metrics, objects, spaces, status};
+use super::{action, document, feed, inbox, jobs, metrics, objects, overview, spaces, status};
 
 const OBJECT: &str = "/v1/spaces/{space}/{kind}/{collection}/{key}";
 
@@ -92,6 +92,14 @@ fn of_spaces() -> Vec<Route> {
                     "Delete what is held of a space here, telling nobody",
                 )
                 .done(),
+            ],
+        ),
+        Route::new(
+            "/v1/spaces/{space}/overview",
+            get(overview::show),
+            vec![
+                Doc::get("overview", "Where the members are, and how far behind they were lately")
+                    .shows::<said::Overview>("Regions, and samples of the last minutes"),
             ],
         ),
         Route::new(

@@ -1,6 +1,8 @@
 //! What answers look like, for the description of the API. The contract test holds the daemon to it.
 #![allow(dead_code, reason = "these types are only described")]
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 use utoipa::ToSchema;
 
@@ -211,6 +213,26 @@ pub(crate) struct Peer {
 #[derive(ToSchema)]
 pub(crate) struct Lag {
     spaces: Vec<Value>,
+}
+
+/// Where the members of a space are, and how far they were behind lately.
+#[derive(ToSchema)]
+pub(crate) struct Overview {
+    /// The region of each member that says one, by its replica.
+    regions: BTreeMap<String, String>,
+    /// How far apart the samples are, milliseconds.
+    step_ms: u64,
+    /// By replica, the oldest sample first.
+    lag: BTreeMap<String, Samples>,
+}
+
+/// How many change sets somebody lacked.
+#[derive(ToSchema)]
+pub(crate) struct Samples {
+    /// What the replica is known to have and was missing here.
+    here: Vec<u64>,
+    /// What is here and was missing there; null while it was not connected.
+    there: Vec<Option<u64>>,
 }
 
 /// A page of conflicts.
