@@ -173,14 +173,20 @@ export async function attempt(what) {
   }
 }
 
-/** A line of small measurements, for the eye; the numbers are beside it as text. */
-export function sparkline(values, { width = 120, height = 28 } = {}) {
-  const shown = values.slice(-48);
-  const top = Math.max(...shown, 1);
+/** A line of small measurements, for the eye; the numbers are beside it as text. Null is a gap. */
+export function sparkline(values, { width = 120, height = 28, shownMax = 48 } = {}) {
+  const shown = values.slice(-shownMax);
+  const top = Math.max(...shown.map((value) => value ?? 0), 1);
   const step = width / Math.max(shown.length - 1, 1);
-  const points = shown.map((value, at) => `${(at * step).toFixed(1)},${(height - 3 - (value / top) * (height - 6)).toFixed(1)}`);
+  let isDown = false;
+  const path = shown.map((value, at) => {
+    const wasDown = isDown;
+    isDown = value !== null;
+    if (!isDown) return "";
+    return `${wasDown ? "L" : "M"}${(at * step).toFixed(1)} ${(height - 3 - (value / top) * (height - 6)).toFixed(1)}`;
+  });
   const picture = svg("svg", { class: "sparkline", viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none", "aria-hidden": "true" });
   picture.append(svg("path", { class: "sparkline-base", d: `M0 ${height - 3}H${width}` }));
-  if (points.length > 1) picture.append(svg("polyline", { points: points.join(" ") }));
+  if (shown.length > 1) picture.append(svg("path", { class: "sparkline-line", d: path.join("") || "M0 0" }));
   return picture;
 }

@@ -35,6 +35,7 @@ macro_rules! asset {
 static DASHBOARD: &[Asset] = &[
     asset!("/", "text/html; charset=utf-8", "index.html"),
     asset!("/dashboard.js", "text/javascript; charset=utf-8", "dashboard.js"),
+    asset!("/objects.js", "text/javascript; charset=utf-8", "objects.js"),
     asset!("/dashboard.css", "text/css; charset=utf-8", "dashboard.css"),
 ];
 
