@@ -102,7 +102,7 @@ fn a_backup_is_consistent_checked_and_goes_on_as_another_incarnation() {
     let (stop, stopped) = std::sync::mpsc::channel::<()>();
     let writing = std::thread::spawn(move || {
         let mut count = 0;
-        while stopped.try_recv().is_err() {
+        while stopped.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
             let stream = std::net::TcpStream::connect(address).unwrap();
             let headers = [("content-type", "application/json")];
             assert_eq!(process::ask(stream, "POST", &into, &headers, &body.to_string()).status, 200);
