@@ -8,6 +8,7 @@ mod offline;
 mod table;
 mod watch;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -43,7 +44,7 @@ pub(crate) fn run() -> ExitCode {
 fn act(global: &Global, command: Command) -> Result<(), Failure> {
     match command {
         Command::Serve(args) => {
-            let config = global.load(args.sets())?;
+            let config = global.load(args.sets(), Sources::environment())?;
             start_log(&config.log)?;
             let ran = with_runtime(serve::run(config))?;
             ran.map_err(|error| Failure::other(format!("cannot start: {error}.")))
@@ -66,26 +67,19 @@ fn act(global: &Global, command: Command) -> Result<(), Failure> {
             clap_complete::generate(shell, &mut Args::command(), "comity", &mut std::io::stdout());
             Ok(())
         }
-        Command::Init { space } => {
-            with_runtime(offline::init(global.load(Vec::new())?, space, global.printer()))?
-        }
+        Command::Init { space } => with_runtime(offline::init(global.known()?, space, global.printer()))?,
         Command::Backup { directory } => with_runtime(offline::back_up(
-            global.load(Vec::new())?,
+            global.known()?,
             global.session()?,
             &directory,
             global.is_remote(),
         ))?,
         Command::Restore { backup } => {
-            with_runtime(offline::restore(global.load(Vec::new())?, &backup, global.printer()))?
+            with_runtime(offline::restore(global.known()?, &backup, global.printer()))?
         }
         Command::Verify { backup } => {
             let session = global.session()?;
-            with_runtime(offline::verify(
-                global.load(Vec::new())?,
-                session,
-                backup.as_deref(),
-                global.is_remote(),
-            ))?
+            with_runtime(offline::verify(global.known()?, session, backup.as_deref(), global.is_remote()))?
         }
         command => with_runtime(global.session()?.run(command))?,
     }
@@ -93,11 +87,16 @@ fn act(global: &Global, command: Command) -> Result<(), Failure> {
 
 impl Global {
     /// The configuration, with what flags say.
-    fn load(&self, mut sets: Vec<String>) -> Result<Config, Failure> {
+    fn load(&self, mut sets: Vec<String>, environment: BTreeMap<String, String>) -> Result<Config, Failure> {
         sets.extend(self.data_dir.as_ref().map(|dir| format!("data_dir={dir}")));
         sets.extend(self.socket.as_ref().map(|socket| format!("http.unix={socket}")));
-        let sources = Sources { file: self.config.as_deref(), environment: Sources::environment(), sets };
+        let sources = Sources { file: self.config.as_deref(), environment, sets };
         sources.load().map_err(Failure::usage)
+    }
+
+    /// As much of it as commands need that do not serve.
+    fn known(&self) -> Result<Config, Failure> {
+        self.load(Vec::new(), Sources::known_environment())
     }
 
     fn printer(&self) -> Printer {
@@ -113,7 +112,7 @@ impl Global {
         // Where a URL says which daemon is meant, the configuration of a daemon here does not matter.
         let socket = match &self.url {
             Some(_) => PathBuf::new(),
-            None => self.load(Vec::new())?.http.unix.ok_or_else(|| {
+            None => self.known()?.http.unix.ok_or_else(|| {
                 Failure::usage("http.unix is \"\", so there is no socket: say where the daemon is with --url")
             })?,
         };

@@ -183,6 +183,13 @@ impl Sources<'_> {
             .collect()
     }
 
+    /// The variables of this process that are keys, for commands that need only some of the configuration.
+    pub(crate) fn known_environment() -> BTreeMap<String, String> {
+        let mut environment = Self::environment();
+        environment.retain(|name, _| KEYS.iter().any(|key| variable(key.path) == *name));
+        environment
+    }
+
     /// The configuration.
     ///
     /// # Errors
