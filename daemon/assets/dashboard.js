@@ -68,7 +68,7 @@ function overview() {
       ["Running for", duration(status.uptime_seconds * 1000)], ["Spaces", status.spaces], ["Damage", status.damage ?? "none found"],
     ]);
     pairs(spaceFacts, [
-      ["Id", report.id, true], ["State digest", report.digest, true], ["This replica", report.standing], ["Members", report.members.length],
+      ["Id", report.id, true], ["State digest", report.digest, true], ["Standing here", report.standing], ["Members", report.members.length],
       ["Lanes", report.lanes.length], ["Change sets", report.lanes.reduce((sum, { applied }) => sum + applied, 0)],
     ]);
   };
@@ -246,7 +246,7 @@ function showBar() {
   delete dot.dataset.region;
   Object.assign(dot.dataset, colour(status.replica));
   byId("ready").className = `pill ${status.ready ? "good" : "wait"}`;
-  setText(byId("ready"), status.ready ? "in step" : "catching up");
+  setText(byId("ready"), status.ready ? "ready" : "catching up");
   byId("space-choice").classList.toggle("hidden", known.spaces.length < 2);
   setChildren(byId("spaces"), [known.spaces, known.space], () => known.spaces.map(({ id, name }) => el("option", { value: id, selected: id === known.space }, name || shortId(id))));
 }

@@ -42,7 +42,7 @@ async function sell(region) {
     const { rights, value } = regionOf(region).stock;
     const others = REGIONS.filter((name) => name !== region && rights[name] > 0).map((name) => `${name} ${rights[name]}`);
     toast(value === 0 ? `Sold out: ${region} refuses, rather than sell what is not there.`
-      : `${region} refuses: the rest may only be sold by ${list(others)}, and ${region} cannot reach them to ask.`);
+      : `${region} refuses: as far as it knows, the rest is for others to sell (${others.join(", ")}), and it cannot ask them.`);
   }
 }
 
@@ -170,8 +170,10 @@ function showRegion(region) {
   });
   setChildren(part.tags, region.tags, () => region.tags.map((text) => el("span", { class: "tag" }, el("span", { class: "break" }, readable(text)),
     el("button", { type: "button", "aria-label": `Remove the tag ${readable(text)}`, on: { click: () => attempt(() => untag(name, text)) } }, "×"))));
-  setText(part.digest, region.digest.slice(0, 8));
-  part.digest.title = region.digest;
+  if (region.digest) {
+    setText(part.digest, region.digest.slice(0, 8));
+    part.digest.title = region.digest;
+  }
   part.dashboard.href = region.dashboard ?? `${name}/`;
   const lacks = Math.max(...state.links.flatMap(({ ways }) => ways.filter(({ to }) => to === name)).map((way) => way.lacks));
   const [kind, text] = isCutOff(name) ? ["bad", "cut off, and writing on"] : lacks ? ["wait", `${count(lacks, "change")} not here yet`] : ["good", "in step"];
@@ -182,7 +184,8 @@ function showRegion(region) {
 /** Which regions show the same, by their digests. */
 function groups() {
   const by = {};
-  for (const { name, digest } of state.regions) (by[digest] ??= []).push(name);
+  // One that has none to show is just about to change.
+  for (const { name, digest } of state.regions) (by[digest ?? name] ??= []).push(name);
   return Object.values(by);
 }
 

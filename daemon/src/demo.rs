@@ -10,6 +10,7 @@ mod page;
 mod state;
 mod world;
 
+use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -47,8 +48,18 @@ pub(crate) enum DemoError {
     Directory(std::io::Error),
     #[error(transparent)]
     World(#[from] WorldError),
-    #[error("the page cannot be shown: {0}")]
-    Page(StartError),
+    #[error("the page cannot be shown at {address}: {error}. Choose another port by --port, or 0 for any")]
+    Page { address: SocketAddr, error: std::io::Error },
+}
+
+impl DemoError {
+    fn page(address: SocketAddr, error: StartError) -> Self {
+        let error = match error {
+            StartError::Http { error, .. } => error,
+            other => std::io::Error::other(other),
+        };
+        Self::Page { address, error }
+    }
 }
 
 /// Runs until Ctrl-C, and removes the regions' directories then, unless they are to be kept.
@@ -58,7 +69,7 @@ pub(crate) enum DemoError {
 pub(crate) async fn run(demo: Demo) -> Result<(), DemoError> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, demo.port));
     // Taken first: where it is in use, nothing else is begun.
-    let listener = Listener::tcp(address, None).await.map_err(DemoError::Page)?;
+    let listener = Listener::tcp(address, None).await.map_err(|error| DemoError::page(address, error))?;
     let at = listener.address().unwrap_or(address);
     let directory = Directory::new(demo.keep).map_err(DemoError::Directory)?;
     let world = Arc::new(World::open(&directory.path).await?);
@@ -73,7 +84,7 @@ pub(crate) async fn run(demo: Demo) -> Result<(), DemoError> {
     let serving = tokio::spawn(listening.run(listener));
     greet(&world, at);
     wait_for_signal().await;
-    println!("\nGoing down.");
+    say("\nGoing down.\n");
     drain.send_replace(true);
     world.regions.iter().for_each(|region| region.daemon.begin_drain());
     shown.abort_all().await;
@@ -90,12 +101,20 @@ pub(crate) async fn run(demo: Demo) -> Result<(), DemoError> {
 }
 
 fn greet(world: &World, at: SocketAddr) {
-    println!("Three regions run on this machine, each with its own disk, and meet over QUIC:\n");
+    let mut text =
+        "Three regions run on this machine, each with its own disk, and meet over QUIC:\n\n".to_owned();
     for region in &world.regions {
         let http = region.daemon.http().first().map(ToString::to_string).unwrap_or_default();
-        println!("  {}  {:<10}  dashboard and API  http://{http}/", region.name, region.place);
+        text += &format!("  {}  {:<10}  dashboard and API  http://{http}/\n", region.name, region.place);
     }
-    println!("\nOpen   http://{at}/   and follow the five steps there. Ctrl-C ends it.");
+    text += &format!("\nOpen   http://{at}/   and follow the five steps there. Ctrl-C ends it.\n");
+    say(&text);
+}
+
+/// Prints. Whoever stopped reading does not end the demo.
+fn say(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
 /// The directory of the regions, removed in the end unless it is to be kept.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
 use axum::middleware::from_fn_with_state;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
@@ -51,6 +52,7 @@ pub(super) fn open(world: &Arc<World>, draining: &watch::Receiver<bool>) -> (Sho
     let app = Arc::clone(world.regions[0].daemon.app());
     let own = Router::new()
         .route("/demo/events", get(events))
+        .route("/demo/state", get(state))
         .route("/demo/links/{one}/{other}", post(set_link))
         .route("/demo/regions/{region}/type", post(type_text))
         .with_state(page)
@@ -62,6 +64,12 @@ pub(super) fn open(world: &Arc<World>, draining: &watch::Receiver<bool>) -> (Sho
         .iter()
         .fold(own, |router, region| router.nest(&format!("/{}", region.name), region.daemon.router()));
     (shown, router)
+}
+
+/// The whole state as it is.
+async fn state(State(page): State<Arc<Page>>) -> Response {
+    let state = Arc::clone(&page.current.borrow());
+    ([(CONTENT_TYPE, "application/json")], state.to_string()).into_response()
 }
 
 /// The whole state, and again whenever it changes.

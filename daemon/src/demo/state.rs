@@ -123,18 +123,19 @@ impl Behind {
 }
 
 async fn state(world: &Arc<World>, arrivals: &Arrivals, behind: &mut Behind) -> Result<Json, Problem> {
+    let mut views = Vec::with_capacity(world.regions.len());
     let mut reports = Vec::with_capacity(world.regions.len());
     for region in &world.regions {
+        views.push(region.space.view()?);
         reports.push(region.space.status().await?);
     }
-    let reading = Arc::clone(world);
-    let reports = Arc::new(reports);
+    let (reading, reports) = (Arc::clone(world), Arc::new(reports));
     let read = Arc::clone(&reports);
     let regions = crate::http::request::blocking(move || {
-        let regions = reading.regions.iter().zip(read.iter());
-        regions.map(|(region, report)| show(&reading, region, report)).collect::<Result<Vec<Json>, Problem>>()
+        let regions = reading.regions.iter().zip(views.iter().zip(read.iter()));
+        regions.map(|(region, (view, report))| show(&reading, region, view, report)).collect()
     });
-    let regions = regions.await?;
+    let regions: Vec<Json> = regions.await?;
     let links: Vec<Json> =
         world.links.iter().map(|between| link(world, between, &reports, arrivals, behind)).collect();
     let names: Vec<&str> = world.regions.iter().map(|region| region.name).collect();
@@ -170,12 +171,13 @@ fn link(
     })
 }
 
-/// One region, as a view of it shows it.
-fn show(world: &World, region: &Region, report: &SpaceStatus) -> Result<Json, Problem> {
-    let view = region.space.view()?;
+/// One region, as a view of it shows it. The digest is null where more than the view shows is applied already.
+fn show(world: &World, region: &Region, view: &View, report: &SpaceStatus) -> Result<Json, Problem> {
+    let shown = view.token()?.frontier;
+    let digest = (shown == report.frontier).then(|| report.digest.to_string());
     let wanted = Wanted::default();
-    let applied: u64 = view.token()?.frontier.iter().map(|(_, lsn)| lsn).sum();
-    let name = match object(&view, comity::Kind::Register, NAME, &wanted) {
+    let applied: u64 = shown.iter().map(|(_, lsn)| lsn).sum();
+    let name = match object(view, comity::Kind::Register, NAME, &wanted) {
         Err(problem) if problem.trouble.status().as_u16() == 404 => Json::Null,
         read => read?,
     };
@@ -187,13 +189,13 @@ fn show(world: &World, region: &Region, report: &SpaceStatus) -> Result<Json, Pr
         "place": region.place,
         "replica": region.id().to_string(),
         "dashboard": http,
-        "digest": report.digest.to_string(),
+        "digest": digest,
         "applied": applied,
-        "note": note(world, &view)?,
+        "note": note(world, view)?,
         "likes": integer(view.counter(LIKES.0, LIKES.1)?),
-        "tags": object(&view, comity::Kind::Set, TAGS, &wanted)?["elements"],
+        "tags": object(view, comity::Kind::Set, TAGS, &wanted)?["elements"],
         "profile": name,
-        "stock": stock(world, &view, &report.lanes)?,
+        "stock": stock(world, view, &report.lanes)?,
         "conflicts": conflicts,
         "journal": journal,
     }))
