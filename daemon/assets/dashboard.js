@@ -11,6 +11,10 @@ const LOOK_AGAIN_MS = 2000;
 /** After a change, this long until it is looked at: several often come together. */
 const REST_MS = 150;
 const PAGE = 50;
+/** Spaces to choose from; any other is shown by its address. */
+const SPACES_MAX = 200;
+/** Looks between two of the list of spaces, which seldom changes. */
+const LOOKS_PER_LIST = 15;
 
 const known = { status: undefined, spaces: [], space: undefined, regions: {}, lag: {}, step: 5000, peers: [], report: undefined, conflicts: [] };
 let unfollow = () => {};
@@ -278,11 +282,24 @@ async function refresh() {
   }
 }
 
-async function look() {
-  const [status, peers, { spaces }] = await Promise.all([ask("GET", "v1/status"), ask("GET", "v1/peers"), ask("GET", "v1/spaces?limit=1000")]);
-  Object.assign(known, { status, peers: peers.peers, spaces });
+let looks = 0;
+
+/** The spaces to choose from, with the one that the address names. */
+async function listSpaces() {
+  const isDue = looks % LOOKS_PER_LIST === 0 || known.spaces.length === 0;
+  looks += 1;
+  if (isDue) known.spaces = (await ask("GET", `v1/spaces?limit=${SPACES_MAX}`)).spaces;
   const wanted = where().space;
-  const found = spaces.find(({ id }) => id === wanted) ?? spaces.find(({ id }) => id === known.space) ?? spaces[0];
+  if (wanted && !known.spaces.some(({ id }) => id === wanted)) {
+    const named = await ask("GET", `v1/spaces/${encodeURIComponent(wanted)}`).catch(() => undefined);
+    if (named) known.spaces = [...known.spaces, { id: named.id, name: named.name }];
+  }
+  return known.spaces.find(({ id }) => id === wanted) ?? known.spaces.find(({ id }) => id === known.space) ?? known.spaces[0];
+}
+
+async function look() {
+  const [status, peers, found] = await Promise.all([ask("GET", "v1/status"), ask("GET", "v1/peers"), listSpaces()]);
+  Object.assign(known, { status, peers: peers.peers });
   if (!found) {
     showBar();
     byId("main").replaceChildren(el("section", { class: "card" }, el("h2", {}, "No space yet"), el("p", { class: "muted" }, "Found one with ", el("code", { class: "mono" }, "comity spaces --create NAME"), ", or join one by a ticket.")));

@@ -1,17 +1,17 @@
 // The page of `comity demo`: shows the regions as they are, and writes through each region's own API.
 
 import { Editor } from "./editor.js";
-import { Map, placeOf } from "./map.js";
+import { WorldMap, placeOf } from "./map.js";
 import { ask, attempt, count, duration, el, follow, readable, setChildren, setText, sparkline, toast } from "./page.js";
 
 const byId = (id) => document.getElementById(id);
-const REGIONS = ["eu", "us", "ap"];
-const CITIES = { eu: "Frankfurt", us: "Virginia", ap: "Singapore" };
+/** How long something is so before it is told to who listens. */
+const TELL_MS = 1200;
 /** How long a sale asks the others for what they may sell. */
 const SALE_WAIT_MS = 1500;
 
 let state;
-const map = new Map(byId("map"));
+let map;
 const parts = {};
 
 const isStill = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
@@ -40,7 +40,7 @@ async function sell(region) {
   } catch (error) {
     if (error.kind !== "insufficient-rights" && error.status !== 409) throw error;
     const { rights, value } = regionOf(region).stock;
-    const others = REGIONS.filter((name) => name !== region && rights[name] > 0).map((name) => `${name} ${rights[name]}`);
+    const others = Object.keys(rights).filter((name) => name !== region && rights[name] > 0).map((name) => `${name} ${rights[name]}`);
     toast(value === 0 ? `Sold out: ${region} refuses, rather than sell what is not there.`
       : `${region} refuses: as far as it knows, the rest is for others to sell (${others.join(", ")}), and it cannot ask them.`);
   }
@@ -50,9 +50,10 @@ async function sell(region) {
 
 function makeMap() {
   const place = byId("map");
-  for (const name of REGIONS) {
+  map = new WorldMap(place);
+  for (const { name, place: city } of state.regions) {
     const [x, y] = placeOf(name);
-    const mark = el("div", { class: "place", data: { region: name } }, el("span", {}, name, " ", el("small", {}, CITIES[name])));
+    const mark = el("div", { class: "place", data: { region: name } }, el("span", {}, name, " ", el("small", {}, city)));
     mark.style.left = `${x * 100}%`;
     mark.style.top = `${y * 100}%`;
     place.append(mark);
@@ -110,7 +111,7 @@ function showLink(link) {
 
 // The regions.
 
-function makeRegion(name) {
+function makeRegion({ name, place }) {
   const field = el("textarea", { id: `note-${name}`, maxlength: 2000, spellcheck: "false", autocomplete: "off", "aria-describedby": `cursors-${name}` });
   const behind = el("div", { class: "behind", "aria-hidden": "true" });
   const editor = new Editor(name, field, behind, (splice) => ask("POST", `demo/regions/${name}/type`, splice));
@@ -136,7 +137,7 @@ function makeRegion(name) {
   };
   const press = (text, what, properties = {}) => el("button", { type: "button", ...properties, on: { click: () => attempt(() => what(name)) } }, text);
   const article = el("article", { class: "card region", data: { region: name }, "aria-labelledby": `title-${name}`, id: `region-${name}` },
-    el("header", {}, el("h2", { id: `title-${name}` }, name), el("span", { class: "muted" }, CITIES[name]), status),
+    el("header", {}, el("h2", { id: `title-${name}` }, name), el("span", { class: "muted" }, place), status),
     el("div", { class: "note-block" },
       el("label", { class: "label", for: `note-${name}` }, "The shared note"),
       el("div", { class: "note" }, behind, field),
@@ -191,10 +192,24 @@ function groups() {
 
 const agrees = () => groups().length === 1;
 
+let told;
+let telling;
+
+/** Tells whoever listens how things are, once they have been so for a while. */
+function tell(text) {
+  if (text === told) return;
+  told = text;
+  clearTimeout(telling);
+  telling = setTimeout(() => setText(byId("news"), text), TELL_MS);
+}
+
 function showVerdict() {
   const verdict = byId("verdict");
   const found = groups();
-  const isCut = state.links.some(({ condition }) => condition === "cut");
+  const cut = state.links.filter(({ condition }) => condition === "cut").map(({ ends }) => ends.join("–"));
+  const isCut = cut.length > 0;
+  const open = openConflicts().length;
+  tell([found.length === 1 ? "All regions agree." : "The regions differ.", isCut && `Cut: ${list(cut)}.`, open && `${count(open, "conflict")} to decide.`].filter(Boolean).join(" "));
   if (found.length === 1) {
     verdict.className = "verdict pill good";
     setText(verdict, `All three regions agree · state ${state.regions[0].digest.slice(0, 8)}`);
@@ -411,6 +426,8 @@ function show(next) {
   const isFirst = state === undefined;
   state = next;
   if (isFirst) {
+    makeMap();
+    state.regions.forEach(makeRegion);
     // Links that are cut already, after a reload, are where the story is.
     if (state.links.some(({ condition }) => condition === "cut")) step = 2;
     byId("guide-do").disabled = false;
@@ -426,8 +443,6 @@ function show(next) {
 }
 
 makeGuide();
-makeMap();
-REGIONS.forEach(makeRegion);
 follow("demo/events", {
   event: (name, data) => name === "state" && show(data),
   lost: () => {

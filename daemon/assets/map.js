@@ -70,7 +70,7 @@ export function placeOf(region) {
 
 const isStill = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
 
-export class Map {
+export class WorldMap {
   constructor(place) {
     this.links = {};
     this.packets = svg("g", {});

@@ -99,6 +99,11 @@ fn regions_diverge_while_a_link_is_cut_and_agree_once_it_heals() {
     let demo = Demo::start(dir.path(), &[]);
     let state = demo.until("the regions agree", agrees);
     let space = state["space"].as_str().unwrap().to_owned();
+    let overview = demo.get(&format!("/eu/v1/spaces/{space}/overview"), &[]).body;
+    let mut regions: Vec<&str> =
+        overview["regions"].as_object().unwrap().values().filter_map(Value::as_str).collect();
+    regions.sort_unstable();
+    assert_eq!(regions, ["ap", "eu", "us"], "{overview}");
     demo.set_links(&["eu/us", "us/ap"], "cut");
     for (region, name, likes) in [("eu", "Ada King", 2), ("us", "Countess of Lovelace", 5)] {
         let write = json!({"op": "write", "value": name});

@@ -13,7 +13,6 @@ use super::App;
 struct Asset {
     path: &'static str,
     media_type: &'static str,
-    #[cfg_attr(debug_assertions, allow(dead_code, reason = "a debug build reads the file"))]
     bytes: &'static [u8],
     #[cfg(debug_assertions)]
     file: &'static str,
