@@ -333,7 +333,8 @@ fn check_item(origin: &str, key: &Key, names: &[&str], item: &Table) -> Result<(
             return Err(ConfigError::Form { origin, key: path, wanted: wanted(form), found });
         }
     }
-    for name in names.iter().filter(|name| **name != "spaces" && !item.contains_key(**name)) {
+    let missing = names.iter().find(|name| **name != "spaces" && !item.contains_key(**name));
+    if let Some(name) = missing {
         let (origin, key) = (origin.to_owned(), format!("{}.{name}", key.path));
         return Err(ConfigError::Form { origin, key, wanted: "given", found: "missing".to_owned() });
     }

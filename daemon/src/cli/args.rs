@@ -185,8 +185,8 @@ pub(super) enum Command {
         #[arg(long)]
         plain: bool,
         /// A token of what must have been seen
-        #[arg(long = "at", value_name = "TOKEN")]
-        token: Option<String>,
+        #[arg(long, value_name = "TOKEN")]
+        at: Option<String>,
     },
     /// Write a register, a flag or a document
     Put {

@@ -86,12 +86,12 @@ impl Session {
                     [("prefix", prefix), ("after", after), ("limit", limit.map(|limit| limit.to_string()))];
                 self.list(&space, kind, collection, &query(&pages)).await
             }
-            Command::Get { object, pointer, path, within, plain, token } => {
+            Command::Get { object, pointer, path, within, plain, at } => {
                 let mut pairs =
                     vec![("pointer", pointer), ("kind", within), ("form", plain.then(|| "plain".to_owned()))];
                 pairs.extend(path.into_iter().map(|key| ("path", Some(key))));
                 let path = format!("{}{}", self.object(&object).await?, query(&pairs));
-                let answer = self.client.ask(Ask::get(path).header("comity-token", token)).await?;
+                let answer = self.client.ask(Ask::get(path).header("comity-token", at)).await?;
                 printed(self.printer.line(&answer.body, shown))
             }
             Command::Put { object, value, pointer, ensure } => {

@@ -29,6 +29,7 @@ pub(crate) enum Failure {
     Other(String),
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "errors are given as they are, to be said and forgotten")]
 impl Failure {
     pub(crate) fn usage(text: impl ToString) -> Self {
         Self::Usage(text.to_string())

@@ -284,8 +284,7 @@ pub(super) fn describe(routes: &[Route]) -> OpenApi {
     let mut paths = PathsBuilder::new();
     let mut components = ComponentsBuilder::new()
         .security_scheme("token", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
-    let mut problem = Vec::new();
-    problem.push((said::Problem::name().into_owned(), said::Problem::schema()));
+    let problem = [(said::Problem::name().into_owned(), said::Problem::schema())];
     for route in routes {
         for doc in &route.docs {
             let item = PathItem::new(doc.method.clone(), doc.operation(&route.path));

@@ -113,6 +113,10 @@ impl Trouble {
     }
 
     /// A problem of this kind.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "errors are given as they are, to be said and forgotten"
+    )]
     pub(crate) fn because(self, detail: impl ToString) -> Problem {
         Problem { trouble: self, detail: detail.to_string(), members: Map::new() }
     }
