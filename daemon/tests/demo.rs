@@ -22,14 +22,15 @@ impl Demo {
     /// Starts one with its temporary files in `dir`, and waits until its page is there.
     fn start(dir: &Path, args: &[&str]) -> Self {
         let mut command = comity(&[&["demo", "--port", "0"], args].concat());
-        let mut child = command.env("TMPDIR", dir).stdout(Stdio::piped()).spawn().unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+        let child = command.env("TMPDIR", dir).stdout(Stdio::piped()).spawn().unwrap();
+        let mut demo = Self { child, address: SocketAddr::from(([127, 0, 0, 1], 0)) };
+        let lines = BufReader::new(demo.child.stdout.take().unwrap()).lines().map_while(Result::ok);
         let mut said = Vec::new();
         for line in lines {
             said.push(line.clone());
             if let Some(url) = line.strip_prefix("Open   http://") {
-                let address = url.split('/').next().unwrap().parse().unwrap();
-                return Self { child, address };
+                demo.address = url.split('/').next().unwrap().parse().unwrap();
+                return demo;
             }
         }
         panic!("it did not start: {said:?}");
