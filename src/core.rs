@@ -15,6 +15,7 @@ use comity_transport::{
 };
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
+use crate::meters::{Measured, Meter};
 use crate::watch::Visible;
 
 /// Inputs that wait for the core. Writers wait for room, which is how the core pushes back.
@@ -89,6 +90,7 @@ pub(crate) struct Signals {
     pub(crate) lag: broadcast::Sender<LagEvent>,
     /// The way back to the core, for answers that nobody waits for any more.
     pub(crate) events: mpsc::WeakSender<Event>,
+    pub(crate) measured: Arc<Measured>,
 }
 
 /// The answer to a question, to be waited for. Dropped before it came, it tells the core, which stops waiting for
@@ -188,8 +190,15 @@ impl Core {
                 self.input(Input::Cancelled { request });
             }
             // Frames of a session that was closed here may still be in the channel; the core ignores them.
+            Event::Input(input @ Input::FrameReceived { .. }) => {
+                let measured = Arc::clone(&self.signals.measured);
+                measured.frames.time(|| self.input(input));
+            }
             Event::Input(input) => self.input(input),
-            Event::Job(job) => job(self),
+            Event::Job(job) => {
+                let measured = Arc::clone(&self.signals.measured);
+                measured.jobs.time(|| job(self));
+            }
             Event::Connected(connected) => self.on_connected(*connected),
             Event::Compacted(result) => {
                 for waiting in self.compactions.drain(..) {
@@ -393,7 +402,7 @@ const RECLAIM_INTERVAL: Duration = Duration::from_secs(1);
 pub(crate) fn run_syncer(
     mut syncer: Syncer,
     requests: &std_mpsc::Receiver<StorageRequest>,
-    events: &mpsc::WeakSender<Event>,
+    (events, syncs): (&mpsc::WeakSender<Event>, &Meter),
 ) {
     let (mut compacts, mut reclaims) = (false, false);
     loop {
@@ -406,7 +415,7 @@ pub(crate) fn run_syncer(
         };
         match request {
             Ok(StorageRequest::Sync) => {
-                if !sync(&mut syncer, events) {
+                if !sync(&mut syncer, (events, syncs)) {
                     return;
                 }
             }
@@ -428,8 +437,8 @@ pub(crate) fn run_syncer(
 }
 
 /// One barrier and what is to be done after it. Whether the core is still there.
-fn sync(syncer: &mut Syncer, events: &mpsc::WeakSender<Event>) -> bool {
-    let result = syncer.sync();
+fn sync(syncer: &mut Syncer, (events, syncs): (&mpsc::WeakSender<Event>, &Meter)) -> bool {
+    let result = syncs.time(|| syncer.sync());
     if let Err(error) = &result {
         tracing::error!(%error, "sync failed");
     }

@@ -76,6 +76,7 @@ mod handles;
 mod inbox;
 mod lag;
 mod members;
+mod meters;
 mod network;
 mod place;
 mod replica;
@@ -101,15 +102,16 @@ pub use comity_crdts::{
     ValueSerdeError, check_policy, json, limits, text, versions,
 };
 pub use comity_engine::{
-    Away, Blocked, ChangeEvent, CommandError, Conflict, Did, Durability, Freeze, JournalEntry, JournalLimits,
-    JournalReason, JournalTotals, Lag, LagChange, LagEvent, LagLimits, LagSide, LaneLag, LaneStatus, Listing,
-    Location, Matter, OPERATION_NAME_BYTES_MAX, ObjectChange, OperationNameError, PeerStatus,
-    QuarantinedChange, REGION_BYTES_MAX, ReadError, Replayed, Role, SessionStatus, SiblingReport,
-    SpaceStatus, Standing, StateDigest, Status, StoreError, Throttle, Throttled, Token, TransactError,
-    TxError,
+    Away, Blocked, ChangeEvent, CommandError, Conflict, Did, Durability, Fault, Freeze, JournalEntry,
+    JournalLimits, JournalPlace, JournalReason, JournalTotals, Lag, LagChange, LagEvent, LagLimits, LagSide,
+    LaneLag, LaneStatus, Listing, Location, Matter, Matters, OPERATION_NAME_BYTES_MAX, ObjectChange,
+    OperationNameError, PeerStatus, QuarantinedChange, REGION_BYTES_MAX, ReadError, Replayed, Role,
+    SessionStatus, SiblingReport, SpaceStatus, Standing, StateDigest, Status, StoreError, Throttle,
+    Throttled, Token, TransactError, TxError, Verified,
 };
 pub use comity_store::{
-    CompactError as StorageCompactError, CompactReport, Damage, OpenError as DirectoryError, StoreOptions,
+    BackupError, BackupProgress, BackupReport, CompactError as StorageCompactError, CompactReport, Damage,
+    OpenError as DirectoryError, StoreOptions, restore as restore_backup,
 };
 pub use comity_transport::{BindError, ClassStats, Congestion, ConnectionStats, TransportConfig};
 pub use error::{
@@ -124,6 +126,7 @@ pub use handles::{
 };
 pub use inbox::{Choice, ConflictEvent, ConflictEvents};
 pub use lag::{LAG_EVENTS_MAX, LagEvents};
+pub use meters::{Histogram, METER_BOUNDS_US, Meters};
 pub use replica::{OpenOptions, Replica};
 /// JSON, in the version that documents are read and written in.
 pub use serde_json;

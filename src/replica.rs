@@ -10,10 +10,13 @@ use std::time::Duration;
 
 use comity_crdts::{ConflictPolicy, PolicyRegistry, ReplicaId, SpaceId};
 use comity_engine::{
-    Command, Engine, EngineOptions, JournalLimits, LagEvent, LagLimits, REGION_BYTES_MAX, Reply, Role,
-    Status, Throttle,
+    Command, Engine, EngineOptions, Fault, JournalLimits, LagEvent, LagLimits, REGION_BYTES_MAX, Reply, Role,
+    Status, StoreError, Throttle, Verified,
 };
-use comity_store::{CompactReport, Damage, EmbeddedStore, Reader, StoreOptions};
+use comity_store::{
+    BackupError, BackupProgress, BackupReport, CompactReport, Damage, EmbeddedStore, Reader, Snapshot,
+    StoreOptions,
+};
 use comity_transport::{BindError, CloseCode, ConnectionStats, Identity, TransportConfig};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
@@ -21,6 +24,7 @@ use crate::core::{Core, EVENTS_MAX, Event, STORAGE_REQUESTS_MAX, Signals, TrustS
 use crate::documents::{Documents, SETTLE_REQUESTS_MAX, run_settling};
 use crate::error::{CompactError, ConnectedError, OpenError, RequestError};
 use crate::lag::LAG_EVENTS_MAX;
+use crate::meters::{Measured, Meters};
 use crate::network::Network;
 use crate::space::Space;
 use crate::ticket::Ticket;
@@ -147,6 +151,7 @@ pub(crate) struct Shared {
     pub(crate) lag: broadcast::Receiver<LagEvent>,
     /// Whether writers may have to wait for others to follow.
     pub(crate) is_throttled: bool,
+    measured: Arc<Measured>,
     stop: watch::Sender<bool>,
     /// Locked by whoever waits for them to end.
     threads: std::sync::Mutex<Vec<thread::JoinHandle<()>>>,
@@ -192,6 +197,7 @@ impl Replica {
         let (visible_sender, visible) = watch::channel(Visible::new());
         let (lag_sender, lag) = broadcast::channel(LAG_EVENTS_MAX);
         let trust = Arc::new(TrustSet::default());
+        let measured = Arc::new(Measured::default());
         let signals = Signals {
             visible: visible_sender,
             connected: connected_sender,
@@ -199,6 +205,7 @@ impl Replica {
             trust: Arc::clone(&trust),
             lag: lag_sender,
             events: events.downgrade(),
+            measured: Arc::clone(&measured),
         };
         let (storage, storage_requests) = std_mpsc::sync_channel(STORAGE_REQUESTS_MAX);
         let (settling, settle_requests) = std_mpsc::sync_channel(SETTLE_REQUESTS_MAX);
@@ -206,7 +213,10 @@ impl Replica {
         let (weak, snapshots) = (events.downgrade(), reader.clone());
         let settling = spawn("comity-documents", move || run_settling(&snapshots, &settle_requests, &weak))?;
         let weak = events.downgrade();
-        let syncing = spawn("comity-storage", move || run_syncer(syncer, &storage_requests, &weak))?;
+        let timed = Arc::clone(&measured);
+        let syncing = spawn("comity-storage", move || {
+            run_syncer(syncer, &storage_requests, (&weak, &timed.syncs));
+        })?;
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(OpenError::Thread)?;
         let core_stop = stopped.clone();
@@ -228,6 +238,7 @@ impl Replica {
             connected,
             lag,
             is_throttled: options.throttle.is_some(),
+            measured,
             stop,
             threads,
         };
@@ -262,24 +273,60 @@ impl Replica {
         }
     }
 
-    /// A space that this replica holds.
+    /// A space that this replica holds. O(log n).
     ///
     /// # Errors
     /// [`RequestError`] when it holds no such space.
     pub async fn space(&self, id: SpaceId) -> Result<Space, RequestError> {
-        let held = self.status().await?.spaces.iter().any(|space| space.space == id);
-        if !held {
-            return Err(comity_engine::CommandError::UnknownSpace(id).into());
-        }
-        Ok(Space::new(self.clone(), id))
+        self.space_now(id)?.ok_or_else(|| comity_engine::CommandError::UnknownSpace(id).into())
     }
 
-    /// The spaces this replica holds, with their names.
+    /// As [`Replica::space`], without waiting; `None` when this replica holds no such space.
     ///
     /// # Errors
-    /// [`RequestError`] when the replica is shut down.
+    /// [`RequestError`] when storage fails or the replica is shut down.
+    pub fn space_now(&self, id: SpaceId) -> Result<Option<Space>, RequestError> {
+        Ok(self.space_name(&id)?.map(|_| Space::new(self.clone(), id)))
+    }
+
+    /// The name of a space, empty until the founder's record arrived; `None` when this replica does not hold it.
+    /// O(log n).
+    ///
+    /// # Errors
+    /// [`RequestError`] when storage fails or the replica is shut down.
+    pub fn space_name(&self, id: &SpaceId) -> Result<Option<String>, RequestError> {
+        self.catalog(|snapshot| comity_engine::space_name(snapshot, id))
+    }
+
+    /// The spaces this replica holds, with their names. O(spaces); [`Replica::spaces_after`] pages.
+    ///
+    /// # Errors
+    /// [`RequestError`] when storage fails or the replica is shut down.
     pub async fn spaces(&self) -> Result<Vec<(SpaceId, String)>, RequestError> {
-        Ok(self.status().await?.spaces.into_iter().map(|space| (space.space, space.name)).collect())
+        self.spaces_after(None, usize::MAX)
+    }
+
+    /// At most `limit` spaces after the space `after`, in the order of their ids, with their names. O(log n + spaces).
+    ///
+    /// # Errors
+    /// [`RequestError`] when storage fails or the replica is shut down.
+    pub fn spaces_after(
+        &self,
+        after: Option<&SpaceId>,
+        limit: usize,
+    ) -> Result<Vec<(SpaceId, String)>, RequestError> {
+        self.catalog(|snapshot| comity_engine::spaces(snapshot, after, limit))
+    }
+
+    /// What is read of the newest durable state.
+    fn catalog<R>(&self, read: impl FnOnce(&Snapshot) -> Result<R, StoreError>) -> Result<R, RequestError> {
+        let failed = |error: StoreError| match self.shared.visible.has_changed() {
+            // A replica that is shut down closes its store.
+            Err(_) => RequestError::Stopped,
+            Ok(_) => RequestError::Command(error.into()),
+        };
+        let snapshot = self.shared.reader.snapshot().map_err(failed)?;
+        read(&snapshot).map_err(failed)
     }
 
     /// Takes part in the space a ticket names, and keeps a connection to the replica it names. The space can be
@@ -373,6 +420,50 @@ impl Replica {
         let job = move |core: &mut Core| drop(answer.send(core.traffic()));
         self.send(Event::Job(Box::new(job))).await?;
         traffic.await.map_err(|_| RequestError::Stopped)
+    }
+
+    /// What the replica was busy with since it was opened. O(1); asks nobody.
+    pub fn meters(&self) -> Meters {
+        let (events, measured) = (&self.shared.events, &self.shared.measured);
+        Meters {
+            syncs: measured.syncs.read(),
+            frames: measured.frames.read(),
+            jobs: measured.jobs.read(),
+            waiting: events.max_capacity() - events.capacity(),
+            waiting_max: events.max_capacity(),
+        }
+    }
+
+    /// Writes a copy of everything that is durable here at one moment into `dir`, which must be missing or empty, while
+    /// the replica goes on: see [`Reader::back_up`](comity_store::Reader::back_up). What opens the copy is this replica
+    /// under a new incarnation; the key is in it, so keep it as safe as the directory.
+    ///
+    /// `progress` is called for every portion, on another thread. Takes O(rows) time, and keeps the pages of that
+    /// moment from being used again until it ends. Cancelling it does not stop it.
+    ///
+    /// # Errors
+    /// [`BackupError`]; what was begun has no data file then, and can be removed.
+    pub async fn back_up(
+        &self,
+        dir: impl AsRef<Path>,
+        progress: impl FnMut(BackupProgress) + Send + 'static,
+    ) -> Result<BackupReport, BackupError> {
+        let (reader, dir) = (self.shared.reader.clone(), dir.as_ref().to_owned());
+        tokio::task::spawn_blocking(move || reader.back_up(&dir, progress))
+            .await
+            .expect("a backup does not panic and is not cancelled")
+    }
+
+    /// Walks everything that is durable here at one moment and checks it against itself: chains, signatures, digests
+    /// and indexes; see [`comity_engine::verify`]. `progress` is given the faults as they are found, on another thread.
+    /// O(everything); views expire meanwhile for others as ever. Cancelling it does not stop it.
+    ///
+    /// # Errors
+    /// [`StoreError`] when storage fails.
+    pub async fn verify(&self, found: impl FnMut(Fault) + Send + 'static) -> Result<Verified, StoreError> {
+        let reader = self.shared.reader.clone();
+        let verify = move || comity_engine::verify(&reader.pin()?, found);
+        tokio::task::spawn_blocking(verify).await.expect("verifying does not panic and is not cancelled")
     }
 
     /// Gives the space that the data file does not use any more back to the file system, by copying what it

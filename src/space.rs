@@ -120,7 +120,7 @@ impl Space {
     /// A view that shows at least everything the token has seen; waits up to [`WAIT_DEFAULT`] for it to arrive.
     ///
     /// # Errors
-    /// [`RequestError`]; `Stale`, with how much is missing, when the time is over.
+    /// [`RequestError`]; `Stale`, with how much is missing, when the time is over; `OtherSpace` for a token of another.
     pub async fn at(&self, token: &Token) -> Result<View, RequestError> {
         self.at_within(token, WAIT_DEFAULT).await
     }
@@ -130,6 +130,9 @@ impl Space {
     /// # Errors
     /// As [`Space::at`].
     pub async fn at_within(&self, token: &Token, within: Duration) -> Result<View, RequestError> {
+        if token.space != self.id {
+            return Err(CommandError::OtherSpace { token: token.space, space: self.id }.into());
+        }
         self.replica.request(Command::AwaitToken { token: token.clone(), within }).await?;
         self.view().map_err(|error| RequestError::Command(error.into()))
     }

@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
-use comity_crdts::{BoundedCounter, Document, Kind, Policy, PolicyRegistry, SpaceId, check_collection};
+use comity_crdts::{
+    BoundedCounter, Document, Kind, ObjectAddress, Policy, PolicyRegistry, ReplicaId, SpaceId,
+    check_collection,
+};
 use comity_engine::{
-    Conflict, JournalEntry, JournalTotals, Listing, Location, QuarantinedChange, ReadError, Replayed,
-    StateRead, StoreError, Token, counter_at, flag_at, policy_of, register_at,
+    Conflict, JournalEntry, JournalPlace, JournalTotals, Listing, Location, QuarantinedChange, ReadError,
+    Replayed, StateRead, StoreError, Token, counter_at, flag_at, policy_of, register_at,
 };
 use comity_store::Snapshot;
 
@@ -147,6 +150,20 @@ impl View {
         comity_engine::list(&self.snapshot, &self.space, listing)
     }
 
+    /// At most `limit` collections after `after` in which an object of this kind holds something, in byte order.
+    /// O(collections · log n), and O(objects) for those of a collection that hold nothing any more.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn collections(
+        &self,
+        kind: Kind,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<String>, ReadError> {
+        comity_engine::collections(&self.snapshot, &self.space, kind, after, limit)
+    }
+
     /// The policy under which the registers of a collection are read; last-writer-wins where none was set. O(log n).
     ///
     /// # Errors
@@ -159,6 +176,14 @@ impl View {
     /// As [`View::policy`], of a collection that is one.
     pub(crate) fn policy_of(&self, collection: &str) -> Result<Policy, StoreError> {
         policy_of(&self.snapshot, &self.space, collection)
+    }
+
+    /// The region that a replica says it is in; `None` until something arrived in which it says one. O(log n).
+    ///
+    /// # Errors
+    /// [`StoreError`] when storage fails.
+    pub fn region_of(&self, replica: &ReplicaId) -> Result<Option<String>, StoreError> {
+        comity_engine::region_of(&self.snapshot, &self.space, replica)
     }
 
     /// Whether there is no value in a register that is one.
@@ -195,6 +220,20 @@ impl View {
     /// [`StoreError`] when storage fails.
     pub fn journal(&self, limit: usize) -> Result<Vec<JournalEntry>, StoreError> {
         comity_engine::journal(&self.snapshot, &self.space, limit)
+    }
+
+    /// At most `limit` journal entries after the place `after`, oldest first, of one object where it is named, each with
+    /// its place, which asks for the next page. O(entries · log n).
+    ///
+    /// # Errors
+    /// [`StoreError`] when storage fails.
+    pub fn journal_after(
+        &self,
+        object: Option<&ObjectAddress>,
+        after: Option<&JournalPlace>,
+        limit: usize,
+    ) -> Result<Vec<(JournalPlace, JournalEntry)>, StoreError> {
+        comity_engine::journal_after(&self.snapshot, &self.space, object, after, limit)
     }
 
     /// The oldest `limit` journal entries of one place and everything nested in it. O(entries) for an object;

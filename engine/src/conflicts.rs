@@ -17,8 +17,7 @@ use crate::space::{decode, encode};
 use crate::store::{StateRead, StoreError};
 use crate::work::Work;
 
-const SIBLINGS: u8 = 1;
-const KINDS: u8 = 2;
+use keys::{CONFLICT_KINDS as KINDS, CONFLICT_SIBLINGS as SIBLINGS};
 
 /// An object, or something nested in a map.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

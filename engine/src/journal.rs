@@ -243,6 +243,68 @@ pub fn journal(read: &dyn StateRead, space: &SpaceId, limit: usize) -> Result<Ve
     rows.iter().map(|(_, bytes)| decode_row(read, space, bytes)).collect()
 }
 
+/// The place of an entry in the order of a journal, which stays the same for as long as the entry is there.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct JournalPlace(Vec<u8>);
+
+impl JournalPlace {
+    /// The place as bytes.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        self.0.clone()
+    }
+
+    /// What [`JournalPlace::to_bytes`] gave; `None` for what is none.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        (bytes.len() == keys::JOURNAL_PLACE_BYTES).then(|| Self(bytes.to_vec()))
+    }
+}
+
+impl std::fmt::Debug for JournalPlace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("JournalPlace(…)")
+    }
+}
+
+/// At most `limit` journal entries after the place `after`, oldest first, of one object where it is named, each with
+/// its place. O(entries · log n).
+///
+/// # Errors
+/// [`StoreError`] when storage fails or a row is damaged.
+pub fn journal_after(
+    read: &dyn StateRead,
+    space: &SpaceId,
+    object: Option<&ObjectAddress>,
+    after: Option<&JournalPlace>,
+    limit: usize,
+) -> Result<Vec<(JournalPlace, JournalEntry)>, StoreError> {
+    let row_at = |place: &JournalPlace| keys::journal_at(space, &place.0);
+    let (mut from, until) = match object {
+        Some(object) => keys::journal_of(space, &ObjectId::derive(space, object)),
+        None => keys::journal(space),
+    };
+    if let Some(place) = after {
+        let row = row_at(place);
+        let mut next = if object.is_some() { keys::journal_by_object(&row) } else { row };
+        next.push(0);
+        from = from.max(next);
+    }
+    let mut entries = Vec::new();
+    for (key, bytes) in read.scan(&from, &until, limit)? {
+        let (row, bytes) = match object {
+            None => (key, bytes),
+            Some(_) => {
+                let row = keys::journal_from_object(&key);
+                let row = row.ok_or_else(|| damaged("journal index", &"its key is none"))?;
+                let bytes = read.get(&row)?;
+                (row, bytes.ok_or_else(|| damaged("journal index", &"it names no journal row"))?)
+            }
+        };
+        let place = keys::journal_place(&row).ok_or_else(|| damaged("journal row", &"its key is none"))?;
+        entries.push((JournalPlace(place.to_vec()), decode_row(read, space, &bytes)?));
+    }
+    Ok(entries)
+}
+
 /// The oldest `limit` journal entries of one object. O(entries · log n).
 ///
 /// # Errors
@@ -264,7 +326,11 @@ pub fn journal_of(
     Ok(entries)
 }
 
-fn decode_row(read: &dyn StateRead, space: &SpaceId, bytes: &[u8]) -> Result<JournalEntry, StoreError> {
+pub(crate) fn decode_row(
+    read: &dyn StateRead,
+    space: &SpaceId,
+    bytes: &[u8],
+) -> Result<JournalEntry, StoreError> {
     let row: JournalRow = decode("journal row", bytes)?;
     let value =
         Value::from_bytes(&row.value, row.value.len()).map_err(|error| damaged("journal row", &error))?;

@@ -126,6 +126,34 @@ pub(crate) fn objects(
     (from, until)
 }
 
+/// The objects of one kind in every collection after `after`. The NUL that ends a collection's name comes before all else
+/// that a name may go on with.
+pub(crate) fn collections(space: &SpaceId, kind: Kind, after: Option<&str>) -> (Vec<u8>, Vec<u8>) {
+    let (mut from, until) = range(join(0x30, &[&space.0, &[kind as u8]]));
+    if let Some(after) = after {
+        from.extend_from_slice(after.as_bytes());
+        from.push(1);
+    }
+    (from, until)
+}
+
+/// The collection part of an object's row.
+pub(crate) fn object_collection(row: &[u8]) -> Option<&[u8]> {
+    row.get(1 + 16 + 1..)?.split(|byte| *byte == 0).next()
+}
+
+/// Every object of a space.
+pub(crate) fn all_objects(space: &SpaceId) -> (Vec<u8>, Vec<u8>) {
+    range(join(0x30, &[&space.0]))
+}
+
+/// The kind, the collection and the key of an object's row.
+pub(crate) fn object_parts(row: &[u8]) -> Option<(Kind, &str, &str)> {
+    let kind = Kind::from_tag(*row.get(17)?)?;
+    let (collection, key) = std::str::from_utf8(row.get(18..)?).ok()?.split_once('\0')?;
+    Some((kind, collection, key))
+}
+
 /// The key part of an object's row.
 pub(crate) fn object_key<'a>(row: &'a [u8], collection: &str) -> &'a [u8] {
     &row[1 + 16 + 1 + collection.len() + 1..]
@@ -254,6 +282,11 @@ pub(crate) fn conflicts(space: &SpaceId) -> (Vec<u8>, Vec<u8>) {
     range(join(0x38, &[&space.0]))
 }
 
+/// What a conflict is about: several values of a register,
+pub(crate) const CONFLICT_SIBLINGS: u8 = 1;
+/// or several kinds under a key of a map.
+pub(crate) const CONFLICT_KINDS: u8 = 2;
+
 /// A conflict in an object, or at the end of a path within it. Keys are never empty, so two zeros end them.
 pub(crate) fn conflict(space: &SpaceId, address: &ObjectAddress, path: &[String], what: u8) -> Vec<u8> {
     let mut key = join(0x38, &[&object(space, address)[1..]]);
@@ -286,6 +319,18 @@ pub(crate) fn journal_row(space: &SpaceId, at: Hlc, object: &ObjectId, dot: &Dot
     join(0x40, &[&space.0, &hlc, &object.0, &dot.origin.0, &seq, &index])
 }
 
+/// The part of a journal row's key that names its place within the space: stamp, object and dot.
+pub(crate) const JOURNAL_PLACE_BYTES: usize = 8 + 16 + 16 + 8 + 2;
+
+pub(crate) fn journal_place(row: &[u8]) -> Option<&[u8]> {
+    row.get(17..).filter(|place| place.len() == JOURNAL_PLACE_BYTES)
+}
+
+/// The journal row at a place.
+pub(crate) fn journal_at(space: &SpaceId, place: &[u8]) -> Vec<u8> {
+    join(0x40, &[&space.0, place])
+}
+
 /// The journal rows after this one that have the same stamp.
 pub(crate) fn journal_rest(row: &[u8]) -> (Vec<u8>, Vec<u8>) {
     let (_, until) = range(row[..25].to_vec());
@@ -295,6 +340,11 @@ pub(crate) fn journal_rest(row: &[u8]) -> (Vec<u8>, Vec<u8>) {
 /// Where the journal entries of one object are, oldest first.
 pub(crate) fn journal_of(space: &SpaceId, object: &ObjectId) -> (Vec<u8>, Vec<u8>) {
     range(join(0x41, &[&space.0, &object.0]))
+}
+
+/// Where the journal entries of all objects of a space are.
+pub(crate) fn all_journal_of(space: &SpaceId) -> (Vec<u8>, Vec<u8>) {
+    range(join(0x41, &[&space.0]))
 }
 
 /// The key under which a journal row is found by its object: its own key with object and stamp exchanged.

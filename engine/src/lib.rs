@@ -9,6 +9,7 @@
 mod acks;
 mod announce;
 mod apply;
+mod catalog;
 mod change;
 mod changes;
 mod commands;
@@ -59,9 +60,11 @@ mod throttle;
 mod token;
 mod tx;
 mod unstable;
+mod verify;
 pub mod wire;
 mod work;
 
+pub use catalog::{collections, space_name, spaces};
 pub use changes::{ChangeCursor, ChangeEvent, ChangePage, ChangesError, Did, ObjectChange, PageLimit, Scope};
 pub use conflicts::{Conflict, Location, Matter, SiblingReport, conflict_at, conflicts};
 pub use documents::{
@@ -73,8 +76,8 @@ pub use io::{
     Output, Reply, RequestId, SessionId, Whom,
 };
 pub use journal::{
-    JournalEntry, JournalLimits, JournalReason, JournalTotals, Replayed, journal, journal_of, journal_totals,
-    replay,
+    JournalEntry, JournalLimits, JournalPlace, JournalReason, JournalTotals, Replayed, journal,
+    journal_after, journal_of, journal_totals, replay,
 };
 pub use lag::{Lag, LagChange, LagEvent, LagLimits, LagSide};
 pub use limits::FRAME_BYTES_MAX;
@@ -97,3 +100,4 @@ pub use throttle::{Away, Throttle, Throttled};
 pub use token::Token;
 pub use tx::{TransactError, Tx, TxError};
 pub use unstable::unstable_rows;
+pub use verify::{Fault, Matters, Verified, verify};

@@ -73,7 +73,7 @@ fn load(
     row.map(|bytes| decode("operation row", &bytes)).transpose()
 }
 
-fn count(read: &dyn StateRead, space: &SpaceId) -> Result<u64, StoreError> {
+pub(crate) fn count(read: &dyn StateRead, space: &SpaceId) -> Result<u64, StoreError> {
     let row = read.get(&keys::operation_count(space))?;
     row.map_or(Ok(0), |bytes| decode("number of operations", &bytes))
 }

@@ -74,6 +74,15 @@ impl BoundedCounterHandle {
         Ok(self.0.read(load)?.value())
     }
 
+    /// Asks connected peers for rights until this replica can decrease the counter by `amount` by itself, which it
+    /// can until another write uses them up. [`BoundedCounterHandle::decrease`] does both.
+    ///
+    /// # Errors
+    /// [`RequestError`]; [`CommandError::Rights`] when the time is over and too few were handed over.
+    pub async fn acquire(&self, amount: u64, within: Duration) -> Result<(), RequestError> {
+        acquire(&self.0, amount, within).await
+    }
+
     /// How much this replica can decrease it by without asking anybody, at the moment of asking.
     ///
     /// # Errors

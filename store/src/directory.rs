@@ -12,7 +12,7 @@ use crate::instance::MARKER_FILE;
 /// The database.
 pub(crate) const DATA_FILE: &str = "comity.redb";
 /// The database while it is being created, and a copy of it that is to take its place.
-const NEW_DATA_FILE: &str = "comity.redb.new";
+pub(crate) const NEW_DATA_FILE: &str = "comity.redb.new";
 /// The directory of the log.
 pub(crate) const LOG_DIR: &str = "log";
 /// Locked for as long as the store is open.

@@ -6,6 +6,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test"))]
 
 mod backlog;
+mod backup;
 mod compact;
 mod copy;
 mod data_file;
@@ -29,6 +30,7 @@ mod tables;
 #[cfg(any(test, feature = "faults"))]
 pub mod faults;
 
+pub use backup::{BackupError, BackupProgress, BackupReport, Pinned, restore};
 pub use compact::{CompactError, CompactReport};
 pub use embedded::{EmbeddedStore, Opened, StoreOptions};
 pub use error::OpenError;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use comity_crdts::{LaneId, SpaceId};
 use comity_engine::{LogRead, Position, Row, StateRead, StoreError};
-use redb::{ReadOnlyTable, ReadableDatabase};
+use redb::{ReadOnlyTable, ReadableDatabase, ReadableTableMetadata};
 
 use crate::format::{LOG, LogKey, STATE, log_key, lsn_of};
 use crate::generation::Generation;
@@ -50,6 +50,12 @@ impl Base {
             Ok((key, value)) => Ok((key.value().to_vec(), Some(value.value().to_vec()))),
             Err(error) => Err(self.health.read_failed(&error)),
         }))
+    }
+
+    /// How many rows there are in both tables. O(1).
+    pub(crate) fn rows(&self) -> Result<u64, StoreError> {
+        let count = self.state.len().and_then(|state| Ok(state + self.log.len()?));
+        count.map_err(|error| self.health.read_failed(&error))
     }
 
     /// Every row of the state after a key, in key order.
@@ -220,7 +226,7 @@ impl Snapshot {
         self.slot.position
     }
 
-    fn base(&self) -> Result<Arc<Base>, StoreError> {
+    pub(crate) fn base(&self) -> Result<Arc<Base>, StoreError> {
         self.health.check()?;
         if Instant::now() >= self.expires {
             return Err(StoreError::ViewExpired);

@@ -118,7 +118,9 @@ impl World {
         let allowed = if self.plan.is_bare() { allowed } else { allowed.max(of_calm.needed * 105) };
         // A copy of a replica is taken for the owner of its lanes, and may have them from others.
         let has_twin = self.plan.has(FaultClass::Clone);
-        if is > allowed && of_calm.needed > BYTES_MIN && !has_twin {
+        // What former members wrote is received from whoever has it.
+        let has_former = self.plan.has(FaultClass::Members);
+        if is > allowed && of_calm.needed > BYTES_MIN && !has_twin && !has_former {
             let detail = format!(
                 "in calm {} bytes were received of {} that were needed, {}",
                 of_calm.received,
@@ -140,7 +142,7 @@ impl World {
         }
         let is_whole = |space: &usize| !self.truth.spaces[*space].forked;
         for space in (0..self.truth.spaces.len()).filter(is_whole) {
-            for node in &self.members[space] {
+            for node in &self.taking_part(space) {
                 let Some(status) = self.status(*node, space) else { continue };
                 let lags = status.peers.iter().flat_map(|peer| [peer.behind, peer.ahead]);
                 if let Some(lag) = lags.chain([status.missing]).find(|lag| !lag.is_none()) {

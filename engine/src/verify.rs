@@ -1,0 +1,167 @@
+//! Checking everything that is stored against itself: chains and signatures of lanes, the order of applying, the
+//! digest of the state, and every index. Nothing is changed.
+
+mod indexes;
+mod lanes;
+mod objects;
+
+use std::fmt;
+
+use comity_crdts::SpaceId;
+
+use crate::catalog::spaces;
+use crate::store::{LogRead, Row, StateRead, StoreError};
+
+/// Rows that are read at a time.
+const PAGE_ROWS: usize = 512;
+
+/// What a fault is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Matters {
+    /// An entry of a lane: missing, unreadable, or not what the chain of hashes says.
+    Chain,
+    /// A signature over a lane's head.
+    Signature,
+    /// The order in which entries were applied.
+    Order,
+    /// The digest of the state, or what a set or a map says of its parts.
+    Digest,
+    /// A row that cannot be read.
+    Row,
+    /// A document that cannot be loaded, or is another one than its header says.
+    Document,
+    /// The index of conflicts.
+    Conflicts,
+    /// The journal, its index, or its totals.
+    Journal,
+    /// The operation ids that are remembered, and their index.
+    Operations,
+}
+
+/// Something that is wrong, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Fault {
+    /// The space.
+    pub space: SpaceId,
+    /// What it is about.
+    pub matters: Matters,
+    /// The lane, the object or the row.
+    pub place: String,
+    /// What is wrong with it.
+    pub detail: String,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "space {}: {:?}: {}: {}", self.space, self.matters, self.place, self.detail)
+    }
+}
+
+/// What was walked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Verified {
+    /// Spaces.
+    pub spaces: u64,
+    /// Lanes.
+    pub lanes: u64,
+    /// Entries of lanes, each hashed.
+    pub entries: u64,
+    /// Signatures over heads, each checked.
+    pub signatures: u64,
+    /// Objects, nested ones included.
+    pub objects: u64,
+    /// Elements of sets.
+    pub elements: u64,
+    /// Documents that were loaded.
+    pub documents: u64,
+    /// Entries of journals.
+    pub journal: u64,
+    /// Faults that were found.
+    pub faults: u64,
+}
+
+/// One space being walked.
+struct Walk<'a> {
+    read: &'a dyn LogRead,
+    space: SpaceId,
+    verified: &'a mut Verified,
+    found: &'a mut dyn FnMut(Fault),
+}
+
+impl Walk<'_> {
+    fn fault(&mut self, matters: Matters, place: impl fmt::Display, detail: impl fmt::Display) {
+        self.verified.faults += 1;
+        let (place, detail) = (place.to_string(), detail.to_string());
+        (self.found)(Fault { space: self.space, matters, place, detail });
+    }
+
+    /// What was read, or a fault in place of what cannot be.
+    fn readable<R>(
+        &mut self,
+        place: impl fmt::Display,
+        read: Result<R, StoreError>,
+    ) -> Result<Option<R>, StoreError> {
+        match read {
+            Ok(read) => Ok(Some(read)),
+            Err(StoreError::Corrupt { detail }) => {
+                self.fault(Matters::Row, place, detail);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Does something with every row of a range. O(rows), a page at a time.
+    fn each_row(
+        &mut self,
+        (mut from, until): (Vec<u8>, Vec<u8>),
+        mut visit: impl FnMut(&mut Self, Row) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        loop {
+            let rows = self.read.scan(&from, &until, PAGE_ROWS)?;
+            let is_last = rows.len() < PAGE_ROWS;
+            if let Some((last, _)) = rows.last() {
+                from.clone_from(last);
+                from.push(0);
+            }
+            for row in rows {
+                visit(self, row)?;
+            }
+            if is_last {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Walks everything that is stored and tells what is wrong, as it is found. O(everything), with a page of rows and one
+/// document in memory.
+///
+/// It finds what differs from what was written, by a fault of a disk or of this program. It cannot find what was
+/// changed on purpose and made to agree, apart from lanes, which their owners signed.
+///
+/// # Errors
+/// [`StoreError`] when storage fails; what is damaged is no failure, but a fault that is told.
+pub fn verify(read: &dyn LogRead, mut found: impl FnMut(Fault)) -> Result<Verified, StoreError> {
+    let mut verified = Verified::default();
+    let mut after = None;
+    loop {
+        let page = spaces(read as &dyn StateRead, after.as_ref(), PAGE_ROWS)?;
+        let is_last = page.len() < PAGE_ROWS;
+        after = page.last().map(|(space, _)| *space).or(after);
+        for (space, _) in page {
+            verified.spaces += 1;
+            let mut walk = Walk { read, space, verified: &mut verified, found: &mut found };
+            let frontier = walk.lanes()?;
+            walk.order(&frontier)?;
+            walk.objects()?;
+            walk.indexes()?;
+        }
+        if is_last {
+            return Ok(verified);
+        }
+    }
+}
