@@ -82,7 +82,7 @@ pub use read::{
 pub use settings::{REGION_BYTES_MAX, policy_of, region_of};
 pub use space::InstanceToken;
 pub use status::{Freeze, LaneStatus, SpaceStatus, StateDigest, Status};
-pub use store::{Batch, LaneRecord, LogRead, Position, Put, Row, StateRead, Store, StoreError};
+pub use store::{Batch, LaneRecord, LaneSpan, LogRead, Position, Put, Row, StateRead, Store, StoreError};
 pub use token::Token;
 pub use tx::{Tx, TxError};
 pub use unstable::unstable_rows;

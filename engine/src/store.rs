@@ -24,6 +24,19 @@ pub struct LaneRecord {
     pub bytes: Vec<u8>,
 }
 
+/// Consecutive entries of a lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LaneSpan {
+    /// The space the lane is in.
+    pub space: SpaceId,
+    /// The lane.
+    pub lane: LaneId,
+    /// The first of them.
+    pub first: u64,
+    /// How many there are.
+    pub count: u64,
+}
+
 /// A change to the state: the key, and its new value or `None` to delete it.
 pub type Put = (Vec<u8>, Option<Vec<u8>>);
 
@@ -32,6 +45,8 @@ pub type Put = (Vec<u8>, Option<Vec<u8>>);
 pub struct Batch {
     /// Lane entries, in the order applied here.
     pub entries: Vec<LaneRecord>,
+    /// Entries that are not kept any longer. Who appends one of them in the same batch contradicts itself.
+    pub dropped: Vec<LaneSpan>,
     /// Puts that do not derive from entries: keys, pins, invitations, nonces, quarantines. They belong to
     /// the log of record.
     pub facts: Vec<Put>,
@@ -42,7 +57,10 @@ pub struct Batch {
 impl Batch {
     /// Whether the batch changes nothing.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty() && self.facts.is_empty() && self.state.is_empty()
+        self.entries.is_empty()
+            && self.dropped.is_empty()
+            && self.facts.is_empty()
+            && self.state.is_empty()
     }
 }
 

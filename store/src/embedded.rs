@@ -239,7 +239,7 @@ impl LogRead for EmbeddedStore {
         let view = self.view()?;
         let recent = view.active.entry(space, lane, lsn);
         match recent.or_else(|| view.flushing.as_ref()?.entry(space, lane, lsn)) {
-            Some(entry) => Ok(Some(entry)),
+            Some(entry) => Ok(entry),
             None => view.base.entry(space, lane, lsn),
         }
     }
