@@ -15,7 +15,7 @@ const OTHER_LANE: OriginId = OriginId([3; 16]);
 /// Every third batch has an entry in the other lane too.
 const OTHER_EVERY: u64 = 3;
 /// Each batch drops the entry of the first lane that is so many numbers older.
-const KEPT: u64 = 24;
+const KEPT: u64 = 8;
 
 /// Small files and frequent checkpoints, so that a short life has many of both.
 pub(super) fn options() -> StoreOptions {
