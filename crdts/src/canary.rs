@@ -149,6 +149,8 @@ canaries! {
     AbsentRemovalForgotten,
     /// What a map holds under a key is not counted when it goes.
     FieldNotCounted,
+    /// Entries are let go of although not everybody has announced to have applied them.
+    FloorBeyondCut,
 }
 
 #[cfg(feature = "canaries")]

@@ -106,6 +106,7 @@ impl Space {
             cut = self.frontier.clone();
         }
         self.compactable |= !self.cut.covers(&cut);
+        self.droppable |= !self.cut.covers(&cut);
         self.cut = cut;
     }
 
@@ -171,6 +172,7 @@ impl Engine {
             space.compacting = true;
             self.timers.insert((now.monotonic, Timer::Compact(id)));
         }
+        self.plan_dropping(now, id, is_confirmed);
         if is_confirmed {
             self.resolve_confirmations(id);
         }
@@ -193,14 +195,18 @@ impl Engine {
     ) -> Result<(), StoreError> {
         let replica = self.replica;
         let Some(space) = self.spaces.get_mut(&id) else { return Ok(()) };
-        if space.announce_due.is_some_and(|due| due > now.monotonic) {
+        let is_over = |due: &mut Option<Duration>| due.take_if(|due| *due <= now.monotonic).is_some();
+        let is_over_for_dropping = is_over(&mut space.drop_announce_due);
+        if space.announce_due.is_some_and(|due| due > now.monotonic) && !is_over_for_dropping {
             return Ok(());
         }
-        space.announce_due = None;
-        space.greeted = false;
+        if is_over(&mut space.announce_due) {
+            space.greeted = false;
+        }
         let own = space.own_lane();
         let is_confirmed = own.is_some_and(|own| space.is_confirmed(&own, &replica));
-        let is_due = space.has_to_announce(own.as_ref(), is_confirmed, &replica);
+        let is_due = space.has_to_announce(own.as_ref(), is_confirmed, &replica)
+            || (is_over_for_dropping && is_confirmed && space.wants_dropping(own.as_ref()));
         if self.failed.is_some() || !is_due {
             return Ok(());
         }

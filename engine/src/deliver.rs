@@ -29,6 +29,7 @@ struct Delivery {
     effects: Effects,
     events: Vec<Applied>,
     applied: u64,
+    log_bytes: u64,
     clock: comity_crdts::Clock,
     announced: BTreeMap<LaneId, Frontier>,
 }
@@ -59,7 +60,7 @@ impl Engine {
         let actor = space.actor();
         flush(&mut space.documents, &mut work, &mut delivery.effects, &id, actor)?;
         let mut progress = space.progress;
-        progress.applied = delivery.applied;
+        (progress.applied, progress.log_bytes) = (delivery.applied, delivery.log_bytes);
         if canary!(DigestOfArrival) {
             progress.digest.0 = progress.digest.0.rotate_left(1);
         }
@@ -122,6 +123,7 @@ impl Space {
             effects: Effects::default(),
             events: Vec::new(),
             applied: self.progress.applied,
+            log_bytes: self.progress.log_bytes,
             clock: self.clock,
             announced: BTreeMap::new(),
         };
@@ -167,6 +169,7 @@ impl Space {
         row.tip = staged.after.clone();
         delivery.frontier.advance(*lane_id, staged.after.lsn);
         delivery.applied += 1;
+        delivery.log_bytes += staged.stored.len() as u64;
         let bytes = staged.stored.clone();
         let record = LaneRecord { space: self.id, lane: *lane_id, lsn: staged.after.lsn, bytes };
         append_entry(work, delivery.applied, record);
@@ -186,6 +189,7 @@ impl Space {
                 return Ok(());
             }
         };
+        row.changed = staged.after.lsn;
         delivery.clock.observe(change.hlc, now.wall_ms, CLOCK_AHEAD_MS_MAX);
         let author = row.owner.replica;
         let place = (*lane_id, staged.after.lsn);

@@ -18,6 +18,7 @@ use crate::keys;
 use crate::limits::SYNC_RETRY;
 use crate::op::Role;
 use crate::options::{EngineOptions, ROWS_VERSION, TailLimits, WriteOptions, check_version};
+use crate::retention::Retention;
 use crate::session::Session;
 use crate::settings::is_region;
 use crate::space::{InstanceToken, Space, SpaceRow, decode};
@@ -78,6 +79,7 @@ pub(crate) enum Timer {
     Sync,
     Announce(SpaceId),
     Compact(SpaceId),
+    Drop(SpaceId),
     Rights(RequestId),
 }
 
@@ -89,6 +91,7 @@ pub struct Engine {
     pub(crate) region: Option<String>,
     pub(crate) journal: JournalLimits,
     pub(crate) tail: TailLimits,
+    pub(crate) retention: Retention,
     pub(crate) spaces: BTreeMap<SpaceId, Space>,
     pub(crate) sessions: BTreeMap<SessionId, Session>,
     pub(crate) invitations: BTreeMap<(SpaceId, [u8; 32]), Invitation>,
@@ -141,6 +144,7 @@ impl Engine {
             region: options.region.clone(),
             journal: options.journal,
             tail: options.tail,
+            retention: options.retention,
             spaces: BTreeMap::new(),
             sessions: BTreeMap::new(),
             invitations: BTreeMap::new(),
@@ -505,6 +509,11 @@ impl Engine {
                 }
                 Timer::Compact(id) => {
                     if let Err(error) = self.compact(now, id, store) {
+                        self.on_store_error(now, error);
+                    }
+                }
+                Timer::Drop(id) => {
+                    if let Err(error) = self.drop_old(now, id, store) {
                         self.on_store_error(now, error);
                     }
                 }

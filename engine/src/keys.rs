@@ -75,6 +75,11 @@ pub(crate) fn heads_from(space: &SpaceId, lane: &LaneId, lsn: u64) -> (Vec<u8>, 
     (head(space, lane, lsn), range(join(0x22, &[&space.0, &lane.0])).1)
 }
 
+/// The kept heads of a lane up to `lsn`.
+pub(crate) fn heads_through(space: &SpaceId, lane: &LaneId, lsn: u64) -> (Vec<u8>, Vec<u8>) {
+    (head(space, lane, 0), head(space, lane, lsn.saturating_add(1)))
+}
+
 pub(crate) fn object(space: &SpaceId, address: &ObjectAddress) -> Vec<u8> {
     let (collection, key) = (address.collection().as_bytes(), address.key().as_bytes());
     join(0x30, &[&space.0, &[address.kind() as u8], collection, &[0], key])
@@ -116,6 +121,20 @@ pub(crate) fn element(object: &ObjectId, element: &[u8]) -> Vec<u8> {
 /// The element part of an element's row.
 pub(crate) fn element_bytes(row: &[u8]) -> &[u8] {
     &row[1 + 16..]
+}
+
+/// The object that an element or a field is part of, and all its parts of that sort.
+pub(crate) fn parts_beside(row: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
+    Some(range(row.get(..1 + 16)?.to_vec()))
+}
+
+/// The kind of the object whose header is in a row.
+pub(crate) fn holder_kind(row: &[u8]) -> Option<Kind> {
+    match row.first()? {
+        0x30 => Kind::from_tag(*row.get(17)?),
+        0x32 => field_parts(row).map(|(_, kind)| kind),
+        _ => None,
+    }
 }
 
 /// What a map holds, by key and kind.
@@ -241,6 +260,16 @@ pub(crate) fn conflict(space: &SpaceId, address: &ObjectAddress, path: &[String]
 /// What the owner of a lane last announced to have applied.
 pub(crate) fn announced(space: &SpaceId, lane: &LaneId) -> Vec<u8> {
     join(0x23, &[&space.0, &lane.0])
+}
+
+/// Where a lane stood after the last of its entries that is not kept.
+pub(crate) fn floor(space: &SpaceId, lane: &LaneId) -> Vec<u8> {
+    join(0x25, &[&space.0, &lane.0])
+}
+
+/// What of the order of applying is not there any more.
+pub(crate) fn kept(space: &SpaceId) -> Vec<u8> {
+    join(0x26, &[&space.0])
 }
 
 /// Up to where removals and resets may have been forgotten here.

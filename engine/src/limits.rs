@@ -47,6 +47,14 @@ pub(crate) const SYNC_RETRY: Duration = Duration::from_secs(1);
 pub(crate) const ANNOUNCE_AFTER: Duration = Duration::from_secs(1);
 /// Rows that one step forgets.
 pub(crate) const COMPACT_ROWS_MAX: usize = 1_024;
+/// Entries of the log that one step lets go of.
+pub(crate) const DROP_ROWS_MAX: u64 = 1_024;
+/// Their bytes in stored form, and one entry.
+pub(crate) const DROP_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// Entries that somebody is being sent are looked at again this often.
+pub(crate) const DROP_RETRY: Duration = Duration::from_secs(5);
+/// For so long entries are kept for a subscriber that takes none.
+pub(crate) const DROP_HELD_MAX: Duration = Duration::from_secs(10 * 60);
 /// Peers asked for rights to a bounded counter are asked again this often.
 pub(crate) const RIGHTS_RETRY: Duration = Duration::from_millis(500);
 /// Requests for rights that wait at one replica.

@@ -7,7 +7,7 @@ use crate::hash::Hash;
 use crate::head::HeadSignature;
 
 /// The version spoken. Both sides name the range they speak and use the highest common one.
-pub const PROTOCOL_VERSION: u16 = 3;
+pub const PROTOCOL_VERSION: u16 = 4;
 
 /// First on every session, in both directions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,6 +103,15 @@ pub struct Unsubscribe {
     pub subscription: u32,
     /// Whether the sender of this message is the one who sends the data, and cannot.
     pub refused: bool,
+}
+
+/// The sender does not keep what a subscription needs any more. It ends, as one that is refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gone {
+    /// The subscription.
+    pub subscription: u32,
+    /// Up to this entry the sender does not keep the lane.
+    pub floor: u64,
 }
 
 /// A lane as `Have` names it: by its place among the lanes the sender has named on this session for the
@@ -208,6 +217,8 @@ pub enum Message<'a> {
     Subscribe(Subscribe),
     /// A subscription ends.
     Unsubscribe(Unsubscribe),
+    /// What a subscription needs is not kept.
+    Gone(Gone),
     /// Lane entries.
     Data(Data<'a>),
     /// What is held.
@@ -232,6 +243,7 @@ const DENIED: u8 = 0x11;
 const SUBSCRIBE: u8 = 0x12;
 const UNSUBSCRIBE: u8 = 0x13;
 const DATA: u8 = 0x14;
+const GONE: u8 = 0x15;
 const HEAD: u8 = 0x16;
 const HAVE: u8 = 0x18;
 const FRONTIER_REQUEST: u8 = 0x19;
@@ -256,6 +268,7 @@ impl<'a> Message<'a> {
             Self::Denied(body) => encode(DENIED, body),
             Self::Subscribe(body) => encode(SUBSCRIBE, body),
             Self::Unsubscribe(body) => encode(UNSUBSCRIBE, body),
+            Self::Gone(body) => encode(GONE, body),
             Self::Have(body) => encode(HAVE, body),
             Self::RightsRequest(body) => encode(RIGHTS_REQUEST, body),
             Self::FrontierRequest(body) => encode(FRONTIER_REQUEST, body),
@@ -299,6 +312,7 @@ impl<'a> Message<'a> {
             DENIED => decode(body, "Denied").map(Self::Denied),
             SUBSCRIBE => decode(body, "Subscribe").map(Self::Subscribe),
             UNSUBSCRIBE => decode(body, "Unsubscribe").map(Self::Unsubscribe),
+            GONE => decode(body, "Gone").map(Self::Gone),
             HAVE => decode(body, "Have").map(Self::Have),
             RIGHTS_REQUEST => decode(body, "RightsRequest").map(Self::RightsRequest),
             FRONTIER_REQUEST => decode(body, "FrontierRequest").map(Self::FrontierRequest),

@@ -6,6 +6,7 @@ use crate::io::{Durability, RequestId};
 use crate::journal::JournalLimits;
 use crate::keys;
 use crate::operations::OperationId;
+use crate::retention::Retention;
 use crate::space::InstanceToken;
 use crate::store::{StateRead, StoreError};
 
@@ -21,6 +22,8 @@ pub struct EngineOptions {
     pub journal: JournalLimits,
     /// When documents are settled.
     pub tail: TailLimits,
+    /// How long entries of the log are kept.
+    pub retention: Retention,
 }
 
 /// When the tail of a document, the changes that are not in its snapshot, has become long: it goes into a new
@@ -39,9 +42,16 @@ impl TailLimits {
 }
 
 impl EngineOptions {
-    /// Of no region, with the usual journal.
+    /// Of no region, with the usual journal; the log is kept.
     pub const fn new(fresh_key: [u8; 32], instance: InstanceToken) -> Self {
-        Self { fresh_key, instance, region: None, journal: JournalLimits::USUAL, tail: TailLimits::USUAL }
+        Self {
+            fresh_key,
+            instance,
+            region: None,
+            journal: JournalLimits::USUAL,
+            tail: TailLimits::USUAL,
+            retention: Retention::OFF,
+        }
     }
 }
 
@@ -66,7 +76,7 @@ impl WriteOptions {
 }
 
 /// The version of the core's rows and of the entries in the log, `docs/storage.md`.
-pub(crate) const ROWS_VERSION: u8 = 3;
+pub(crate) const ROWS_VERSION: u8 = 4;
 
 /// Refuses rows of another version.
 pub(crate) fn check_version(read: &dyn StateRead) -> Result<(), StoreError> {

@@ -69,6 +69,7 @@ impl Space {
         let mut progress = self.progress;
         progress.applied += 1;
         progress.digest.0 = progress.digest.0.wrapping_add(digest);
+        progress.log_bytes += stored.len() as u64;
         progress.clock_floor = clock_floor;
         let lane = incarnation.origin;
         let record = LaneRecord { space: self.id, lane, lsn: row.tip.lsn, bytes: stored };

@@ -9,7 +9,7 @@ use crate::io::{Class, CloseReason, Notice, Now, Output, SessionId};
 use crate::keys;
 use crate::limits::{RUN_BYTES_MAX, SESSION_SPACES_MAX, STAGED_BYTES_MAX};
 use crate::message::{
-    Data, Denied, Genesis, Have, Hello, Join, LaneRef, Message, Open, PROTOCOL_VERSION, Subscribe,
+    Data, Denied, Genesis, Gone, Have, Hello, Join, LaneRef, Message, Open, PROTOCOL_VERSION, Subscribe,
     Unsubscribe,
 };
 use crate::op::Op;
@@ -81,8 +81,12 @@ impl Engine {
                 self.on_denied(session, space);
                 Ok(())
             }
-            Message::Subscribe(subscribe) => self.on_subscribe(session, &subscribe, store),
+            Message::Subscribe(subscribe) => self.on_subscribe(now, session, &subscribe, store),
             Message::Unsubscribe(unsubscribe) => Ok(self.on_unsubscribe(session, &unsubscribe, store)?),
+            Message::Gone(gone) => {
+                self.on_gone(session, &gone);
+                Ok(())
+            }
             Message::Have(have) => self.on_have(session, &have, store),
             Message::Head(head) => self.on_head(session, &head, store),
             Message::RightsRequest(request) => self.on_rights_request(now, session, &request, store),
@@ -165,7 +169,7 @@ impl Engine {
             if let Some(subscription) = lane.subscription {
                 let (lane, from, hash) = (lane.lane, lane.lsn.saturating_add(1), lane.hash);
                 let subscribe = Subscribe { space: open.space, subscription, lane, from, hash };
-                self.on_subscribe(session_id, &subscribe, store)?;
+                self.on_subscribe(now, session_id, &subscribe, store)?;
             }
         }
         self.resolve_remote(open.space);
@@ -275,6 +279,21 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// What a subscription needs is not kept at the peer any more. It is not asked again as long as this replica stands
+    /// before that.
+    fn on_gone(&mut self, session_id: SessionId, gone: &Gone) {
+        let Some(session) = self.sessions.get_mut(&session_id) else { return };
+        let Some(incoming) = session.incoming.remove(&gone.subscription) else { return };
+        session.space_mut(&incoming.space).peer_floors.advance(incoming.lane, gone.floor);
+        let Some(space) = self.spaces.get_mut(&incoming.space) else { return };
+        let parent = space.parents.get(&incoming.lane);
+        if parent.is_some_and(|p| p.session == session_id && p.subscription == gone.subscription) {
+            space.parents.remove(&incoming.lane);
+        }
+        space.review.insert(incoming.lane);
+        self.dirty.insert(incoming.space);
     }
 
     fn on_have(&mut self, session_id: SessionId, have: &Have, store: &mut dyn Store) -> Result<(), Refusal> {
@@ -423,7 +442,9 @@ impl Engine {
         }
         self.recall_for((id, lane_id), &run.entries, store)?;
         let Some(space) = self.spaces.get_mut(&id) else { return Ok(()) };
-        let Some(lane) = space.lanes.get_mut(&lane_id) else { return Ok(()) };
+        let Some(lane) = space.lanes.get_mut(&lane_id).filter(|lane| lane.row.frozen.is_none()) else {
+            return Ok(());
+        };
         let checked = lane.stage(now, &lane_id, (run, stored));
         if canary!(FrontierBeforeEntries) {
             let row = LaneRow { tip: lane.staged_tip().clone(), ..lane.row.clone() };

@@ -25,6 +25,7 @@ impl Engine {
             name: space.row.name.clone(),
             frontier: space.frontier.clone(),
             durable: space.durable.clone(),
+            log_bytes: space.progress.log_bytes,
             digest: space.progress.digest,
             members: space.members.iter().map(|(replica, role)| (*replica, *role)).collect(),
             lanes: space.lanes.keys().map(|lane| self.lane_status(space, lane)).collect(),
@@ -53,6 +54,7 @@ impl Engine {
             staged: lane.staged.len() as u64,
             waits_for,
             parent: parent.map(|session| session.peer),
+            floor: lane.floor.lsn,
             frozen: lane.row.frozen.clone(),
         }
     }

@@ -32,6 +32,8 @@ pub(crate) struct Outgoing {
     /// Runs the peer has not acknowledged: last entry, and bytes in stored form.
     pub(crate) in_flight: VecDeque<(u64, usize)>,
     pub(crate) in_flight_bytes: usize,
+    /// When it was made, or last went on.
+    pub(crate) moved: Duration,
     pub(crate) class: Class,
 }
 
@@ -47,6 +49,8 @@ pub(crate) struct PeerSpace {
     pub(crate) named_by_peer: Vec<LaneId>,
     /// What the peer holds durably, as it said in this session.
     pub(crate) peer_have: Frontier,
+    /// Up to where the peer does not keep lanes, as it said in this session.
+    pub(crate) peer_floors: Frontier,
     /// What the peer was told is held here.
     pub(crate) told: Frontier,
     pub(crate) have_sent_at: Option<Duration>,

@@ -20,6 +20,7 @@ use crate::operations::forget_due;
 use crate::options::TailLimits;
 use crate::own::Incarnation;
 use crate::read::members;
+use crate::retention::{Kept, floor_of, kept};
 use crate::rows::damaged;
 use crate::settings::regions;
 use crate::status::{Freeze, StateDigest};
@@ -55,6 +56,8 @@ pub(crate) struct SpaceRow {
 pub(crate) struct Progress {
     pub(crate) applied: u64,
     pub(crate) digest: StateDigest,
+    /// Of the entries in the log, bytes in stored form.
+    pub(crate) log_bytes: u64,
     /// No stamp at or below this is issued again.
     pub(crate) clock_floor: Hlc,
     /// The own incarnation that was confirmed.
@@ -67,6 +70,8 @@ pub(crate) struct LaneRow {
     pub(crate) owner: LaneOwner,
     pub(crate) tip: LaneTip,
     pub(crate) frozen: Option<Freeze>,
+    /// The last entry that is a change set; 0 for none.
+    pub(crate) changed: u64,
     /// The last entry with a kept signed head; 0 for none.
     pub(crate) head: u64,
     /// Entries up to that head since the one before it, which stays.
@@ -119,6 +124,8 @@ pub(crate) struct Parent {
 #[derive(Clone, Debug)]
 pub(crate) struct Lane {
     pub(crate) row: LaneRow,
+    /// Where it stood after the last entry that is not kept here.
+    pub(crate) floor: LaneTip,
     pub(crate) staged: VecDeque<Staged>,
     /// In stored form.
     pub(crate) staged_bytes: usize,
@@ -141,14 +148,17 @@ pub(crate) struct Lane {
 impl Lane {
     pub(crate) fn new(space: &SpaceId, owner: LaneOwner) -> Self {
         let tip = LaneTip::start(space, &owner.lane(space));
-        Self::with_row(LaneRow { owner, tip, frozen: None, head: 0, head_entries: 0, head_bytes: 0 })
+        let (frozen, changed, head) = (None, 0, 0);
+        let row = LaneRow { owner, tip: tip.clone(), frozen, changed, head, head_entries: 0, head_bytes: 0 };
+        Self::with_row(row, tip)
     }
 
-    fn with_row(row: LaneRow) -> Self {
+    fn with_row(row: LaneRow, floor: LaneTip) -> Self {
         let (staged, heads, doubted_by) = (VecDeque::new(), VecDeque::new(), BTreeSet::new());
         let (announced, announced_staged) = (Frontier::new(), Frontier::new());
         Self {
             row,
+            floor,
             staged,
             staged_bytes: 0,
             signed: None,
@@ -223,6 +233,14 @@ pub(crate) struct Space {
     pub(crate) compactable: bool,
     /// When the next announcement is to be made.
     pub(crate) announce_due: Option<Duration>,
+    /// When one is to be made for the sake of who could let go of entries.
+    pub(crate) drop_announce_due: Option<Duration>,
+    /// What of the order of applying is not there any more.
+    pub(crate) kept: Kept,
+    /// There may be entries that need not be kept.
+    pub(crate) droppable: bool,
+    /// When that is looked at.
+    pub(crate) drop_due: Option<Duration>,
     /// Somebody new waits for it.
     pub(crate) greeted: bool,
     /// Something was refused because nobody has confirmed the incarnation yet.
@@ -268,6 +286,10 @@ impl Space {
             unstable: Frontier::new(),
             compactable: false,
             announce_due: None,
+            drop_announce_due: None,
+            kept: Kept::default(),
+            droppable: true,
+            drop_due: None,
             greeted: false,
             wants_confirmation: false,
             has_greeted: None,
@@ -299,7 +321,8 @@ impl Space {
             let row: LaneRow = decode("lane row", &bytes)?;
             let lane_id = row.owner.lane(&id);
             space.frontier.advance(lane_id, row.tip.lsn);
-            let mut lane = Lane::with_row(row);
+            let floor = floor_of(read, &id, &lane_id)?.unwrap_or_else(|| LaneTip::start(&id, &lane_id));
+            let mut lane = Lane::with_row(row, floor);
             if let Some(bytes) = read.get(&keys::announced(&id, &lane_id))? {
                 lane.announced = decode("announcement row", &bytes)?;
                 lane.announced_staged = lane.announced.clone();
@@ -313,6 +336,7 @@ impl Space {
         if let Some(bytes) = read.get(&keys::forgotten(&id))? {
             space.forgotten = decode("row of what is forgotten", &bytes)?;
         }
+        space.kept = kept(read, &id)?;
         space.move_cut();
         space.compactable = true;
         space.durable = space.frontier.clone();
@@ -360,6 +384,11 @@ impl Space {
             })
     }
 
+    /// Whether the state is being replaced, so that nothing can be read or written.
+    pub(crate) fn is_blocked(&self) -> bool {
+        false
+    }
+
     /// The lane this replica writes to at present.
     pub(crate) fn own_lane(&self) -> Option<LaneId> {
         self.incarnation.map(|incarnation| incarnation.origin)
@@ -392,6 +421,7 @@ impl Space {
                 self.frontier.at(id),
                 "invariant 8: the frontier is the applied prefix"
             );
+            assert!(lane.floor.lsn <= self.durable.at(id), "only durable entries are let go of");
             assert!(lane.row.head <= lane.row.tip.lsn, "a kept head covers applied entries only");
             assert_eq!(
                 lane.staged_tip().lsn,

@@ -39,6 +39,12 @@ pub enum Freeze {
         /// The rule.
         rule: String,
     },
+    /// The owner made an entry without having seen all that was forgotten here, and the entries are not kept any more from
+    /// which that could be made again.
+    Late {
+        /// The first such entry.
+        lsn: u64,
+    },
 }
 
 impl fmt::Display for Freeze {
@@ -46,6 +52,9 @@ impl fmt::Display for Freeze {
         match self {
             Self::Fork { lsn } => write!(f, "two different entries are numbered {lsn}"),
             Self::Invalid { lsn, rule } => write!(f, "entry {lsn} breaks a rule: {rule}"),
+            Self::Late { lsn } => {
+                write!(f, "entry {lsn} was made without having seen what is forgotten here")
+            }
         }
     }
 }
@@ -70,6 +79,8 @@ pub struct SpaceStatus {
     pub frontier: Frontier,
     /// What is durable here.
     pub durable: Frontier,
+    /// Of the lane entries that are kept here, bytes.
+    pub log_bytes: u64,
     /// The digest of the state at `frontier`.
     pub digest: StateDigest,
     /// Who takes part.
@@ -113,6 +124,8 @@ pub struct LaneStatus {
     pub waits_for: Option<(LaneId, u64)>,
     /// From whom the lane is received.
     pub parent: Option<ReplicaId>,
+    /// Entries up to this one are not kept here any more.
+    pub floor: u64,
     /// Why it is not followed any further.
     pub frozen: Option<Freeze>,
 }

@@ -57,10 +57,7 @@ pub struct Batch {
 impl Batch {
     /// Whether the batch changes nothing.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-            && self.dropped.is_empty()
-            && self.facts.is_empty()
-            && self.state.is_empty()
+        self.entries.is_empty() && self.dropped.is_empty() && self.facts.is_empty() && self.state.is_empty()
     }
 }
 

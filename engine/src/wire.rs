@@ -8,8 +8,8 @@ pub use crate::hash::Hash;
 pub use crate::head::use_stand_in_signatures;
 pub use crate::head::{HeadSignature, sign};
 pub use crate::message::{
-    Data, Denied, FrontierAnswer, FrontierRequest, Genesis, Have, Head, Hello, Join, LaneRef, Message, Open,
-    OpenLane, PROTOCOL_VERSION, RightsRequest, Subscribe, Unsubscribe,
+    Data, Denied, FrontierAnswer, FrontierRequest, Genesis, Gone, Have, Head, Hello, Join, LaneRef, Message,
+    Open, OpenLane, PROTOCOL_VERSION, RightsRequest, Subscribe, Unsubscribe,
 };
 pub use crate::op::{Group, Op};
 pub use crate::run::{CheckedRun, RunError, decode_run, encode_run};

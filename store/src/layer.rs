@@ -134,7 +134,9 @@ pub(crate) fn batch_bytes(batch: &Batch) -> usize {
     let entries = batch.entries.iter().map(|entry| entry_bytes(entry.bytes.len()));
     let dropped = batch.dropped.iter().map(|span| entry_bytes(0).saturating_mul(span.count as usize));
     let puts = batch.facts.iter().chain(&batch.state);
-    dropped.sum::<usize>() + entries.sum::<usize>() + puts.map(|(key, value)| put_bytes(key.len(), value.as_deref())).sum::<usize>()
+    dropped.sum::<usize>()
+        + entries.sum::<usize>()
+        + puts.map(|(key, value)| put_bytes(key.len(), value.as_deref())).sum::<usize>()
 }
 
 fn entry_bytes(len: usize) -> usize {

@@ -162,8 +162,12 @@ fn batch() -> impl Strategy<Value = Batch> {
     let lsn = prop_oneof![8 => 1u64..9, 1 => Just(u64::MAX - 1), 1 => Just(u64::MAX)];
     let entry = (lane(), lsn, proptest::collection::vec(any::<u8>(), 0..12))
         .prop_map(|(lane, lsn, bytes)| LaneRecord { space: SPACE, lane, lsn, bytes });
-    let span = (lane(), 1u64..9, 1u64..5)
-        .prop_map(|(lane, first, count)| LaneSpan { space: SPACE, lane, first, count });
+    let span = (lane(), 1u64..9, 1u64..5).prop_map(|(lane, first, count)| LaneSpan {
+        space: SPACE,
+        lane,
+        first,
+        count,
+    });
     let dropped = prop_oneof![3 => Just(None), 1 => span.prop_map(Some)];
     let entries = proptest::collection::vec(entry, 0..4);
     (entries, dropped, puts(), puts()).prop_map(|(entries, dropped, facts, state)| Batch {

@@ -18,8 +18,8 @@ use std::time::Duration;
 use comity_crdts::{LaneId, Nonce, ReplicaId, SpaceId};
 use comity_engine::{
     Acknowledgement, Class, CloseReason, Command, CommandError, Durability, Engine, EngineOptions, Input,
-    JournalLimits, Notice, Now, Output, Reply, RequestId, Role, SessionId, SpaceStatus, StoreError,
-    TransactError, Tx, TxError, WriteOptions,
+    JournalLimits, Notice, Now, Output, Reply, RequestId, Retention, Role, SessionId, SpaceStatus,
+    StoreError, TransactError, Tx, TxError, WriteOptions,
 };
 
 use disk::{Backup, Disk};
@@ -46,6 +46,7 @@ pub(crate) struct Node {
     pub(crate) instance: [u8; 32],
     pub(crate) region: Option<String>,
     pub(crate) journal: JournalLimits,
+    pub(crate) retention: Retention,
     next_request: u64,
 }
 
@@ -118,6 +119,7 @@ impl World {
             instance: INSTANCE,
             region: None,
             journal: JournalLimits::USUAL,
+            retention: Retention::OFF,
             next_request: 0,
         });
         self.nodes.len() - 1
@@ -526,8 +528,9 @@ impl World {
         target.sync_wanted = false;
         target.fail_sync = None;
         let fresh_key = target.engine.secret_key();
-        let (region, journal) = (target.region.clone(), target.journal);
-        let options = EngineOptions { region, journal, ..EngineOptions::new(fresh_key, target.instance) };
+        let (region, journal, retention) = (target.region.clone(), target.journal, target.retention);
+        let options =
+            EngineOptions { region, journal, retention, ..EngineOptions::new(fresh_key, target.instance) };
         target.engine = Engine::open(&options, &mut target.disk).unwrap();
         self.drain(node);
     }

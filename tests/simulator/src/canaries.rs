@@ -55,6 +55,7 @@ pub fn expected(canary: Canary) -> Oracle {
         Canary::UnconfirmedRemoves | Canary::CutOfOne | Canary::AbsentRemovalForgotten => Oracle::Strict,
         Canary::RightsNotChecked => Oracle::Bounded,
         Canary::FieldNotCounted => Oracle::Maps,
+        Canary::FloorBeyondCut => Oracle::Retention,
         Canary::AnnouncementForgotten => Oracle::Forgetting,
     }
 }

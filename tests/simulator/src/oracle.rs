@@ -71,6 +71,9 @@ pub enum Oracle {
     /// What everybody has seen removed leaves nothing behind. Does not look at spaces in which somebody's lane was
     /// left, forked or lost: there the cut stands still.
     Forgetting,
+    /// An entry is let go of only by who knows that the owners of all lanes have applied it, and the state is the same as if it
+    /// were kept.
+    Retention,
     /// Nothing leaves a replica before it is durable there, and frames decode to what they encode
     /// (invariants 3, 4, 11 of the protocol). Looks at observed runs only.
     Wire,
@@ -105,6 +108,7 @@ impl Oracle {
             Self::Freshness => "freshness",
             Self::Bounded => "bounded counters",
             Self::Forgetting => "forgetting",
+            Self::Retention => "retention",
             Self::Determinism => "O18 determinism",
             Self::Wire => "wire",
             Self::Clock => "clock",
