@@ -146,7 +146,7 @@ impl Engine {
     /// Looks after what is to be announced, confirmed and forgotten in a space.
     pub(crate) fn tend(&mut self, now: &Now, id: SpaceId, store: &mut dyn Store) -> Result<(), StoreError> {
         let replica = self.replica;
-        let Some(space) = self.spaces.get_mut(&id) else { return Ok(()) };
+        let Some(space) = self.spaces.get_mut(&id).filter(|space| !space.is_blocked()) else { return Ok(()) };
         let own = space.own_lane();
         let is_confirmed = own.is_some_and(|own| space.is_confirmed(&own, &replica));
         if is_confirmed {
@@ -194,7 +194,7 @@ impl Engine {
         store: &mut dyn Store,
     ) -> Result<(), StoreError> {
         let replica = self.replica;
-        let Some(space) = self.spaces.get_mut(&id) else { return Ok(()) };
+        let Some(space) = self.spaces.get_mut(&id).filter(|space| !space.is_blocked()) else { return Ok(()) };
         let is_over = |due: &mut Option<Duration>| due.take_if(|due| *due <= now.monotonic).is_some();
         let is_over_for_dropping = is_over(&mut space.drop_announce_due);
         if space.announce_due.is_some_and(|due| due > now.monotonic) && !is_over_for_dropping {
@@ -223,7 +223,7 @@ impl Engine {
         store: &mut dyn Store,
     ) -> Result<(), StoreError> {
         let (replica, instance) = (self.replica, self.instance);
-        let Some(space) = self.spaces.get_mut(&id) else { return Ok(()) };
+        let Some(space) = self.spaces.get_mut(&id).filter(|space| !space.is_blocked()) else { return Ok(()) };
         let minted_in = space.incarnation.is_none().then_some(instance);
         let incarnation = space.incarnation.unwrap_or_else(|| Incarnation::new(&id, &replica, now.fresh));
         let own = incarnation.origin;
@@ -269,6 +269,9 @@ impl Engine {
         let limits = self.journal;
         let Some(space) = self.spaces.get_mut(&id) else { return Ok(()) };
         space.compacting = false;
+        if space.is_blocked() {
+            return Ok(());
+        }
         if self.failed.is_some() || !(space.compactable || space.prunable) {
             return Ok(());
         }

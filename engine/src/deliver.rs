@@ -16,8 +16,8 @@ use crate::operations::{made_at, note_operation};
 use crate::own::append_entry;
 use crate::run::RUN_ENTRIES_MAX;
 use crate::settings::is_region;
-use crate::space::{LaneRow, RunHead, Space, Staged, encode};
-use crate::store::{LaneRecord, Store, StoreError};
+use crate::space::{LaneRow, Progress, RunHead, Space, Staged, encode};
+use crate::store::{Batch, LaneRecord, Store, StoreError};
 use crate::work::Work;
 
 /// What a batch of deliveries has come to; nothing of it is in the space before the batch is committed.
@@ -43,7 +43,7 @@ impl Engine {
         id: SpaceId,
         store: &mut dyn Store,
     ) -> Result<(), StoreError> {
-        let Some(space) = self.spaces.get_mut(&id) else { return Ok(()) };
+        let Some(space) = self.spaces.get_mut(&id).filter(|space| !space.is_blocked()) else { return Ok(()) };
         let staged_bytes: usize = space.lanes.values().map(|lane| lane.staged_bytes).sum();
         if space.lanes.values().all(|lane| lane.staged.is_empty()) {
             return Ok(());
@@ -53,24 +53,11 @@ impl Engine {
             return Ok(());
         }
         let mut work = Work::over(&*store);
-        let mut delivery = space.deliver(now, &mut work)?;
+        let delivery = space.deliver(now, &mut work)?;
         if delivery.taken.is_empty() {
             return Ok(());
         }
-        let actor = space.actor();
-        flush(&mut space.documents, &mut work, &mut delivery.effects, &id, actor)?;
-        let mut progress = space.progress;
-        (progress.applied, progress.log_bytes) = (delivery.applied, delivery.log_bytes);
-        if canary!(DigestOfArrival) {
-            progress.digest.0 = progress.digest.0.rotate_left(1);
-        }
-        progress.digest.0 = progress.digest.0.wrapping_add(delivery.effects.digest);
-        progress.clock_floor = delivery.clock.last();
-        space.put_progress(&mut work, &progress);
-        for (lane, row) in &delivery.rows {
-            work.put(keys::lane(&id, lane), encode(row));
-        }
-        let batch = work.into_batch();
+        let (batch, delivery, progress) = space.finish_delivery(work, delivery)?;
         let position = match store.commit(batch) {
             Ok(position) => position,
             Err(error) => {
@@ -78,11 +65,7 @@ impl Engine {
                 return Err(error);
             }
         };
-        space.progress = progress;
-        space.clock = delivery.clock;
-        let frontier = delivery.frontier.clone();
-        space.take(delivery.frontier, delivery.rows, &delivery.taken);
-        space.hear(delivery.announced, &delivery.effects);
+        let (frontier, mut delivery) = space.take_delivery(delivery, progress);
         let says_region = delivery.events.iter().any(|event| event.objects.iter().any(is_region));
         if canary!(EventLost) {
             delivery.events.truncate(1);
@@ -95,6 +78,33 @@ impl Engine {
             self.reload_members(id, store)?;
             self.forget_redeemed(id, store)?;
         }
+        Ok(())
+    }
+
+    /// Applies what is staged of a space whose state was replaced, in the batch of what `with` does; tells nobody, because it
+    /// was told of before.
+    pub(crate) fn commit_delivery(
+        &mut self,
+        now: &Now,
+        id: SpaceId,
+        store: &mut dyn Store,
+        with: impl FnOnce(&mut Work<'_>),
+    ) -> Result<(), StoreError> {
+        let Some(space) = self.spaces.get_mut(&id) else { return Ok(()) };
+        let mut work = Work::over(&*store);
+        let delivery = space.deliver(now, &mut work)?;
+        with(&mut work);
+        let (batch, delivery, progress) = space.finish_delivery(work, delivery)?;
+        self.committed = match store.commit(batch) {
+            Ok(position) => position,
+            Err(error) => {
+                // They are staged again.
+                space.documents.clear();
+                space.lanes.values_mut().for_each(crate::space::Lane::drop_staged);
+                return Err(error);
+            }
+        };
+        space.take_delivery(delivery, progress);
         Ok(())
     }
 
@@ -114,6 +124,39 @@ impl Engine {
 }
 
 impl Space {
+    /// Completes the batch of a delivery.
+    fn finish_delivery(
+        &mut self,
+        mut work: Work<'_>,
+        mut delivery: Delivery,
+    ) -> Result<(Batch, Delivery, Progress), StoreError> {
+        let (id, actor) = (self.id, self.actor());
+        flush(&mut self.documents, &mut work, &mut delivery.effects, &id, actor)?;
+        let mut progress = self.progress;
+        (progress.applied, progress.log_bytes) = (delivery.applied, delivery.log_bytes);
+        if canary!(DigestOfArrival) {
+            progress.digest.0 = progress.digest.0.rotate_left(1);
+        }
+        progress.digest.0 = progress.digest.0.wrapping_add(delivery.effects.digest);
+        progress.clock_floor = delivery.clock.last();
+        self.put_progress(&mut work, &progress);
+        for (lane, row) in &delivery.rows {
+            work.put(keys::lane(&id, lane), encode(row));
+        }
+        Ok((work.into_batch(), delivery, progress))
+    }
+
+    /// The batch is committed: what it says is now so. Returns what is applied.
+    fn take_delivery(&mut self, mut delivery: Delivery, progress: Progress) -> (Frontier, Delivery) {
+        self.progress = progress;
+        self.clock = delivery.clock;
+        let frontier = delivery.frontier.clone();
+        let (rows, announced) = (std::mem::take(&mut delivery.rows), std::mem::take(&mut delivery.announced));
+        self.take(frontier.clone(), rows, &delivery.taken);
+        self.hear(announced, &delivery.effects);
+        (frontier, delivery)
+    }
+
     /// Walks the lanes until no staged entry is ready.
     fn deliver(&self, now: &Now, work: &mut Work<'_>) -> Result<Delivery, StoreError> {
         let mut delivery = Delivery {

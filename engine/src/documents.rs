@@ -24,7 +24,9 @@ pub use reading::{DocumentPosition, DocumentReader, Followed, ReadDocument};
 pub use settle::{Settled, settle};
 pub use tail::{QuarantinedChange, quarantined};
 use tail::{TailRow, tail_rows};
-pub(crate) use tail::{carry_tail, load, read_tail};
+pub(crate) use tail::{
+    QuarantineRow, TailRow as DocumentTailRow, carried_tail_row, carry_tail, decode_latest, load, read_tail,
+};
 
 /// What loaded documents may take, by estimate, per space; the least recently used go first.
 const LOADED_BYTES_MAX: u64 = 64 * 1024 * 1024;

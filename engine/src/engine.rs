@@ -17,7 +17,7 @@ use crate::journal::JournalLimits;
 use crate::keys;
 use crate::limits::SYNC_RETRY;
 use crate::op::Role;
-use crate::options::{EngineOptions, ROWS_VERSION, TailLimits, WriteOptions, check_version};
+use crate::options::{BootstrapLimits, EngineOptions, ROWS_VERSION, TailLimits, WriteOptions, check_version};
 use crate::retention::Retention;
 use crate::session::Session;
 use crate::settings::is_region;
@@ -42,6 +42,9 @@ pub enum TransactError<E> {
     /// The caller named a space this replica does not hold.
     #[error("there is no space {0} at this replica")]
     UnknownSpace(SpaceId),
+    /// The state of the space is being replaced by that of another replica. Try again; `Status` tells how far that is.
+    #[error("the state of space {0} is being installed")]
+    Installing(SpaceId),
     /// Nobody is known to be in a region in which the write was to be durable: its name is wrong, or nobody there has
     /// written in the space yet.
     #[error("no replica is known to be in the region {0:?}")]
@@ -80,6 +83,8 @@ pub(crate) enum Timer {
     Announce(SpaceId),
     Compact(SpaceId),
     Drop(SpaceId),
+    Bootstrap(SpaceId),
+    Install(SpaceId),
     Rights(RequestId),
 }
 
@@ -92,6 +97,7 @@ pub struct Engine {
     pub(crate) journal: JournalLimits,
     pub(crate) tail: TailLimits,
     pub(crate) retention: Retention,
+    pub(crate) bootstrap: BootstrapLimits,
     pub(crate) spaces: BTreeMap<SpaceId, Space>,
     pub(crate) sessions: BTreeMap<SessionId, Session>,
     pub(crate) invitations: BTreeMap<(SpaceId, [u8; 32]), Invitation>,
@@ -145,6 +151,7 @@ impl Engine {
             journal: options.journal,
             tail: options.tail,
             retention: options.retention,
+            bootstrap: options.bootstrap,
             spaces: BTreeMap::new(),
             sessions: BTreeMap::new(),
             invitations: BTreeMap::new(),
@@ -187,6 +194,9 @@ impl Engine {
                 .map_err(|_| StoreError::Corrupt { detail: "a space row's key is not one".to_owned() })?;
             let row: SpaceRow = decode("space row", &bytes)?;
             let mut space = Space::load(store, (SpaceId(id), row), self.tail, &self.replica, &self.instance)?;
+            if space.is_blocked() {
+                self.timers.insert((Duration::ZERO, Timer::Install(SpaceId(id))));
+            }
             space.compacting = true;
             self.timers.insert((Duration::ZERO, Timer::Compact(SpaceId(id))));
             // What was to be announced still is.
@@ -246,6 +256,7 @@ impl Engine {
             Input::Synced { result } => self.on_synced(now, result),
             Input::Unsettled { space, object } => self.on_unsettled(space, object),
             Input::Settled { result } => self.on_settled(now, result, store),
+            Input::Snapshot { answer } => self.on_snapshot_answer(now, answer, store),
             Input::DeadlineReached => self.on_deadline(now, store),
         }
         self.settle(now, store);
@@ -279,6 +290,9 @@ impl Engine {
         }
         if !self.spaces.contains_key(&space) {
             return Err(TransactError::UnknownSpace(space));
+        }
+        if self.spaces.get(&space).is_some_and(Space::is_blocked) {
+            return Err(TransactError::Installing(space));
         }
         if let Some(region) = self.unknown_region(&space, &write.durability) {
             return Err(TransactError::UnknownRegion(region));
@@ -438,6 +452,13 @@ impl Engine {
             self.dirty.append(&mut self.postponed);
         }
         self.resolve_synced(now);
+        for (id, space) in &self.spaces {
+            if space.installing.is_some() {
+                self.timers.insert((now.monotonic, Timer::Install(*id)));
+            } else if space.bootstrap.is_some() {
+                self.dirty.insert(*id);
+            }
+        }
         for id in moved {
             if let Some(space) = self.spaces.get_mut(&id) {
                 space
@@ -517,6 +538,12 @@ impl Engine {
                         self.on_store_error(now, error);
                     }
                 }
+                Timer::Bootstrap(id) => drop(self.dirty.insert(id)),
+                Timer::Install(id) => {
+                    if let Err(error) = self.install_step(now, id, store) {
+                        self.on_store_error(now, error);
+                    }
+                }
                 Timer::Rights(request) => self.pursue_rights(now, request, store),
                 Timer::Sync => {
                     self.sync_paused = false;
@@ -560,6 +587,7 @@ impl Engine {
             self.postponed.insert(id);
             return Err(error);
         }
+        self.tend_bootstrap(now, id, store)?;
         self.choose_parents(now, id);
         self.show_doubted(id, store)?;
         self.tend(now, id, store)?;

@@ -341,6 +341,63 @@ pub(crate) fn operation_count(space: &SpaceId) -> Vec<u8> {
     join(0x4d, &[&space.0])
 }
 
+/// Staged pieces of a snapshot: what is known of each, by where it ends.
+pub(crate) fn staged_pieces(space: &SpaceId) -> (Vec<u8>, Vec<u8>) {
+    range(join(0x50, &[&space.0, &[0]]))
+}
+
+pub(crate) fn staged_piece(space: &SpaceId, until: &[u8]) -> Vec<u8> {
+    join(0x50, &[&space.0, &[0], until])
+}
+
+/// Where a staged piece ends.
+pub(crate) fn staged_until(key: &[u8]) -> &[u8] {
+    key.get(18..).unwrap_or_default()
+}
+
+/// The rows of a staged piece, packed.
+pub(crate) fn staged_rows(space: &SpaceId, until: &[u8]) -> Vec<u8> {
+    join(0x50, &[&space.0, &[1], until])
+}
+
+/// The state of a space is being replaced.
+pub(crate) fn install_mark(space: &SpaceId) -> Vec<u8> {
+    join(0x51, &[&space.0])
+}
+
+/// Entries that are to be applied again, in order.
+pub(crate) fn extras(space: &SpaceId) -> (Vec<u8>, Vec<u8>) {
+    range(join(0x52, &[&space.0]))
+}
+
+pub(crate) fn extra(space: &SpaceId, place: u64) -> Vec<u8> {
+    join(0x52, &[&space.0, &place.to_be_bytes()])
+}
+
+/// Rows of a snapshot that are kept aside until its lanes take the place of those that are here, by walk key.
+pub(crate) fn set_aside(space: &SpaceId) -> (Vec<u8>, Vec<u8>) {
+    range(join(0x53, &[&space.0]))
+}
+
+pub(crate) fn set_aside_row(space: &SpaceId, walk_key: &[u8]) -> Vec<u8> {
+    join(0x53, &[&space.0, walk_key])
+}
+
+/// The start of the keys of a space's rows of one sort.
+pub(crate) fn of_space(prefix: u8, space: &SpaceId) -> Vec<u8> {
+    join(prefix, &[&space.0])
+}
+
+/// A part of an object.
+pub(crate) fn part(prefix: u8, object: &ObjectId, tail: &[u8]) -> Vec<u8> {
+    join(prefix, &[&object.0, tail])
+}
+
+/// All keys that start with `prefix`.
+pub(crate) fn within(prefix: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    range(prefix.to_vec())
+}
+
 /// All keys that start with `prefix`.
 fn range(prefix: Vec<u8>) -> (Vec<u8>, Vec<u8>) {
     let mut until = prefix.clone();

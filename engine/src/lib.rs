@@ -9,6 +9,7 @@
 mod acks;
 mod announce;
 mod apply;
+mod bootstrap;
 mod change;
 mod changes;
 mod commands;
@@ -57,6 +58,9 @@ mod unstable;
 pub mod wire;
 mod work;
 
+pub use bootstrap::{
+    BootstrapPhase, Offer, SnapshotAnswer, SnapshotEnd, SnapshotSource, SnapshotTask, is_installing,
+};
 pub use changes::{ChangeCursor, ChangeEvent, ChangePage, ChangesError, Did, ObjectChange, PageLimit, Scope};
 pub use conflicts::{Conflict, Location, Matter, SiblingReport, conflict_at, conflicts};
 pub use documents::{
@@ -74,7 +78,7 @@ pub use journal::{
 pub use limits::FRAME_BYTES_MAX;
 pub use op::Role;
 pub use operations::{OPERATION_NAME_BYTES_MAX, OperationId, OperationNameError, operation_ids};
-pub use options::{EngineOptions, TailLimits, WriteOptions};
+pub use options::{BootstrapLimits, EngineOptions, TailLimits, WriteOptions};
 pub use read::{
     Listing, ReadError, bounded_counter, counter, counter_at, document, document_heads, flag_at, frontier,
     list, map_keys, map_len, members, register, register_at, set_contains, set_contains_at, set_elements,
@@ -83,7 +87,7 @@ pub use read::{
 pub use retention::Retention;
 pub use settings::{REGION_BYTES_MAX, policy_of, region_of};
 pub use space::InstanceToken;
-pub use status::{Freeze, LaneStatus, SpaceStatus, StateDigest, Status};
+pub use status::{BootstrapStatus, Freeze, LaneStatus, SpaceStatus, StateDigest, Status};
 pub use store::{Batch, LaneRecord, LaneSpan, LogRead, Position, Put, Row, StateRead, Store, StoreError};
 pub use token::Token;
 pub use tx::{Tx, TxError};

@@ -24,6 +24,23 @@ pub struct EngineOptions {
     pub tail: TailLimits,
     /// How long entries of the log are kept.
     pub retention: Retention,
+    /// When and how large snapshots are taken over.
+    pub bootstrap: BootstrapLimits,
+}
+
+/// When a replica takes over the state of another one, and how much it takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BootstrapLimits {
+    /// Who holds nothing of a space takes it over when there are so many entries. It is also taken over by whoever lacks
+    /// entries that nobody who is connected keeps.
+    pub entries_min: u64,
+    /// Of the rows of a space, before they are packed.
+    pub bytes_max: u64,
+}
+
+impl BootstrapLimits {
+    /// From 50,000 entries on, however large it is.
+    pub const USUAL: Self = Self { entries_min: 50_000, bytes_max: u64::MAX };
 }
 
 /// When the tail of a document, the changes that are not in its snapshot, has become long: it goes into a new
@@ -51,6 +68,7 @@ impl EngineOptions {
             journal: JournalLimits::USUAL,
             tail: TailLimits::USUAL,
             retention: Retention::OFF,
+            bootstrap: BootstrapLimits::USUAL,
         }
     }
 }

@@ -38,6 +38,10 @@ impl Engine {
     /// Chooses parents for the lanes that something has happened to.
     pub(crate) fn choose_parents(&mut self, now: &Now, id: SpaceId) {
         let Some(space) = self.spaces.get_mut(&id) else { return };
+        if space.is_blocked() || space.is_receiving() || space.row.founder.is_none() {
+            // All are considered once the state is there.
+            return;
+        }
         for lane in std::mem::take(&mut space.review) {
             self.choose_parent(now, id, lane);
         }

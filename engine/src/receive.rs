@@ -9,8 +9,8 @@ use crate::io::{Class, CloseReason, Notice, Now, Output, SessionId};
 use crate::keys;
 use crate::limits::{RUN_BYTES_MAX, SESSION_SPACES_MAX, STAGED_BYTES_MAX};
 use crate::message::{
-    Data, Denied, Genesis, Gone, Have, Hello, Join, LaneRef, Message, Open, PROTOCOL_VERSION, Subscribe,
-    Unsubscribe,
+    Data, Denied, Genesis, Gone, Have, Hello, Join, LaneRef, Message, Open, PROTOCOL_VERSION, SnapshotPiece,
+    Subscribe, Unsubscribe,
 };
 use crate::op::Op;
 use crate::run::{CheckedRun, RunError, check_run};
@@ -90,6 +90,20 @@ impl Engine {
             Message::Have(have) => self.on_have(session, &have, store),
             Message::Head(head) => self.on_head(session, &head, store),
             Message::RightsRequest(request) => self.on_rights_request(now, session, &request, store),
+            Message::SnapshotAsk(ask) => self.on_snapshot_ask(now, session, &ask),
+            Message::SnapshotRead(read) => self.on_snapshot_read(now, session, read),
+            Message::SnapshotOffer(offer) => {
+                self.on_snapshot_offer(now, session, (offer.number, offer.offer))
+            }
+            Message::SnapshotPiece(piece) => {
+                let SnapshotPiece { number, more, bytes } = piece;
+                self.on_snapshot_piece(now, session, (number, more, bytes), store)
+            }
+            Message::SnapshotSame(same) => self.on_snapshot_same(now, session, (same.number, &same.until)),
+            Message::SnapshotStop(stop) => {
+                self.on_snapshot_stop(now, session, &stop);
+                Ok(())
+            }
             Message::FrontierRequest(request) => self.on_frontier_request(session, &request),
             Message::FrontierAnswer(answer) => self.on_frontier_answer(now, session, &answer, store),
         }
@@ -205,7 +219,9 @@ impl Engine {
         store: &mut dyn Store,
     ) -> Result<(), Refusal> {
         let Some(peer) = self.sessions.get(&session).map(|session| session.peer) else { return Ok(()) };
-        let Some(space) = self.spaces.get_mut(&genesis.space) else { return Ok(()) };
+        let Some(space) = self.spaces.get_mut(&genesis.space).filter(|space| !space.is_blocked()) else {
+            return Ok(());
+        };
         if space.row.founder.is_some() || !space.admits(&peer) {
             return Ok(());
         }
@@ -378,7 +394,7 @@ impl Engine {
             whole.as_slice()
         };
         let (id, lane_id) = (incoming.space, incoming.lane);
-        let Some(space) = self.spaces.get(&id) else { return Ok(()) };
+        let Some(space) = self.spaces.get(&id).filter(|space| !space.is_blocked()) else { return Ok(()) };
         let start = LaneTip::start(&id, &lane_id);
         let (before, owner) = match space.lanes.get(&lane_id) {
             Some(lane) => (lane.staged_tip(), Some(lane.row.owner)),

@@ -2,9 +2,10 @@
 
 use comity_crdts::LaneId;
 
+use crate::bootstrap::BootstrapPhase;
 use crate::engine::Engine;
 use crate::space::Space;
-use crate::status::{LaneStatus, SpaceStatus, Status};
+use crate::status::{BootstrapStatus, LaneStatus, SpaceStatus, Status};
 
 impl Engine {
     /// Reports on every space, lane and peer. O(spaces × lanes × peers).
@@ -32,9 +33,31 @@ impl Engine {
             peers: peers.collect(),
             cut: space.cut.clone(),
             stalled_by: space.stalled_by(),
+            bootstrap: self.bootstrap_status(space),
             quarantined: space.quarantined,
             confirmed: space.own_lane().is_some_and(|own| space.is_confirmed(&own, &self.replica)),
         }
+    }
+
+    fn bootstrap_status(&self, space: &Space) -> Option<BootstrapStatus> {
+        if let Some(installing) = &space.installing {
+            return Some(BootstrapStatus {
+                phase: BootstrapPhase::Installing,
+                source: None,
+                rows: installing.rows,
+                rows_total: installing.offer.rows,
+                bytes: installing.offer.bytes,
+                bytes_total: installing.offer.bytes,
+                passes: 0,
+                fault: None,
+            });
+        }
+        let bootstrap = space.bootstrap.as_ref()?;
+        let [(rows, rows_total), (bytes, bytes_total)] = bootstrap.progress();
+        let source = bootstrap.source().and_then(|session| self.sessions.get(&session));
+        let (phase, source) = (bootstrap.phase(), source.map(|session| session.peer));
+        let (passes, fault) = (bootstrap.passes, bootstrap.fault.clone());
+        Some(BootstrapStatus { phase, source, rows, rows_total, bytes, bytes_total, passes, fault })
     }
 
     fn lane_status(&self, space: &Space, lane_id: &LaneId) -> LaneStatus {

@@ -242,7 +242,7 @@ impl Engine {
     ) -> Result<(), StoreError> {
         let retention = self.retention;
         let held = self.sent_to_subscribers(now, &id);
-        let place_max = self.place_held(&id);
+        let place_max = self.place_held(now, &id);
         let Some(space) = self.spaces.get_mut(&id) else { return Ok(()) };
         if self.failed.is_some() || space.is_blocked() || space.drop_due.is_none_or(|due| due > now.monotonic)
         {
@@ -280,11 +280,6 @@ impl Engine {
         }
         self.request_sync();
         Ok(())
-    }
-
-    /// The last place whose entry nobody needs who is being brought up from a snapshot.
-    fn place_held(&self, _id: &SpaceId) -> u64 {
-        u64::MAX
     }
 
     /// Up to where lanes of a space were sent to those who are being sent them. Who has not moved for long holds up

@@ -7,6 +7,7 @@ use comity_crdts::limits::LANES_MAX;
 use comity_crdts::{LaneId, ReplicaId, SpaceId, canary};
 use ed25519_dalek::SigningKey;
 
+use crate::bootstrap::SnapshotTask;
 use crate::change::{Body, LaneEntry, LaneTip, decode_stored};
 use crate::dictionary::Dictionary;
 use crate::engine::{Engine, Timer};
@@ -56,6 +57,9 @@ impl Engine {
 
     pub(crate) fn on_session_closed(&mut self, session: SessionId) {
         let Some(ended) = self.sessions.remove(&session) else { return };
+        for number in ended.served.into_keys() {
+            self.push(Output::Snapshot(SnapshotTask::Close { session, number }));
+        }
         for (id, _) in ended.spaces {
             self.forget_session(session, id);
         }
@@ -69,6 +73,7 @@ impl Engine {
         space.review.extend(lost.map(|(lane, _)| *lane));
         space.parents.retain(|_, parent| parent.session != session);
         self.dirty.insert(id);
+        self.end_pass(session, id);
     }
 
     /// Once both sides have opened a space, it is served and its lanes may change parents.
@@ -97,7 +102,8 @@ impl Engine {
         store: &dyn Store,
     ) -> Result<(), StoreError> {
         let Some(session) = self.sessions.get_mut(&session_id) else { return Ok(()) };
-        if !self.spaces.contains_key(&id) || session.space_mut(&id).opened_by_us {
+        let is_ready = self.spaces.get(&id).is_some_and(|space| !space.is_blocked());
+        if !is_ready || session.space_mut(&id).opened_by_us {
             return Ok(());
         }
         for lane in self.lanes_to_move(session_id, id) {
@@ -216,7 +222,9 @@ impl Engine {
     /// on it.
     fn standing(&self, subscribe: &Subscribe, store: &dyn Store) -> Result<Standing, StoreError> {
         let (id, lane_id, lsn) = (subscribe.space, subscribe.lane, subscribe.from - 1);
-        let Some(space) = self.spaces.get(&id) else { return Ok(Standing::Unknown) };
+        let Some(space) = self.spaces.get(&id).filter(|space| !space.is_blocked()) else {
+            return Ok(Standing::Unknown);
+        };
         let Some(lane) = space.lanes.get(&lane_id).filter(|_| lsn <= space.durable.at(&lane_id)) else {
             return Ok(Standing::Unknown);
         };
@@ -243,7 +251,8 @@ impl Engine {
         lsn: u64,
         store: &dyn Store,
     ) -> Result<Option<Hash>, StoreError> {
-        let lane = self.spaces.get(&id).and_then(|space| space.lanes.get(&lane_id));
+        let Some(space) = self.spaces.get(&id).filter(|space| !space.is_blocked()) else { return Ok(None) };
+        let lane = space.lanes.get(&lane_id);
         match lane.and_then(|lane| known_hash(lane, lsn)) {
             Some(hash) => Ok(Some(hash)),
             None => stored_hash(store, &id, &lane_id, lsn),
@@ -291,7 +300,9 @@ impl Engine {
     ) -> Result<bool, StoreError> {
         let Some(session) = self.sessions.get_mut(&session_id) else { return Ok(false) };
         let Some(outgoing) = session.outgoing.get(&subscription) else { return Ok(false) };
-        let Some(space) = self.spaces.get_mut(&outgoing.space) else { return Ok(false) };
+        let Some(space) = self.spaces.get_mut(&outgoing.space).filter(|space| !space.is_blocked()) else {
+            return Ok(false);
+        };
         let (id, lane_id) = (outgoing.space, outgoing.lane);
         let known = if canary!(SentBeforeSync) { &space.frontier } else { &space.durable };
         let durable = known.at(&lane_id);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use comity_crdts::{Frontier, LaneId, OriginId, ReplicaId, SpaceId, canary};
 
+use crate::bootstrap::Served;
 use crate::change::LaneTip;
 use crate::dictionary::Dictionary;
 use crate::io::Class;
@@ -92,6 +93,9 @@ pub(crate) struct Session {
     pub(crate) next_space_ref: u32,
     pub(crate) next_subscription: u32,
     pub(crate) next_question: u32,
+    pub(crate) next_snapshot: u32,
+    /// Snapshots that the peer is being sent, by its numbers.
+    pub(crate) served: BTreeMap<u32, Served>,
     pub(crate) in_flight_bytes: usize,
     pub(crate) in_flight_runs: usize,
 }
@@ -109,6 +113,8 @@ impl Session {
             next_space_ref: 0,
             next_subscription: 0,
             next_question: 0,
+            next_snapshot: 0,
+            served: BTreeMap::new(),
             in_flight_bytes: 0,
             in_flight_runs: 0,
         }

@@ -7,6 +7,7 @@ use comity_crdts::{Clock, Frontier, Hlc, LaneId, Nonce, OriginId, ReplicaId, Spa
 use serde::{Deserialize, Serialize};
 
 use crate::apply::Effects;
+use crate::bootstrap::{Bootstrap, Installing};
 use crate::change::{LaneEntry, LaneOwner, LaneTip};
 use crate::documents::DocumentCache;
 use crate::fresh::Freshness;
@@ -257,6 +258,10 @@ pub(crate) struct Space {
     pub(crate) compacting: bool,
     /// Changes of documents that are in quarantine.
     pub(crate) quarantined: u64,
+    /// A snapshot that is wanted or on its way.
+    pub(crate) bootstrap: Option<Bootstrap>,
+    /// A snapshot that is taking the place of the state.
+    pub(crate) installing: Option<Installing>,
 }
 
 impl Space {
@@ -298,6 +303,8 @@ impl Space {
             forget_ids_ms: u64::MAX,
             compacting: false,
             quarantined: 0,
+            bootstrap: None,
+            installing: None,
         }
     }
 
@@ -337,6 +344,8 @@ impl Space {
             space.forgotten = decode("row of what is forgotten", &bytes)?;
         }
         space.kept = kept(read, &id)?;
+        space.installing = Installing::load(read, &id)?;
+        space.bootstrap = if space.is_blocked() { None } else { Bootstrap::load(read, &id)? };
         space.move_cut();
         space.compactable = true;
         space.durable = space.frontier.clone();
@@ -386,7 +395,12 @@ impl Space {
 
     /// Whether the state is being replaced, so that nothing can be read or written.
     pub(crate) fn is_blocked(&self) -> bool {
-        false
+        self.installing.is_some()
+    }
+
+    /// Whether a snapshot is on its way, so that nobody needs to be asked for lanes that are not received.
+    pub(crate) fn is_receiving(&self) -> bool {
+        self.bootstrap.as_ref().is_some_and(|bootstrap| bootstrap.source().is_some())
     }
 
     /// The lane this replica writes to at present.
@@ -415,6 +429,9 @@ impl Space {
 
     /// Panics when the space contradicts itself: what a debug build checks after every step.
     pub(crate) fn assert_invariants(&self) {
+        if self.is_blocked() {
+            return;
+        }
         for (id, lane) in &self.lanes {
             assert_eq!(
                 lane.row.tip.lsn,

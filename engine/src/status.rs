@@ -5,6 +5,7 @@ use std::fmt;
 use comity_crdts::{Frontier, LaneId, ReplicaId, SpaceId};
 use serde::{Deserialize, Serialize};
 
+use crate::bootstrap::BootstrapPhase;
 use crate::op::Role;
 
 /// A digest of a space's whole visible state. Replicas with equal frontiers have equal digests.
@@ -98,8 +99,31 @@ pub struct SpaceStatus {
     /// Whether another writer is known to have heard of this incarnation; see `Command::AwaitConfirmation`.
     /// Also true where none need be.
     pub confirmed: bool,
+    /// The snapshot that this space is being brought up from.
+    pub bootstrap: Option<BootstrapStatus>,
     /// Changes of documents that the document library refused after they were admitted: see `quarantined`.
     pub quarantined: u64,
+}
+
+/// The report on a snapshot that a space is being brought up from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BootstrapStatus {
+    /// What is being done.
+    pub phase: BootstrapPhase,
+    /// From whom it comes, where that is known.
+    pub source: Option<ReplicaId>,
+    /// Rows that are here, or put in their place while the snapshot is installed.
+    pub rows: u64,
+    /// Rows there are altogether; 0 until somebody has offered them.
+    pub rows_total: u64,
+    /// Bytes of rows that are here, before they were packed.
+    pub bytes: u64,
+    /// Bytes there are altogether; 0 until somebody has offered them.
+    pub bytes_total: u64,
+    /// How often it was begun, or gone on with after it was interrupted, since this replica was opened.
+    pub passes: u32,
+    /// Why the last source was given up.
+    pub fault: Option<String>,
 }
 
 /// The report on one lane.

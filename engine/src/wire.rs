@@ -1,6 +1,7 @@
 //! The formats that replicas exchange and keep, for tools that inspect them and tests that forge them.
 //! `docs/wire.md` has the tables.
 
+pub use crate::bootstrap::flipped;
 pub use crate::change::{Body, ChangeSet, LaneEntry, LaneOwner, LaneTip, decode_entry, encode_entry};
 pub use crate::dictionary::Dictionary;
 pub use crate::hash::Hash;
@@ -9,7 +10,8 @@ pub use crate::head::use_stand_in_signatures;
 pub use crate::head::{HeadSignature, sign};
 pub use crate::message::{
     Data, Denied, FrontierAnswer, FrontierRequest, Genesis, Gone, Have, Head, Hello, Join, LaneRef, Message,
-    Open, OpenLane, PROTOCOL_VERSION, RightsRequest, Subscribe, Unsubscribe,
+    Open, OpenLane, PROTOCOL_VERSION, RightsRequest, SnapshotAsk, SnapshotOffer, SnapshotPiece, SnapshotRead,
+    SnapshotSame, SnapshotStop, Subscribe, Unsubscribe,
 };
 pub use crate::op::{Group, Op};
 pub use crate::run::{CheckedRun, RunError, decode_run, encode_run};

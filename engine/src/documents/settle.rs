@@ -192,7 +192,9 @@ impl Engine {
     }
 
     fn take_settled(&mut self, settled: Settled, store: &mut dyn Store) -> Result<(), StoreError> {
-        let Some(space) = self.spaces.get_mut(&settled.space) else { return Ok(()) };
+        let Some(space) = self.spaces.get_mut(&settled.space).filter(|space| !space.is_blocked()) else {
+            return Ok(());
+        };
         if settled.error().is_some() {
             space.documents.unsavable.insert(settled.address.clone(), settled.reached.changes);
         }

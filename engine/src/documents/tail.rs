@@ -256,6 +256,23 @@ pub(crate) fn carry_tail(
     Ok(())
 }
 
+/// The row of a document's tail under a key, with the change itself.
+pub(crate) fn carried_tail_row(
+    read: &dyn LogRead,
+    space: &SpaceId,
+    address: &ObjectAddress,
+    (key, value): (&[u8], Vec<u8>),
+) -> Result<Vec<u8>, StoreError> {
+    let index = key.last_chunk::<8>().map(|index| u64::from_be_bytes(*index));
+    let index = index.ok_or_else(|| damaged("tail row", &"its key is none"))?;
+    let (row, carried) = TailRow::from_bytes(index, &value)?;
+    if carried.is_some() {
+        return Ok(value);
+    }
+    let site = Site::top(space, address);
+    Ok(row.with_change(&tail_change(read, &DocumentPlace { space, address, site: &site }, index)?))
+}
+
 /// The changes in a part of a document's tail that are not in quarantine, in the order admitted. O(their entries).
 pub(crate) fn read_tail(
     read: &dyn LogRead,

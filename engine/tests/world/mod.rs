@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use comity_crdts::{LaneId, Nonce, ReplicaId, SpaceId};
 use comity_engine::{
-    Acknowledgement, Class, CloseReason, Command, CommandError, Durability, Engine, EngineOptions, Input,
-    JournalLimits, Notice, Now, Output, Reply, RequestId, Retention, Role, SessionId, SpaceStatus,
+    Acknowledgement, BootstrapLimits, Class, CloseReason, Command, CommandError, Durability, Engine, EngineOptions, Input,
+    JournalLimits, Notice, Now, Output, Reply, RequestId, Retention, Role, SessionId, SnapshotSource, SpaceStatus,
     StoreError, TransactError, Tx, TxError, WriteOptions,
 };
 
@@ -47,6 +47,8 @@ pub(crate) struct Node {
     pub(crate) region: Option<String>,
     pub(crate) journal: JournalLimits,
     pub(crate) retention: Retention,
+    pub(crate) bootstrap: BootstrapLimits,
+    pub(crate) snapshots: SnapshotSource<comity_store::MemorySnapshot>,
     next_request: u64,
 }
 
@@ -120,6 +122,8 @@ impl World {
             region: None,
             journal: JournalLimits::USUAL,
             retention: Retention::OFF,
+            bootstrap: BootstrapLimits::USUAL,
+            snapshots: SnapshotSource::default(),
             next_request: 0,
         });
         self.nodes.len() - 1
@@ -150,6 +154,12 @@ impl World {
                 Output::Settle { space, object } => {
                     let result = comity_engine::settle(&node.disk.view(), &space, &object);
                     self.input(index, Input::Settled { result });
+                }
+                Output::Snapshot(task) => {
+                    let (now, view) = (self.clock, node.disk.view());
+                    if let Some(answer) = node.snapshots.handle(now, task, || Ok(view)) {
+                        self.input(index, Input::Snapshot { answer });
+                    }
                 }
                 Output::RequestSync => {
                     assert!(!node.sync_wanted, "at most one sync is outstanding");
@@ -529,8 +539,14 @@ impl World {
         target.fail_sync = None;
         let fresh_key = target.engine.secret_key();
         let (region, journal, retention) = (target.region.clone(), target.journal, target.retention);
-        let options =
-            EngineOptions { region, journal, retention, ..EngineOptions::new(fresh_key, target.instance) };
+        let options = EngineOptions {
+            region,
+            journal,
+            retention,
+            bootstrap: target.bootstrap,
+            ..EngineOptions::new(fresh_key, target.instance)
+        };
+        target.snapshots = SnapshotSource::default();
         target.engine = Engine::open(&options, &mut target.disk).unwrap();
         self.drain(node);
     }
