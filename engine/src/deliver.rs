@@ -13,7 +13,7 @@ use crate::io::{Applied, Now};
 use crate::keys;
 use crate::limits::{HEAD_SPACING_BYTES, STAGED_BYTES_APPLY};
 use crate::operations::{made_at, note_operation};
-use crate::own::append_entry;
+use crate::own::{append_entry, put_place};
 use crate::run::RUN_ENTRIES_MAX;
 use crate::settings::is_region;
 use crate::space::{LaneRow, Progress, RunHead, Space, Staged, encode};
@@ -32,6 +32,8 @@ struct Delivery {
     log_bytes: u64,
     clock: comity_crdts::Clock,
     announced: BTreeMap<LaneId, Frontier>,
+    /// Whether the entries are in the log already.
+    is_again: bool,
 }
 
 impl Engine {
@@ -53,7 +55,7 @@ impl Engine {
             return Ok(());
         }
         let mut work = Work::over(&*store);
-        let delivery = space.deliver(now, &mut work)?;
+        let delivery = space.deliver(now, &mut work, false)?;
         if delivery.taken.is_empty() {
             return Ok(());
         }
@@ -92,7 +94,7 @@ impl Engine {
     ) -> Result<(), StoreError> {
         let Some(space) = self.spaces.get_mut(&id) else { return Ok(()) };
         let mut work = Work::over(&*store);
-        let delivery = space.deliver(now, &mut work)?;
+        let delivery = space.deliver(now, &mut work, true)?;
         with(&mut work);
         let (batch, delivery, progress) = space.finish_delivery(work, delivery)?;
         self.committed = match store.commit(batch) {
@@ -158,7 +160,7 @@ impl Space {
     }
 
     /// Walks the lanes until no staged entry is ready.
-    fn deliver(&self, now: &Now, work: &mut Work<'_>) -> Result<Delivery, StoreError> {
+    fn deliver(&self, now: &Now, work: &mut Work<'_>, is_again: bool) -> Result<Delivery, StoreError> {
         let mut delivery = Delivery {
             frontier: self.frontier.clone(),
             rows: BTreeMap::new(),
@@ -169,6 +171,7 @@ impl Space {
             log_bytes: self.progress.log_bytes,
             clock: self.clock,
             announced: BTreeMap::new(),
+            is_again,
         };
         loop {
             let mut progressed = false;
@@ -213,9 +216,13 @@ impl Space {
         delivery.frontier.advance(*lane_id, staged.after.lsn);
         delivery.applied += 1;
         delivery.log_bytes += staged.stored.len() as u64;
-        let bytes = staged.stored.clone();
-        let record = LaneRecord { space: self.id, lane: *lane_id, lsn: staged.after.lsn, bytes };
-        append_entry(work, delivery.applied, record);
+        if delivery.is_again {
+            put_place(work, (&self.id, delivery.applied), (*lane_id, staged.after.lsn));
+        } else {
+            let bytes = staged.stored.clone();
+            let record = LaneRecord { space: self.id, lane: *lane_id, lsn: staged.after.lsn, bytes };
+            append_entry(work, delivery.applied, record);
+        }
         if let Some(head) = &staged.head {
             keep_head(work, &self.id, lane_id, row, head);
         }

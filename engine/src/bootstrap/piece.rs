@@ -22,7 +22,6 @@ pub(crate) type WalkRow = (Vec<u8>, Vec<u8>);
 pub(crate) struct PieceWriter {
     out: Writer,
     last: Vec<u8>,
-    rows: u64,
 }
 
 impl PieceWriter {
@@ -33,15 +32,10 @@ impl PieceWriter {
         self.out.blob(value);
         self.last.clear();
         self.last.extend_from_slice(key);
-        self.rows += 1;
     }
 
     pub(crate) fn len(&self) -> usize {
         self.out.len()
-    }
-
-    pub(crate) fn rows(&self) -> u64 {
-        self.rows
     }
 
     /// The rows, after `from` and up to `until`.
