@@ -84,7 +84,7 @@ pub use read::{
     list, map_keys, map_len, members, register, register_at, set_contains, set_contains_at, set_elements,
     set_elements_at, set_len, set_len_at,
 };
-pub use retention::Retention;
+pub use retention::{Retention, lane_floor};
 pub use settings::{REGION_BYTES_MAX, policy_of, region_of};
 pub use space::InstanceToken;
 pub use status::{BootstrapStatus, Freeze, LaneStatus, SpaceStatus, StateDigest, Status};

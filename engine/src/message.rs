@@ -155,6 +155,8 @@ pub struct SnapshotSame {
     pub number: u32,
     /// The end of the range.
     pub until: Vec<u8>,
+    /// Over the rows and the snapshot that was offered.
+    pub check: Hash,
 }
 
 /// Ends a snapshot.

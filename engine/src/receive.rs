@@ -99,7 +99,7 @@ impl Engine {
                 let SnapshotPiece { number, more, bytes } = piece;
                 self.on_snapshot_piece(now, session, (number, more, bytes), store)
             }
-            Message::SnapshotSame(same) => self.on_snapshot_same(now, session, (same.number, &same.until)),
+            Message::SnapshotSame(same) => self.on_snapshot_same(now, session, &same),
             Message::SnapshotStop(stop) => {
                 self.on_snapshot_stop(now, session, &stop);
                 Ok(())

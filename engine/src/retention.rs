@@ -68,6 +68,14 @@ pub(crate) fn floor_of(
     read.get(&keys::floor(space, lane))?.map(|bytes| decode("floor row", &bytes)).transpose()
 }
 
+/// Up to which entry a lane is not kept. O(log n).
+///
+/// # Errors
+/// [`StoreError`] when storage fails or the row is damaged.
+pub fn lane_floor(read: &dyn StateRead, space: &SpaceId, lane: &LaneId) -> Result<u64, StoreError> {
+    Ok(floor_of(read, space, lane)?.map_or(0, |floor| floor.lsn))
+}
+
 /// Why the entry at a place stays.
 enum Stays {
     /// Not everybody has announced to have applied it.

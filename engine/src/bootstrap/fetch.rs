@@ -6,7 +6,7 @@ use std::time::Duration;
 use comity_crdts::{DecodeError, ReplicaId, SpaceId, canary};
 use serde::{Deserialize, Serialize};
 
-use crate::bootstrap::piece::{Piece, pack, rows_of};
+use crate::bootstrap::piece::{Piece, bind, pack, rows_of};
 use crate::bootstrap::source::ReadRange;
 use crate::bootstrap::verify::Verified;
 use crate::bootstrap::walk::END;
@@ -16,7 +16,7 @@ use crate::hash::Hash;
 use crate::io::{Class, CloseReason, Now, Output, SessionId};
 use crate::keys;
 use crate::limits::{PIECE_BYTES_MAX, PIECES_ASKED_MAX, SNAPSHOT_RETRY};
-use crate::message::{Message, SnapshotAsk, SnapshotRead, SnapshotStop};
+use crate::message::{Message, SnapshotAsk, SnapshotRead, SnapshotSame, SnapshotStop};
 use crate::receive::Refusal;
 use crate::space::{Space, decode, encode};
 use crate::store::{Position, StateRead, Store, StoreError};
@@ -27,7 +27,7 @@ const ROW_LENGTHS_BYTES: u64 = 16;
 /// Who lacks what is not kept here may get it.
 const LACKING_FOR: Duration = Duration::from_secs(10);
 /// Who offered what it did not send is not asked for so long.
-const FAULTY_FOR: Duration = Duration::from_secs(10 * 60);
+const FAULTY_FOR: Duration = Duration::from_secs(60);
 
 /// What is known of a staged piece.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -396,7 +396,8 @@ impl Engine {
         if more {
             return Ok(());
         }
-        let piece = Piece::decode(&std::mem::take(&mut pass.partial));
+        let Some(offer) = &pass.offer else { return Err(CloseReason::Unexpected.into()) };
+        let piece = Piece::decode(offer, &std::mem::take(&mut pass.partial));
         let rows = piece.and_then(|piece| Ok((rows_of(&piece.from, &piece.until, &piece.rows)?, piece)));
         let (rows, piece) = rows.map_err(|_: DecodeError| CloseReason::Malformed)?;
         let count = rows.len() as u64;
@@ -433,17 +434,19 @@ impl Engine {
         &mut self,
         now: &Now,
         session: SessionId,
-        (number, until): (u32, &[u8]),
+        same: &SnapshotSame,
     ) -> Result<(), Refusal> {
-        let Some((id, bootstrap)) = self.pass_of(session, number) else { return Ok(()) };
-        let staged = bootstrap.staged.get(until).cloned();
+        let Some((id, bootstrap)) = self.pass_of(session, same.number) else { return Ok(()) };
+        let staged = bootstrap.staged.get(&same.until).cloned();
         let Some(pass) = bootstrap.pass.as_mut() else { return Ok(()) };
         let asked = pass.asked.pop_front();
-        let is_asked = asked.is_some_and(|asked| asked.is_staged && asked.until.as_deref() == Some(until));
-        let Some(staged) = staged.filter(|staged| is_asked && staged.from == pass.at) else {
-            return Err(CloseReason::Unexpected.into());
+        let is_asked = asked.is_some_and(|asked| asked.is_staged && asked.until.as_ref() == Some(&same.until));
+        let is_bound = |staged: &StagedPiece| {
+            pass.offer.as_ref().is_some_and(|offer| bind(offer, &staged.hash) == same.check)
         };
-        pass.at = until.to_vec();
+        let staged = staged.filter(|staged| is_asked && staged.from == pass.at && is_bound(staged));
+        let Some(staged) = staged else { return Err(CloseReason::Unexpected.into()) };
+        pass.at.clone_from(&same.until);
         (pass.rows, pass.bytes) = (pass.rows + staged.rows, pass.bytes + staged.bytes);
         Ok(self.went_on(now, id)?)
     }

@@ -4,6 +4,7 @@
 use comity_crdts::{DecodeError, Reader, Writer};
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 
+use crate::bootstrap::Offer;
 use crate::bootstrap::walk::{END, WALK_KEY_BYTES_MAX};
 use crate::hash::{Hash, hash};
 use crate::limits::PIECE_BYTES_MAX;
@@ -58,13 +59,20 @@ pub(crate) fn piece_hash(from: &[u8], until: &[u8], rows: &[u8]) -> Hash {
     hash("comity 2026 snapshot piece\0", &[&lengths, from, until, rows])
 }
 
+/// Shows that a piece is of an offer, so that none of another one is taken for it.
+pub(crate) fn bind(offer: &Offer, piece: &Hash) -> Hash {
+    let numbers = [offer.applied, offer.rows, offer.bytes].map(u64::to_be_bytes).concat();
+    hash("comity 2026 snapshot binding\0", &[&offer.digest.0.to_be_bytes(), &numbers, &piece.0])
+}
+
 impl Piece {
     pub(crate) fn hash(&self) -> Hash {
         piece_hash(&self.from, &self.until, &self.rows)
     }
 
-    pub(crate) fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self, offer: &Offer) -> Vec<u8> {
         let mut out = Writer::with_room(self.rows.len() / 2 + 256);
+        out.bytes(&bind(offer, &self.hash()).0);
         out.blob(&self.from);
         out.blob(&self.until);
         out.bytes(&pack(&self.rows));
@@ -72,15 +80,20 @@ impl Piece {
     }
 
     /// A piece that was received. Memory is in proportion to what came, and bounded.
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+    pub(crate) fn decode(offer: &Offer, bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(bytes);
+        let bound = Hash(reader.array("hash of a piece")?);
         let from = reader.blob(WALK_KEY_BYTES_MAX, "start of a piece")?.to_vec();
         let until = reader.blob(WALK_KEY_BYTES_MAX, "end of a piece")?.to_vec();
         if until <= from {
             return Err(DecodeError::Invalid { what: "piece", rule: "ends after it begins" });
         }
         let rows = unpack(reader.bytes(reader.remaining(), "rows of a piece")?)?;
-        Ok(Self { from, until, rows })
+        let piece = Self { from, until, rows };
+        if bind(offer, &piece.hash()) != bound {
+            return Err(DecodeError::Invalid { what: "piece", rule: "is one of the snapshot that was offered" });
+        }
+        Ok(piece)
     }
 }
 

@@ -121,8 +121,8 @@ impl Engine {
         let Some(served) = held else { return };
         served.reads = served.reads.saturating_sub(1);
         match pieces {
-            Ok(Some(Pieces::Same { until })) => {
-                let same = SnapshotSame { number, until };
+            Ok(Some(Pieces::Same { until, check })) => {
+                let same = SnapshotSame { number, until, check };
                 self.send(session, Class::CatchUp, &Message::SnapshotSame(same));
             }
             Ok(Some(Pieces::Differ(pieces))) => {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use comity_crdts::SpaceId;
 
-use crate::bootstrap::piece::{Piece, PieceWriter, piece_hash};
+use crate::bootstrap::piece::{PieceWriter, bind};
 use crate::bootstrap::verify::{Verified, verify};
 use crate::bootstrap::walk::{END, OBJECTS, Path, Walk};
 use crate::bootstrap::{Offer, is_installing};
@@ -105,6 +105,8 @@ pub enum Pieces {
     Same {
         /// Up to this walk key.
         until: Vec<u8>,
+        /// Shows that this is said of the snapshot that was offered.
+        check: Hash,
     },
     /// Pieces as they are sent, each with where it ends.
     Differ(Vec<Vec<u8>>),
@@ -114,6 +116,7 @@ pub enum Pieces {
 struct Kept<V> {
     view: V,
     space: SpaceId,
+    offer: Offer,
     used: Duration,
 }
 
@@ -147,7 +150,7 @@ impl<V: LogRead> SnapshotSource<V> {
                 let kept = self.views.get_mut(&(session, number)).filter(|_| is_sensible(&range));
                 let pieces = kept.map_or(Ok(None), |kept| {
                     kept.used = now;
-                    read_range(&kept.view, &kept.space, &range).map(Some)
+                    read_range(&kept.view, (&kept.space, &kept.offer), &range).map(Some)
                 });
                 Some(SnapshotAnswer::Read { session, number, pieces })
             }
@@ -179,7 +182,7 @@ impl<V: LogRead> SnapshotSource<V> {
         }
         let view = open()?;
         let Some(offer) = offer(&view, &space)? else { return Ok(None) };
-        self.views.insert(key, Kept { view, space, used: now });
+        self.views.insert(key, Kept { view, space, offer: offer.clone(), used: now });
         Ok(Some(Box::new(offer)))
     }
 }
@@ -212,7 +215,11 @@ fn is_sensible(range: &ReadRange) -> bool {
 }
 
 /// Reads what is asked for. O(its rows · log n).
-fn read_range(read: &dyn LogRead, space: &SpaceId, range: &ReadRange) -> Result<Pieces, StoreError> {
+fn read_range(
+    read: &dyn LogRead,
+    (space, offer): (&SpaceId, &Offer),
+    range: &ReadRange,
+) -> Result<Pieces, StoreError> {
     let pieces_max = if range.until.is_some() { usize::MAX } else { usize::from(range.pieces.max(1)) };
     let (mut pieces, mut from) = (Vec::new(), range.from.clone());
     let (mut writer, mut last) = (PieceWriter::default(), Vec::new());
@@ -237,10 +244,10 @@ fn read_range(read: &dyn LogRead, space: &SpaceId, range: &ReadRange) -> Result<
     })?;
     if pieces.len() < pieces_max && (flow.is_continue() || range.until.is_some()) {
         let last = writer.finish(from, until.to_vec());
-        if pieces.is_empty() && range.hash == Some(piece_hash(&last.from, &last.until, &last.rows)) {
-            return Ok(Pieces::Same { until: last.until });
+        if pieces.is_empty() && range.hash == Some(last.hash()) {
+            return Ok(Pieces::Same { check: bind(offer, &last.hash()), until: last.until });
         }
         pieces.push(last);
     }
-    Ok(Pieces::Differ(pieces.iter().map(Piece::encode).collect()))
+    Ok(Pieces::Differ(pieces.iter().map(|piece| piece.encode(offer)).collect()))
 }

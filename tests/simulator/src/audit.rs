@@ -25,7 +25,8 @@ impl World {
     }
 
     fn audit_prefix(&self, node: usize, space: usize) -> Result<(), Violation> {
-        let Some(status) = self.status(node, space) else { return Ok(()) };
+        let status = self.status(node, space).filter(|_| !self.is_installing(node, space));
+        let Some(status) = status else { return Ok(()) };
         let held = &self.nodes[node].held[space];
         let shown = comity_engine::frontier(self.nodes[node].disk.view().as_ref(), &self.truth.ids[space]);
         let shown = shown.map_err(|error| self.violation(Oracle::Prefix, error.to_string()))?;

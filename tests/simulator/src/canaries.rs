@@ -56,6 +56,9 @@ pub fn expected(canary: Canary) -> Oracle {
         Canary::RightsNotChecked => Oracle::Bounded,
         Canary::FieldNotCounted => Oracle::Maps,
         Canary::FloorBeyondCut => Oracle::Retention,
+        Canary::ExtrasForgotten => Oracle::Prefix,
+        Canary::PieceOfAnotherView => Oracle::Convergence,
+        Canary::JournalNotCarried => Oracle::Siblings,
         Canary::AnnouncementForgotten => Oracle::Forgetting,
     }
 }

@@ -90,6 +90,10 @@ impl World {
     pub(crate) fn resume(&mut self, event: usize, node: usize, seen: &Counts) -> Result<(), Violation> {
         match self.plan.events[event].event.clone() {
             Event::Write(write) => self.write(event, node, &write),
+            Event::Read(read) if self.is_installing(node, read.space) => {
+                self.tally.refused += 1;
+                Ok(())
+            }
             Event::Read(read) => {
                 self.tally.operations += 1;
                 let held = &self.nodes[node].held[read.space].durable;

@@ -135,6 +135,7 @@ fn report(tally: &Tally) {
     let days = |us: u64| us as f64 / 86_400e6;
     let (world, replicas) = (days(tally.virtual_us), days(tally.replica_us));
     println!("{} repetitions not made again, {} reads of what others had", tally.repeated, tally.fresh);
+    println!("{} entries let go of, {} states taken over", tally.dropped, tally.installed);
     println!("{} comparisons, {world:.1} virtual days, {replicas:.1} replica-days", tally.comparisons);
 }
 

@@ -2,7 +2,7 @@
 //! every event. Swarm testing (Groce et al., 2012): each run has about half of the classes.
 
 use crate::plan::{
-    Effect, Event, Fault, FaultClass, Freshness, Plan, Planned, Read, Tampering, WallClock, Write,
+    Effect, Event, Fault, FaultClass, Freshness, Keeping, Plan, Planned, Read, Tampering, WallClock, Write,
 };
 use crate::random::{Dice, Domain};
 
@@ -59,6 +59,7 @@ pub fn plan(seed: u64, scale: Scale) -> Plan {
         observed: dice.percent(15),
         sectors: false,
         signed: dice.percent(5),
+        keeping: None,
         chaos_us: dice.log_between(2_000_000, 600_000_000),
         events: Vec::new(),
     };
@@ -77,6 +78,9 @@ pub fn plan(seed: u64, scale: Scale) -> Plan {
     plan.sectors = !is_copied && (classes.contains(&FaultClass::Rot) || dice.percent(8));
     if classes.contains(&FaultClass::Clock) {
         plan.clocks.iter_mut().enumerate().for_each(|(node, clock)| *clock = wall_clock(seed, node));
+    }
+    if !classes.contains(&FaultClass::Rot) {
+        plan.keeping = keeping(seed);
     }
     workload(&mut plan, scale);
     for class in classes {
@@ -97,6 +101,18 @@ fn has(dice: &mut Dice, class: FaultClass) -> bool {
         FaultClass::Rollback => 5,
         FaultClass::Rot => 2,
     })
+}
+
+/// How long logs are kept, in about half of the runs. Draws from dice of its own, so that all else stays.
+fn keeping(seed: u64) -> Option<Keeping> {
+    let mut dice = Dice::keyed(seed, Domain::Menu, 0, 1);
+    let keeping = Keeping {
+        age_ms: dice.log_between(1, 60_000),
+        bytes_max: if dice.percent(30) { dice.log_between(100, 100_000) } else { u64::MAX },
+        announce_ms: dice.log_between(10, 5_000),
+        entries_min: if dice.percent(30) { dice.log_between(5, 500) } else { 50_000 },
+    };
+    dice.percent(50).then_some(keeping)
 }
 
 fn spaces(dice: &mut Dice, nodes: usize) -> Vec<Vec<usize>> {

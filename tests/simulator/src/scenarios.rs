@@ -20,6 +20,7 @@ fn story(nodes: usize) -> Plan {
         observed: true,
         sectors: false,
         signed: true,
+        keeping: None,
         chaos_us: 60_000_000,
         events: Vec::new(),
     };
