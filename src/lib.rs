@@ -77,6 +77,7 @@ mod inbox;
 mod network;
 mod place;
 mod replica;
+mod snapshots;
 mod space;
 mod ticket;
 mod transaction;
@@ -99,10 +100,11 @@ pub use comity_crdts::{
     ValueSerdeError, check_policy, json, limits, text, versions,
 };
 pub use comity_engine::{
-    ChangeEvent, CommandError, Conflict, Did, Durability, Freeze, JournalEntry, JournalLimits, JournalReason,
-    JournalTotals, LaneStatus, Listing, Location, Matter, OPERATION_NAME_BYTES_MAX, ObjectChange,
-    OperationNameError, QuarantinedChange, REGION_BYTES_MAX, ReadError, Replayed, Role, SiblingReport,
-    SpaceStatus, StateDigest, Status, StoreError, Token, TransactError, TxError,
+    BootstrapLimits, BootstrapPhase, BootstrapStatus, ChangeEvent, CommandError, Conflict, Did, Durability,
+    Freeze, JournalEntry, JournalLimits, JournalReason, JournalTotals, LaneStatus, Listing, Location, Matter,
+    OPERATION_NAME_BYTES_MAX, ObjectChange, OperationNameError, QuarantinedChange, REGION_BYTES_MAX,
+    ReadError, Replayed, Retention, Role, SiblingReport, SpaceStatus, StateDigest, Status, StoreError, Token,
+    TransactError, TxError,
 };
 pub use comity_store::{
     CompactError as StorageCompactError, CompactReport, Damage, OpenError as DirectoryError, StoreOptions,

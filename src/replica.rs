@@ -9,7 +9,10 @@ use std::thread;
 use std::time::Duration;
 
 use comity_crdts::{ConflictPolicy, PolicyRegistry, ReplicaId, SpaceId};
-use comity_engine::{Command, Engine, EngineOptions, JournalLimits, REGION_BYTES_MAX, Reply, Status};
+use comity_engine::{
+    BootstrapLimits, Command, Engine, EngineOptions, JournalLimits, REGION_BYTES_MAX, Reply, Retention,
+    Status,
+};
 use comity_store::{CompactReport, Damage, EmbeddedStore, Reader, StoreOptions};
 use comity_transport::{BindError, CloseCode, ConnectionStats, Identity, TransportConfig};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -18,6 +21,7 @@ use crate::core::{Core, EVENTS_MAX, Event, STORAGE_REQUESTS_MAX, Signals, TrustS
 use crate::documents::{Documents, SETTLE_REQUESTS_MAX, run_settling};
 use crate::error::{CompactError, ConnectedError, OpenError, RequestError};
 use crate::network::Network;
+use crate::snapshots::{SNAPSHOT_TASKS_MAX, run_snapshots};
 use crate::space::Space;
 use crate::ticket::Ticket;
 use crate::watch::Visible;
@@ -45,6 +49,8 @@ pub struct OpenOptions {
     pub stay_offline: bool,
     pub(crate) region: Option<String>,
     pub(crate) journal: JournalLimits,
+    pub(crate) retention: Retention,
+    pub(crate) bootstrap: BootstrapLimits,
     pub(crate) policies: Policies,
 }
 
@@ -71,6 +77,21 @@ impl OpenOptions {
     #[must_use]
     pub fn journal(mut self, limits: JournalLimits) -> Self {
         self.journal = limits;
+        self
+    }
+
+    /// How long entries of the log are kept that all writers have announced to have applied; seven days otherwise. Who comes
+    /// later, or was away for longer with a lane that nobody waits for, takes over the state instead.
+    #[must_use]
+    pub fn retention(mut self, retention: Retention) -> Self {
+        self.retention = retention;
+        self
+    }
+
+    /// When this replica takes over the state of another one instead of its log, and how much it takes.
+    #[must_use]
+    pub fn bootstrap(mut self, limits: BootstrapLimits) -> Self {
+        self.bootstrap = limits;
         self
     }
 
@@ -147,9 +168,8 @@ impl Replica {
     pub async fn open_with(dir: impl AsRef<Path>, options: OpenOptions) -> Result<Self, OpenError> {
         let dir = dir.as_ref().to_owned();
         let registry = Arc::new(options.check()?);
-        let (store_options, region, journal) =
-            (options.store.clone(), options.region.clone(), options.journal);
-        let opened = tokio::task::spawn_blocking(move || open_core(&dir, store_options, region, journal))
+        let opening = options.clone();
+        let opened = tokio::task::spawn_blocking(move || open_core(&dir, opening))
             .await
             .expect("opening a store does not panic and is not cancelled")?;
         let OpenedCore { engine, store, syncer, reader, damage, remembered } = opened;
@@ -170,7 +190,10 @@ impl Replica {
         };
         let (storage, storage_requests) = std_mpsc::sync_channel(STORAGE_REQUESTS_MAX);
         let (settling, settle_requests) = std_mpsc::sync_channel(SETTLE_REQUESTS_MAX);
-        let core = Core::new(engine, store, signals, storage, settling);
+        let (tasks, snapshot_tasks) = std_mpsc::sync_channel(SNAPSHOT_TASKS_MAX);
+        let core = Core::new(engine, store, signals, storage, (settling, tasks));
+        let (weak, views) = (events.downgrade(), reader.clone());
+        let bootstraps = spawn("comity-snapshots", move || run_snapshots(&views, &snapshot_tasks, &weak))?;
         let (weak, snapshots) = (events.downgrade(), reader.clone());
         let settling = spawn("comity-documents", move || run_settling(&snapshots, &settle_requests, &weak))?;
         let weak = events.downgrade();
@@ -182,7 +205,7 @@ impl Replica {
         let weak = events.downgrade();
         let switches = (online_sender, stopped);
         let network = Network::new(identity, trust, options.transport, weak, connected.clone(), switches);
-        let threads = std::sync::Mutex::new(vec![running, syncing, settling]);
+        let threads = std::sync::Mutex::new(vec![running, syncing, settling, bootstraps]);
         let documents = Arc::new(Documents::new(events.downgrade()));
         let shared = Shared {
             id,
@@ -416,18 +439,20 @@ struct OpenedCore {
     remembered: Vec<(ReplicaId, Vec<SocketAddr>)>,
 }
 
-fn open_core(
-    dir: &Path,
-    options: StoreOptions,
-    region: Option<String>,
-    journal: JournalLimits,
-) -> Result<OpenedCore, OpenError> {
-    let opened = EmbeddedStore::open(dir, options)?;
+fn open_core(dir: &Path, options: OpenOptions) -> Result<OpenedCore, OpenError> {
+    let OpenOptions { store, region, journal, retention, bootstrap, .. } = options;
+    let opened = EmbeddedStore::open(dir, store)?;
     let (mut store, syncer, reader, damage) = (opened.store, opened.syncer, opened.reader, opened.damage);
     if let Some(damage) = &damage {
         tracing::error!(?damage, "stored data is damaged; peers are asked for what is missing");
     }
-    let options = EngineOptions { region, journal, ..EngineOptions::new(fresh(), opened.instance.0) };
+    let options = EngineOptions {
+        region,
+        journal,
+        retention,
+        bootstrap,
+        ..EngineOptions::new(fresh(), opened.instance.0)
+    };
     let engine = Engine::open(&options, &mut store)?;
     let parse = |text: &str| text.split(',').filter_map(|addr| addr.parse().ok()).collect();
     let remembered = engine.remembered_peers(&store)?;

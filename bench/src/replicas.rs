@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use comity_crdts::{Nonce, SpaceId};
 use comity_engine::{
-    Command, Engine, EngineOptions, Input, Now, Output, Reply, RequestId, Role, SessionId, Status, Tx,
-    TxError, WriteOptions,
+    Command, Engine, EngineOptions, Input, Now, Output, Reply, RequestId, Retention, Role, SessionId,
+    SnapshotSource, Status, Tx, TxError, WriteOptions,
 };
-use comity_store::{EmbeddedStore, Reader, StoreOptions, Syncer};
+use comity_store::{EmbeddedStore, KeptSnapshot, Reader, StoreOptions, Syncer};
 use tempfile::TempDir;
 
 use crate::Failure;
@@ -30,17 +30,19 @@ pub(crate) struct Replica {
     inbox: VecDeque<Vec<u8>>,
     replies: Vec<Reply>,
     wants_sync: bool,
+    snapshots: SnapshotSource<KeptSnapshot>,
 }
 
 impl Replica {
-    fn open(key: u8) -> Result<Self, Failure> {
+    fn open(key: u8, retention: Retention) -> Result<Self, Failure> {
         let dir = tempfile::Builder::new().prefix("comity-bench-").tempdir()?;
         let options = StoreOptions { view_age_max: Duration::from_secs(3_600), ..StoreOptions::default() };
         let opened = EmbeddedStore::open(dir.path(), options)?;
         let (mut store, syncer, reader) = (opened.store, opened.syncer, opened.reader);
-        let engine = Engine::open(&EngineOptions::new([key; 32], opened.instance.0), &mut store)?;
-        let (inbox, replies) = Default::default();
-        Ok(Self { engine, store, syncer, reader, dir, inbox, replies, wants_sync: false })
+        let options = EngineOptions { retention, ..EngineOptions::new([key; 32], opened.instance.0) };
+        let engine = Engine::open(&options, &mut store)?;
+        let (inbox, replies, snapshots) = Default::default();
+        Ok(Self { engine, store, syncer, reader, dir, inbox, replies, wants_sync: false, snapshots })
     }
 
     /// The data file of the store.
@@ -57,8 +59,14 @@ pub(crate) struct Replicas {
 }
 
 impl Replicas {
+    /// Replicas that keep their logs.
     pub(crate) fn open(count: u8) -> Result<Self, Failure> {
-        let all = (1..=count).map(Replica::open).collect::<Result<_, _>>()?;
+        Self::keeping(count, Retention::OFF)
+    }
+
+    /// Replicas that keep their logs for so long.
+    pub(crate) fn keeping(count: u8, retention: Retention) -> Result<Self, Failure> {
+        let all = (1..=count).map(|key| Replica::open(key, retention)).collect::<Result<_, _>>()?;
         let mut replicas = Self { all, clock: Duration::from_secs(1), drawn: 0 };
         replicas.settle()?;
         Ok(replicas)
@@ -140,6 +148,13 @@ impl Replicas {
                 Output::Settle { space, object } => {
                     let result = comity_engine::settle(&self.all[index].store, &space, &object);
                     self.input(index, Input::Settled { result })?;
+                }
+                Output::Snapshot(task) => {
+                    let clock = self.clock;
+                    let Replica { reader, snapshots, .. } = &mut self.all[index];
+                    if let Some(answer) = snapshots.handle(clock, task, || reader.keep()) {
+                        self.input(index, Input::Snapshot { answer })?;
+                    }
                 }
                 Output::Notify(_) => {}
             }

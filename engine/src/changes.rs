@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 
 use comity_crdts::{Frontier, Kind, LaneId, ObjectAddress, OriginId, ReplicaId, SpaceId};
 
+use crate::bootstrap::is_installing;
 use crate::change::{Body, ChangeSet, LaneEntry, decode_stored};
 use crate::keys;
 use crate::limits::{CHANGES_PAGE_BYTES, CHANGES_PAGE_ENTRIES, CHANGES_PAGE_ROWS};
@@ -202,6 +203,10 @@ impl ChangeCursor {
     /// # Errors
     /// [`ChangesError`].
     pub fn read(&mut self, read: &dyn LogRead, limit: PageLimit) -> Result<ChangePage, ChangesError> {
+        if is_installing(read, &self.space)? {
+            // What is there is neither the one state nor the other.
+            return Ok(ChangePage::default());
+        }
         let installs = kept(read, &self.space)?.installs;
         if installs != self.installs {
             (self.installs, self.place) = (installs, Place::Unknown);

@@ -453,9 +453,7 @@ impl Engine {
         }
         self.resolve_synced(now);
         for (id, space) in &self.spaces {
-            if space.installing.is_some() {
-                self.timers.insert((now.monotonic, Timer::Install(*id)));
-            } else if space.bootstrap.is_some() {
+            if space.is_blocked() || space.bootstrap.is_some() {
                 self.dirty.insert(*id);
             }
         }
@@ -587,6 +585,7 @@ impl Engine {
             self.postponed.insert(id);
             return Err(error);
         }
+        self.tend_install(now, id, store)?;
         self.tend_bootstrap(now, id, store)?;
         self.choose_parents(now, id);
         self.show_doubted(id, store)?;

@@ -73,6 +73,12 @@ impl EngineOptions {
     }
 }
 
+impl Default for BootstrapLimits {
+    fn default() -> Self {
+        Self::USUAL
+    }
+}
+
 /// What a write asks for.
 #[derive(Clone, Debug)]
 pub struct WriteOptions {

@@ -85,7 +85,11 @@ impl Space {
     /// are. What is forgotten once the lane is known has been announced in it, so an honest owner is late once. One
     /// that takes back what it had seen is taken the second time to have seen nothing but what it announced, so that
     /// the log is not searched for each of its change sets.
-    pub(crate) fn still_forgotten(&self, lane_id: &LaneId, entries: &[(LaneEntry, LaneTip)]) -> Option<Frontier> {
+    pub(crate) fn still_forgotten(
+        &self,
+        lane_id: &LaneId,
+        entries: &[(LaneEntry, LaneTip)],
+    ) -> Option<Frontier> {
         let mut kept = self.forgotten.clone();
         if kept.is_empty() || canary!(CutOfOne) || canary!(UnconfirmedRemoves) {
             return None;

@@ -39,8 +39,21 @@ impl Retention {
     /// Nothing is let go of, here or because of what is announced from here.
     pub const OFF: Self = Self { age: Duration::MAX, bytes_max: u64::MAX, announce_after: Duration::MAX };
 
+    /// Seven days, however much that is, announced after ten minutes.
+    pub const USUAL: Self = Self {
+        age: Duration::from_secs(7 * 24 * 60 * 60),
+        bytes_max: u64::MAX,
+        announce_after: Duration::from_secs(10 * 60),
+    };
+
     fn is_on(&self) -> bool {
         self.age < Duration::MAX || self.bytes_max < u64::MAX
+    }
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self::USUAL
     }
 }
 

@@ -94,6 +94,9 @@ pub enum StoreError {
         /// The version this build reads and writes.
         supported: u8,
     },
+    /// The state of the space is being replaced by that of another replica, so that nothing of it can be read for now.
+    #[error("the state of space {0} is being installed")]
+    Installing(SpaceId),
     /// A view was kept longer than allowed. Open a new one.
     #[error("the view expired; open a new one")]
     ViewExpired,

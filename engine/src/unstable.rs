@@ -163,7 +163,9 @@ fn compact_row(work: &mut Work<'_>, cut: &Frontier, key: &[u8], noted: &[u8]) ->
 
 /// Whether a noted row that comes from elsewhere is one of the space.
 pub(crate) fn check_unstable(space: &SpaceId, row: &[u8], noted: &[u8]) -> Result<(), StoreError> {
-    let Some((what, holders)) = noted.split_first() else { return Err(damaged("unstable row", &"it is empty")) };
+    let Some((what, holders)) = noted.split_first() else {
+        return Err(damaged("unstable row", &"it is empty"));
+    };
     let of_space = keys::of_space(0x30, space);
     let is_one = |row: &[u8]| row.starts_with(&of_space) || matches!(row.first(), Some(0x31 | 0x32));
     let holders = decode_holders(holders)?;

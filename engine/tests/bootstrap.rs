@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use comity_crdts::{Frontier, Kind, SpaceId, Value};
 use comity_engine::{
-    BootstrapLimits, BootstrapPhase, ChangeCursor, ChangesError, Input, PageLimit, Retention, Role, StateRead,
-    TransactError, Tx, TxError,
+    BootstrapLimits, BootstrapPhase, ChangeCursor, ChangesError, Input, PageLimit, Retention, Role,
+    StateRead, TransactError, Tx, TxError,
 };
 use world::World;
 use world::removals::writers;
@@ -100,7 +100,9 @@ fn shared_rows(world: &World, node: usize) -> Vec<(Vec<u8>, Vec<u8>)> {
     let rows = world.nodes[node].disk.view().scan(&[0x30], &[0x3a], usize::MAX).unwrap();
     // Documents are numbered anew, and their tails may be where the log was; what can be forgotten and what is in
     // conflict is beside them.
-    rows.into_iter().filter(|(key, _)| !matches!(key[0], 0x33..=0x35) && !(key[0] == 0x30 && key[17] == 4)).collect()
+    rows.into_iter()
+        .filter(|(key, _)| !matches!(key[0], 0x33..=0x35) && !(key[0] == 0x30 && key[17] == 4))
+        .collect()
 }
 
 fn assert_same(world: &World, space: SpaceId, (node, other): (usize, usize)) {
@@ -216,7 +218,8 @@ fn nothing_is_read_or_written_while_the_state_is_replaced_and_a_crash_anywhere_c
             if comity_engine::is_installing(&view, &space).unwrap() {
                 blocked = true;
             }
-            let phase = world.nodes[node].engine.status().spaces.pop().and_then(|s| s.bootstrap).map(|b| b.phase);
+            let phase =
+                world.nodes[node].engine.status().spaces.pop().and_then(|s| s.bootstrap).map(|b| b.phase);
             if phase == Some(BootstrapPhase::Installing) {
                 let refused = world.write(node, space, |tx| tx.counter_add("stats", "likes", 1));
                 assert!(matches!(refused, Err(TransactError::Installing(_))), "{refused:?}");

@@ -53,7 +53,11 @@ pub(crate) fn staged(read: &dyn StateRead, space: &SpaceId) -> Result<StagedPiec
 }
 
 /// The rows of a staged piece, packed.
-pub(crate) fn staged_rows(read: &dyn StateRead, space: &SpaceId, until: &[u8]) -> Result<Vec<u8>, StoreError> {
+pub(crate) fn staged_rows(
+    read: &dyn StateRead,
+    space: &SpaceId,
+    until: &[u8],
+) -> Result<Vec<u8>, StoreError> {
     let rows = read.get(&keys::staged_rows(space, until))?;
     rows.ok_or_else(|| crate::rows::damaged("staged piece", &"its rows are missing"))
 }
@@ -123,7 +127,8 @@ impl Bootstrap {
     /// Rows staged and rows offered, and their bytes.
     pub(crate) fn progress(&self) -> [(u64, u64); 2] {
         let offered = self.pass.as_ref().and_then(|pass| pass.offer.as_ref());
-        let staged = self.staged.values().fold((0, 0), |sum, piece| (sum.0 + piece.rows, sum.1 + piece.bytes));
+        let staged =
+            self.staged.values().fold((0, 0), |sum, piece| (sum.0 + piece.rows, sum.1 + piece.bytes));
         let offered = offered.map_or((0, 0), |offer| (offer.rows, offer.bytes));
         [(staged.0, offered.0), (staged.1, offered.1)]
     }
@@ -146,7 +151,8 @@ impl Space {
             let lacks = parts().any(|part| part.peer_floors.at(lane) > stands_at);
             lacks && !frozen && !self.strangers.contains(lane) && parts().find(keeps).is_none()
         };
-        let lanes: BTreeSet<_> = parts().flat_map(|part| part.peer_floors.iter().map(|(lane, _)| lane)).collect();
+        let lanes: BTreeSet<_> =
+            parts().flat_map(|part| part.peer_floors.iter().map(|(lane, _)| lane)).collect();
         let is_far = || {
             self.frontier.is_empty()
                 && parts().any(|part| part.peer_have.distance_from(&self.frontier) >= entries_min)
@@ -232,7 +238,8 @@ impl Engine {
     fn is_caught_up(&self, id: &SpaceId) -> bool {
         let Some(space) = self.spaces.get(id) else { return false };
         let parts = space.sessions.iter().filter_map(|session| self.sessions.get(session)?.spaces.get(id));
-        let mut behind = parts.map(|part| part.peer_have.ahead_of(&space.durable).next().is_some()).peekable();
+        let mut behind =
+            parts.map(|part| part.peer_have.ahead_of(&space.durable).next().is_some()).peekable();
         behind.peek().is_some() && !behind.any(|behind| behind)
     }
 
@@ -293,16 +300,17 @@ impl Engine {
         }
         if canary!(PieceOfAnotherView) {
             // Whatever is staged is taken to be of this state.
-            while let Some((until, _)) = bootstrap.staged.iter().find(|(_, piece)| piece.from == pass.asked_until) {
+            while let Some((until, _)) =
+                bootstrap.staged.iter().find(|(_, piece)| piece.from == pass.asked_until)
+            {
                 (pass.at, pass.asked_until) = (until.clone(), until.clone());
             }
         }
         while pass.asked.len() < PIECES_ASKED_MAX && pass.asked_until != END {
             let from = pass.asked_until.clone();
-            let next = bootstrap.staged.range::<[u8], _>((
-                std::ops::Bound::Excluded(from.as_slice()),
-                std::ops::Bound::Unbounded,
-            ));
+            let next = bootstrap
+                .staged
+                .range::<[u8], _>((std::ops::Bound::Excluded(from.as_slice()), std::ops::Bound::Unbounded));
             let next = next.map(|(until, piece)| (until.clone(), piece)).next();
             let (until, hash, pieces) = match next {
                 Some((until, piece)) if piece.from == from => (Some(until), Some(piece.hash), 0),
@@ -367,7 +375,9 @@ impl Engine {
 
     /// A source turned out not to have what can be taken over; another one is asked.
     fn refuse_source(&mut self, now: &Now, id: SpaceId, (fault, time): (String, Duration)) {
-        let Some(bootstrap) = self.spaces.get_mut(&id).and_then(|space| space.bootstrap.as_mut()) else { return };
+        let Some(bootstrap) = self.spaces.get_mut(&id).and_then(|space| space.bootstrap.as_mut()) else {
+            return;
+        };
         let Some(pass) = bootstrap.pass.take() else { return };
         bootstrap.fault = Some(fault);
         if let Some(session) = self.sessions.get(&pass.session) {
@@ -440,7 +450,8 @@ impl Engine {
         let staged = bootstrap.staged.get(&same.until).cloned();
         let Some(pass) = bootstrap.pass.as_mut() else { return Ok(()) };
         let asked = pass.asked.pop_front();
-        let is_asked = asked.is_some_and(|asked| asked.is_staged && asked.until.as_ref() == Some(&same.until));
+        let is_asked =
+            asked.is_some_and(|asked| asked.is_staged && asked.until.as_ref() == Some(&same.until));
         let is_bound = |staged: &StagedPiece| {
             pass.offer.as_ref().is_some_and(|offer| bind(offer, &staged.hash) == same.check)
         };
@@ -491,7 +502,8 @@ impl Engine {
     /// A range is staged as the source has it.
     fn went_on(&mut self, now: &Now, id: SpaceId) -> Result<(), StoreError> {
         let committed = self.committed;
-        let Some(pass) = self.spaces.get_mut(&id).and_then(|space| space.bootstrap.as_mut()?.pass.as_mut()) else {
+        let Some(pass) = self.spaces.get_mut(&id).and_then(|space| space.bootstrap.as_mut()?.pass.as_mut())
+        else {
             return Ok(());
         };
         if pass.at == END && pass.whole.is_none() {
@@ -529,7 +541,8 @@ impl Engine {
                 self.refuse_source(now, id, (fault, FAULTY_FOR));
                 let taken = self.spaces.get_mut(&id).and_then(|space| space.bootstrap.take());
                 let Some(bootstrap) = taken else { return Ok(()) };
-                let (refused, passes, fault) = (bootstrap.refused.clone(), bootstrap.passes, bootstrap.fault.clone());
+                let (refused, passes, fault) =
+                    (bootstrap.refused.clone(), bootstrap.passes, bootstrap.fault.clone());
                 let retry_due = bootstrap.retry_due;
                 if let Some(space) = self.spaces.get_mut(&id) {
                     space.bootstrap = Some(bootstrap);

@@ -71,12 +71,13 @@ impl Installing {
 pub fn flipped(facts: &[crate::store::Put]) -> Option<(SpaceId, Frontier)> {
     let has_kept = facts.iter().any(|(key, _)| key.first() == Some(&0x26));
     let marks = facts.iter().filter(|(key, _)| has_kept && key.first() == Some(&0x51));
-    marks.filter_map(|(key, value)| {
-        let mark: Mark = decode("mark of an installation", value.as_ref()?).ok()?;
-        let space = SpaceId(key.get(1..17)?.try_into().ok()?);
-        (mark.stage == Stage::Extras).then_some((space, mark.offer.frontier))
-    })
-    .next()
+    marks
+        .filter_map(|(key, value)| {
+            let mark: Mark = decode("mark of an installation", value.as_ref()?).ok()?;
+            let space = SpaceId(key.get(1..17)?.try_into().ok()?);
+            (mark.stage == Stage::Extras).then_some((space, mark.offer.frontier))
+        })
+        .next()
 }
 
 fn put_mark(work: &mut Work<'_>, id: &SpaceId, offer: &Offer, stage: Stage) {
@@ -110,6 +111,25 @@ impl Engine {
         Ok(())
     }
 
+    /// Something was synced: an installation goes on, or is over in the same moment in which readers see that it is.
+    pub(crate) fn tend_install(
+        &mut self,
+        now: &Now,
+        id: SpaceId,
+        store: &mut dyn Store,
+    ) -> Result<(), StoreError> {
+        match self.spaces.get(&id).and_then(|space| space.installing.as_ref()) {
+            Some(Installing { done: Some(done), .. }) if *done <= self.synced => {
+                self.end_install(now, id, store)
+            }
+            Some(Installing { done: None, .. }) => {
+                self.timers.insert((now.monotonic, Timer::Install(id)));
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Does the next step, unless much that was done waits for the disk.
     pub(crate) fn install_step(
         &mut self,
@@ -124,8 +144,8 @@ impl Engine {
         if self.failed.is_some() {
             return Ok(());
         }
-        if let Some(done) = installing.done {
-            return if done <= self.synced { self.end_install(now, id, store) } else { Ok(()) };
+        if installing.done.is_some() {
+            return Ok(());
         }
         if waiting > INSTALL_BATCHES_MAX {
             self.request_sync();
@@ -222,7 +242,8 @@ impl Engine {
         let (from, until) = keys::within(&keys::of_space(0x12, &id));
         let rows = store.scan(&from, &until, INSTALL_ROWS_MAX)?;
         let places_of = |rows: &[crate::store::Row]| {
-            let place = |row: &crate::store::Row| row.0.last_chunk::<8>().map(|place| u64::from_be_bytes(*place));
+            let place =
+                |row: &crate::store::Row| row.0.last_chunk::<8>().map(|place| u64::from_be_bytes(*place));
             rows.first().and_then(place).zip(rows.last().and_then(place))
         };
         let Some((first, last)) = places_of(&rows) else { return self.flip(now, id, store) };
@@ -249,7 +270,8 @@ impl Engine {
         for (lane_id, lane) in &space.lanes {
             if !lanes.contains_key(lane_id) {
                 let tip = LaneTip::start(&id, lane_id);
-                let row = LaneRow { tip, changed: 0, head: 0, head_entries: 0, head_bytes: 0, ..lane.row.clone() };
+                let row =
+                    LaneRow { tip, changed: 0, head: 0, head_entries: 0, head_bytes: 0, ..lane.row.clone() };
                 work.put(keys::lane(&id, lane_id), encode(&row));
             }
         }
@@ -282,7 +304,8 @@ impl Engine {
         let loaded = Space::load(store, (id, row), self.tail, &self.replica, &self.instance)?;
         let Some(held) = self.spaces.get_mut(&id) else { return Ok(()) };
         let old = std::mem::replace(held, loaded);
-        held.durable = old.durable.iter().map(|(lane, lsn)| (lane, lsn.min(held.frontier.at(&lane)))).collect();
+        held.durable =
+            old.durable.iter().map(|(lane, lsn)| (lane, lsn.min(held.frontier.at(&lane)))).collect();
         held.clock = old.clock;
         held.sessions = old.sessions;
         held.peer_durable = old.peer_durable;
@@ -306,7 +329,8 @@ impl Engine {
                 break;
             }
             let place = value.split_first_chunk::<16>();
-            let place = place.and_then(|(lane, lsn)| Some((OriginId(*lane), u64::from_be_bytes(lsn.try_into().ok()?))));
+            let place = place
+                .and_then(|(lane, lsn)| Some((OriginId(*lane), u64::from_be_bytes(lsn.try_into().ok()?))));
             let (lane, lsn) = place.ok_or_else(|| damaged("extra row", &"it names no entry"))?;
             taken.push(key);
             match self.stage_extra(id, (lane, lsn), store)? {
@@ -330,7 +354,9 @@ impl Engine {
     ) -> Result<Option<usize>, StoreError> {
         let stored = store.lane_entry(&id, &lane_id, lsn)?;
         let stored = stored.ok_or_else(|| damaged("log of record", &"an entry that is kept is missing"))?;
-        let Some(lane) = self.spaces.get(&id).and_then(|space| space.lanes.get(&lane_id)) else { return Ok(None) };
+        let Some(lane) = self.spaces.get(&id).and_then(|space| space.lanes.get(&lane_id)) else {
+            return Ok(None);
+        };
         let before = lane.staged_tip();
         if before.lsn + 1 != lsn {
             // One before it was lost.
@@ -420,7 +446,8 @@ impl Engine {
         let peers: BTreeSet<SessionId> = space.sessions.iter().copied().collect();
         let lanes = |session: &SessionId| {
             let part = self.sessions.get(session).and_then(|session| session.spaces.get(&id));
-            part.map(|part| part.peer_have.iter().map(|(lane, _)| lane).collect::<Vec<_>>()).unwrap_or_default()
+            part.map(|part| part.peer_have.iter().map(|(lane, _)| lane).collect::<Vec<_>>())
+                .unwrap_or_default()
         };
         let known: Vec<LaneId> = peers.iter().flat_map(lanes).collect();
         let admitted = self.sessions.iter().filter(|(_, session)| space.admits(&session.peer));

@@ -91,7 +91,10 @@ impl Piece {
         let rows = unpack(reader.bytes(reader.remaining(), "rows of a piece")?)?;
         let piece = Self { from, until, rows };
         if bind(offer, &piece.hash()) != bound {
-            return Err(DecodeError::Invalid { what: "piece", rule: "is one of the snapshot that was offered" });
+            return Err(DecodeError::Invalid {
+                what: "piece",
+                rule: "is one of the snapshot that was offered",
+            });
         }
         Ok(piece)
     }

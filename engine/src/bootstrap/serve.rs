@@ -10,8 +10,8 @@ use crate::engine::Engine;
 use crate::io::{Class, CloseReason, Now, Output, SessionId};
 use crate::limits::{FRAME_BYTES_MAX, PIECES_ASKED_MAX, SNAPSHOT_IDLE_MAX, SNAPSHOTS_SERVED_MAX};
 use crate::message::{
-    Message, SNAPSHOT_HEADER_BYTES_MAX, SnapshotAsk, SnapshotOffer, SnapshotPiece, SnapshotRead, SnapshotSame,
-    SnapshotStop,
+    Message, SNAPSHOT_HEADER_BYTES_MAX, SnapshotAsk, SnapshotOffer, SnapshotPiece, SnapshotRead,
+    SnapshotSame, SnapshotStop,
 };
 use crate::receive::Refusal;
 use crate::store::{Store, StoreError};
@@ -33,10 +33,20 @@ impl Engine {
     pub(crate) fn place_held(&self, now: &Now, id: &SpaceId) -> u64 {
         let served = self.sessions.values().flat_map(|session| session.served.values());
         let is_used = |served: &&Served| served.used + SNAPSHOT_IDLE_MAX > now.monotonic;
-        served.filter(|served| served.space == *id).filter(is_used).map(|served| served.place).min().unwrap_or(u64::MAX)
+        served
+            .filter(|served| served.space == *id)
+            .filter(is_used)
+            .map(|served| served.place)
+            .min()
+            .unwrap_or(u64::MAX)
     }
 
-    pub(crate) fn on_snapshot_ask(&mut self, now: &Now, session_id: SessionId, ask: &SnapshotAsk) -> Result<(), Refusal> {
+    pub(crate) fn on_snapshot_ask(
+        &mut self,
+        now: &Now,
+        session_id: SessionId,
+        ask: &SnapshotAsk,
+    ) -> Result<(), Refusal> {
         let count = self.sessions.values().map(|session| session.served.len()).sum::<usize>();
         let blocked = self.spaces.get(&ask.space).is_none_or(|space| space.is_blocked());
         let Some(session) = self.sessions.get_mut(&session_id) else { return Ok(()) };
@@ -58,7 +68,12 @@ impl Engine {
         self.send(session, Class::Control, &Message::SnapshotStop(SnapshotStop { number, why }));
     }
 
-    pub(crate) fn on_snapshot_read(&mut self, now: &Now, session_id: SessionId, read: SnapshotRead) -> Result<(), Refusal> {
+    pub(crate) fn on_snapshot_read(
+        &mut self,
+        now: &Now,
+        session_id: SessionId,
+        read: SnapshotRead,
+    ) -> Result<(), Refusal> {
         let Some(session) = self.sessions.get_mut(&session_id) else { return Ok(()) };
         let number = read.number;
         let Some(served) = session.served.get_mut(&number) else {
@@ -94,7 +109,8 @@ impl Engine {
     pub(crate) fn on_snapshot_answer(&mut self, now: &Now, answer: SnapshotAnswer, store: &mut dyn Store) {
         match answer {
             SnapshotAnswer::Opened { session, number, offer } => {
-                let held = self.sessions.get_mut(&session).and_then(|session| session.served.get_mut(&number));
+                let held =
+                    self.sessions.get_mut(&session).and_then(|session| session.served.get_mut(&number));
                 let Some(served) = held else {
                     // The session ended meanwhile.
                     return self.push(Output::Snapshot(SnapshotTask::Close { session, number }));

@@ -125,6 +125,24 @@ pub struct SnapshotSource<V> {
     views: BTreeMap<(SessionId, u32), Kept<V>>,
 }
 
+impl SnapshotTask {
+    /// The answer of who cannot do it now: peers are told to ask again.
+    pub fn refused(self) -> Option<SnapshotAnswer> {
+        match self {
+            Self::Open { session, number, .. } => {
+                Some(SnapshotAnswer::Opened { session, number, offer: Ok(None) })
+            }
+            Self::Read { session, number, .. } => {
+                Some(SnapshotAnswer::Read { session, number, pieces: Ok(None) })
+            }
+            Self::Close { .. } => None,
+            Self::Verify { space, .. } => {
+                Some(SnapshotAnswer::Verified { space, result: Err(StoreError::Overloaded) })
+            }
+        }
+    }
+}
+
 impl<V> Default for SnapshotSource<V> {
     fn default() -> Self {
         Self { views: BTreeMap::new() }

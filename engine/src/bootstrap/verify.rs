@@ -158,7 +158,8 @@ impl<'a> Verifier<'a> {
 
     /// Ends the objects that a row is no part of.
     fn close_beside(&mut self, key: &[u8]) -> Result<(), StoreError> {
-        let is_part = |open: &Open| key.strip_prefix(open.at.as_slice()).is_some_and(|rest| rest.first() == Some(&0));
+        let is_part =
+            |open: &Open| key.strip_prefix(open.at.as_slice()).is_some_and(|rest| rest.first() == Some(&0));
         while let Some(open) = self.open.pop_if(|open| !is_part(open)) {
             if open.expected != open.found {
                 return fault("an object has not the parts that its header says");

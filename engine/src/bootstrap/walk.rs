@@ -259,7 +259,11 @@ impl Walk<'_> {
                 if emit(&part, value).is_break() {
                     return Ok(ControlFlow::Break(()));
                 }
-                if *prefix == FIELD { self.within(holder, at, (&step, &[]), emit) } else { Ok(ControlFlow::Continue(())) }
+                if *prefix == FIELD {
+                    self.within(holder, at, (&step, &[]), emit)
+                } else {
+                    Ok(ControlFlow::Continue(()))
+                }
             })?;
             if flow.is_break() {
                 return Ok(flow);

@@ -17,9 +17,9 @@ use std::time::Duration;
 
 use comity_crdts::{LaneId, Nonce, ReplicaId, SpaceId};
 use comity_engine::{
-    Acknowledgement, BootstrapLimits, Class, CloseReason, Command, CommandError, Durability, Engine, EngineOptions, Input,
-    JournalLimits, Notice, Now, Output, Reply, RequestId, Retention, Role, SessionId, SnapshotSource, SpaceStatus,
-    StoreError, TransactError, Tx, TxError, WriteOptions,
+    Acknowledgement, BootstrapLimits, Class, CloseReason, Command, CommandError, Durability, Engine,
+    EngineOptions, Input, JournalLimits, Notice, Now, Output, Reply, RequestId, Retention, Role, SessionId,
+    SnapshotSource, SpaceStatus, StoreError, TransactError, Tx, TxError, WriteOptions,
 };
 
 use disk::{Backup, Disk};

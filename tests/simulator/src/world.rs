@@ -5,8 +5,10 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use comity_crdts::Nonce;
-use comity_engine::{Class, Engine, Input, Notice, Now, Output, SessionId, Settled, SnapshotAnswer, SnapshotTask,
-    Store, StoreError};
+use comity_engine::{
+    Class, Engine, Input, Notice, Now, Output, SessionId, Settled, SnapshotAnswer, SnapshotTask, Store,
+    StoreError,
+};
 
 use crate::clients::Client;
 use crate::disk::View;
