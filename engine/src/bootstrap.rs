@@ -10,8 +10,10 @@
 mod fetch;
 mod install;
 mod piece;
+mod rows;
 mod serve;
 mod source;
+mod staged;
 mod verify;
 mod walk;
 
@@ -26,6 +28,7 @@ use crate::store::{StateRead, StoreError};
 pub(crate) use fetch::Bootstrap;
 pub use install::flipped;
 pub(crate) use install::{Installing, Stage};
+pub use piece::{WalkRow, decode_piece, encode_piece};
 pub(crate) use serve::Served;
 pub use source::{SnapshotAnswer, SnapshotSource, SnapshotTask};
 

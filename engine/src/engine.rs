@@ -121,6 +121,8 @@ pub struct Engine {
     pub(crate) to_settle: BTreeSet<SpaceId>,
     /// A document is being settled.
     pub(crate) settling: bool,
+    /// Spaces that want a snapshot, receive or install one.
+    pub(crate) brought_up: BTreeSet<SpaceId>,
     pub(crate) failed: Option<StoreError>,
     pub(crate) outputs: VecDeque<Output>,
 }
@@ -168,6 +170,7 @@ impl Engine {
             sync_paused: false,
             to_settle: BTreeSet::new(),
             settling: false,
+            brought_up: BTreeSet::new(),
             failed: None,
             outputs: VecDeque::new(),
         };
@@ -194,6 +197,9 @@ impl Engine {
                 .map_err(|_| StoreError::Corrupt { detail: "a space row's key is not one".to_owned() })?;
             let row: SpaceRow = decode("space row", &bytes)?;
             let mut space = Space::load(store, (SpaceId(id), row), self.tail, &self.replica, &self.instance)?;
+            if space.is_brought_up() {
+                self.brought_up.insert(SpaceId(id));
+            }
             if space.is_blocked() {
                 self.timers.insert((Duration::ZERO, Timer::Install(SpaceId(id))));
             }
@@ -452,11 +458,7 @@ impl Engine {
             self.dirty.append(&mut self.postponed);
         }
         self.resolve_synced(now);
-        for (id, space) in &self.spaces {
-            if space.is_blocked() || space.bootstrap.is_some() {
-                self.dirty.insert(*id);
-            }
-        }
+        self.dirty.extend(&self.brought_up);
         for id in moved {
             if let Some(space) = self.spaces.get_mut(&id) {
                 space
@@ -536,7 +538,7 @@ impl Engine {
                         self.on_store_error(now, error);
                     }
                 }
-                Timer::Bootstrap(id) => drop(self.dirty.insert(id)),
+                Timer::Bootstrap(id) => self.watch_bootstrap(now, id),
                 Timer::Install(id) => {
                     if let Err(error) = self.install_step(now, id, store) {
                         self.on_store_error(now, error);
@@ -587,6 +589,9 @@ impl Engine {
         }
         self.tend_install(now, id, store)?;
         self.tend_bootstrap(now, id, store)?;
+        if !self.spaces.get(&id).is_some_and(Space::is_brought_up) {
+            self.brought_up.remove(&id);
+        }
         self.choose_parents(now, id);
         self.show_doubted(id, store)?;
         self.tend(now, id, store)?;

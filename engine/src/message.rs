@@ -419,45 +419,49 @@ impl<'a> Message<'a> {
             SNAPSHOT_READ => decode(body, "SnapshotRead").map(Self::SnapshotRead),
             SNAPSHOT_SAME => decode(body, "SnapshotSame").map(Self::SnapshotSame),
             SNAPSHOT_STOP => decode(body, "SnapshotStop").map(Self::SnapshotStop),
-            SNAPSHOT_PIECE => {
-                let mut reader = Reader::new(body);
-                let number = reader.varint_max(u64::from(u32::MAX), "snapshot")? as u32;
-                let more = match reader.u8("piece flags")? {
-                    0 => false,
-                    1 => true,
-                    flags => {
-                        return Err(DecodeError::UnknownTag { what: "piece flags", tag: u64::from(flags) });
-                    }
-                };
-                let bytes = reader.bytes(reader.remaining(), "part of a piece")?;
-                Ok(Self::SnapshotPiece(SnapshotPiece { number, more, bytes }))
-            }
+            SNAPSHOT_PIECE => decode_piece(body).map(Self::SnapshotPiece),
             FRONTIER_REQUEST => decode(body, "FrontierRequest").map(Self::FrontierRequest),
             FRONTIER_ANSWER => decode(body, "FrontierAnswer").map(Self::FrontierAnswer),
-            HEAD => {
-                let mut reader = Reader::new(body);
-                let (space, lane) = (SpaceId(reader.array("space")?), OriginId(reader.array("lane")?));
-                let lsn = reader.varint("lane position")?;
-                let (hash, signature) = (Hash(reader.array("chain hash")?), reader.array("signature")?);
-                reader.finish("Head")?;
-                Ok(Self::Head(Head { space, lane, lsn, hash, signature }))
-            }
-            DATA => {
-                let mut reader = Reader::new(body);
-                let subscription = reader.varint_max(u64::from(u32::MAX), "subscription")? as u32;
-                let flags = reader.u8("data flags")?;
-                if flags & !(DATA_MORE | DATA_AWAITED) != 0 {
-                    return Err(DecodeError::UnknownTag { what: "data flags", tag: u64::from(flags) });
-                }
-                let first = reader.varint("first entry")?;
-                let bytes = reader.bytes(reader.remaining(), "run")?;
-                let (more, awaited) = (flags & DATA_MORE != 0, flags & DATA_AWAITED != 0);
-                Ok(Self::Data(Data { subscription, more, awaited, first, bytes }))
-            }
+            HEAD => decode_head(body).map(Self::Head),
+            DATA => decode_data(body).map(Self::Data),
             tag if tag & SKIPPABLE != 0 => Ok(Self::Skippable(tag)),
             tag => Err(DecodeError::UnknownTag { what: "message", tag: u64::from(tag) }),
         }
     }
+}
+
+fn decode_head(body: &[u8]) -> Result<Head, DecodeError> {
+    let mut reader = Reader::new(body);
+    let (space, lane) = (SpaceId(reader.array("space")?), OriginId(reader.array("lane")?));
+    let lsn = reader.varint("lane position")?;
+    let (hash, signature) = (Hash(reader.array("chain hash")?), reader.array("signature")?);
+    reader.finish("Head")?;
+    Ok(Head { space, lane, lsn, hash, signature })
+}
+
+fn decode_data(body: &[u8]) -> Result<Data<'_>, DecodeError> {
+    let mut reader = Reader::new(body);
+    let subscription = reader.varint_max(u64::from(u32::MAX), "subscription")? as u32;
+    let flags = reader.u8("data flags")?;
+    if flags & !(DATA_MORE | DATA_AWAITED) != 0 {
+        return Err(DecodeError::UnknownTag { what: "data flags", tag: u64::from(flags) });
+    }
+    let first = reader.varint("first entry")?;
+    let bytes = reader.bytes(reader.remaining(), "run")?;
+    let (more, awaited) = (flags & DATA_MORE != 0, flags & DATA_AWAITED != 0);
+    Ok(Data { subscription, more, awaited, first, bytes })
+}
+
+fn decode_piece(body: &[u8]) -> Result<SnapshotPiece<'_>, DecodeError> {
+    let mut reader = Reader::new(body);
+    let number = reader.varint_max(u64::from(u32::MAX), "snapshot")? as u32;
+    let more = match reader.u8("piece flags")? {
+        0 => false,
+        1 => true,
+        flags => return Err(DecodeError::UnknownTag { what: "piece flags", tag: u64::from(flags) }),
+    };
+    let bytes = reader.bytes(reader.remaining(), "part of a piece")?;
+    Ok(SnapshotPiece { number, more, bytes })
 }
 
 fn encode<T: Serialize>(tag: u8, body: &T) -> Vec<u8> {

@@ -398,6 +398,11 @@ impl Space {
         self.installing.is_some()
     }
 
+    /// Whether a snapshot is wanted, received or installed.
+    pub(crate) fn is_brought_up(&self) -> bool {
+        self.installing.is_some() || self.bootstrap.is_some()
+    }
+
     /// Whether a snapshot is on its way, so that nobody needs to be asked for lanes that are not received.
     pub(crate) fn is_receiving(&self) -> bool {
         self.bootstrap.as_ref().is_some_and(|bootstrap| bootstrap.source().is_some())

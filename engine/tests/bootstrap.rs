@@ -7,8 +7,9 @@ mod world;
 use std::time::Duration;
 
 use comity_crdts::{Frontier, Kind, SpaceId, Value};
+use comity_engine::wire::{Message, SnapshotPiece, WalkRow, decode_piece, encode_piece};
 use comity_engine::{
-    BootstrapLimits, BootstrapPhase, ChangeCursor, ChangesError, Input, PageLimit, Retention, Role,
+    BootstrapLimits, BootstrapPhase, ChangeCursor, ChangesError, Input, Offer, PageLimit, Retention, Role,
     StateRead, TransactError, Tx, TxError,
 };
 use world::World;
@@ -251,4 +252,119 @@ fn much_at_once_is_taken_over_rather_than_applied() {
     assert_eq!(world.likes(node, space), 60);
     let status = world.status(node, space);
     assert!(status.lanes.iter().map(|lane| lane.floor).sum::<u64>() >= 60, "{status:?}");
+}
+
+/// What is on its way to a node over a session, in some class.
+fn frames_to<'w>(world: &'w mut World, node: usize, source: usize) -> Vec<&'w mut Vec<u8>> {
+    let Some(session) = world.session_between(source, node) else { return Vec::new() };
+    let wire = world.link_mut(session).sent_mut(source);
+    wire.queues.values_mut().flatten().collect()
+}
+
+#[test]
+fn spoiled_frames_of_a_snapshot_cost_a_session_and_nothing_else() {
+    for round in 0..60_u64 {
+        let (mut world, space) = old_space(12);
+        let node = joiner(&mut world, space, 9);
+        world.add_unsent(node, space, 1);
+        world.connect(0, node);
+        let mut spoiled = 0;
+        for step in 0..300_u64 {
+            let draw = blake3::hash(&[round.to_le_bytes(), step.to_le_bytes()].concat());
+            let draw = u64::from_le_bytes(*draw.as_bytes().first_chunk().unwrap());
+            for frame in frames_to(&mut world, node, 0) {
+                if (0x30..=0x35).contains(&frame[0]) && spoiled < 3 && draw % 3 == 0 {
+                    let at = 1 + (draw >> 8) as usize % (frame.len() - 1);
+                    frame[at] ^= 1 << (draw >> 40 & 7);
+                    spoiled += 1;
+                }
+            }
+            world.step();
+        }
+        connect_all(&mut world);
+        pass(&mut world, 100);
+        world.assert_converged(space);
+        assert_same(&world, space, (node, 1));
+        let lanes = world.status(node, space).lanes;
+        assert!(lanes.iter().all(|lane| lane.frozen.is_none()), "{lanes:?}");
+    }
+}
+
+/// What a lying source does to the rows of a snapshot.
+type Lie = fn(&mut Vec<WalkRow>);
+
+#[test]
+fn a_source_that_lies_about_the_state_is_found_out_before_any_of_it_is_seen() {
+    let lies: [(&str, Lie); 9] = [
+        ("an object less", |rows| {
+            let at = rows.iter().position(|(key, _)| key[0] == 0x30 && key[1] == 3).unwrap();
+            rows.remove(at);
+        }),
+        ("an element less", |rows| {
+            let at =
+                rows.iter().position(|(key, _)| key[0] == 0x30 && key[1] == 2 && key.len() > 20).unwrap();
+            rows.remove(at);
+        }),
+        ("a member less", |rows| rows.retain(|(key, _)| key[0] != 0x36)),
+        ("no lanes", |rows| rows.retain(|(key, _)| key[0] != 0x21)),
+        ("another lane's row", |rows| {
+            let value = rows.iter().rfind(|(key, _)| key[0] == 0x21).unwrap().1.clone();
+            rows.iter_mut().find(|(key, _)| key[0] == 0x21).unwrap().1 = value;
+        }),
+        ("a lane's row that is cut off", |rows| {
+            rows.iter_mut().find(|(key, _)| key[0] == 0x21).unwrap().1.truncate(20);
+        }),
+        ("a value that is none", |rows| {
+            rows.iter_mut().filter(|(key, _)| key[0] == 0x30).for_each(|(_, value)| *value = vec![0xff; 9]);
+        }),
+        ("a document's changes swapped", |rows| {
+            let tail: Vec<usize> = (0..rows.len())
+                .filter(|at| rows[*at].0[0] == 0x30 && rows[*at].0[1] == 4 && rows[*at].0.contains(&0x33))
+                .collect();
+            let last = rows[*tail.last().unwrap()].1.clone();
+            rows[tail[0]].1 = last;
+        }),
+        ("a row of no sort", |rows| rows.push((vec![0x60, 1], vec![1]))),
+    ];
+    for (name, lie) in lies {
+        let (mut world, space) = old_space(12);
+        let node = joiner(&mut world, space, 9);
+        world.add_unsent(node, space, 1);
+        let before = world.status(node, space);
+        world.connect(0, node);
+        let mut offered = None;
+        for _ in 0..3_000 {
+            for frame in frames_to(&mut world, node, 0) {
+                let forged = match Message::decode(frame).unwrap() {
+                    Message::SnapshotOffer(offer) => {
+                        offered = Some(offer.offer);
+                        continue;
+                    }
+                    Message::SnapshotPiece(piece) => {
+                        let offer = offered.as_ref().unwrap();
+                        let Ok((from, until, mut rows)) = decode_piece(offer, piece.bytes) else { continue };
+                        assert!(!piece.more && until == [0xff], "all of it is one piece");
+                        lie(&mut rows);
+                        let bytes = encode_piece(offer, (&from, &until), &rows);
+                        let (number, more) = (piece.number, false);
+                        Message::SnapshotPiece(SnapshotPiece { number, more, bytes: &bytes }).encode()
+                    }
+                    _ => continue,
+                };
+                *frame = forged;
+                offered = offered.map(|offer| Offer { applied: u64::MAX, ..offer });
+            }
+            if !world.step() {
+                break;
+            }
+        }
+        let status = world.status(node, space);
+        let fault = status.bootstrap.as_ref().and_then(|bootstrap| bootstrap.fault.clone());
+        assert!(fault.is_some() || world.session_between(0, node).is_none(), "{name}: {status:?}");
+        assert_eq!((&status.frontier, status.digest), (&before.frontier, status.digest), "{name}");
+        connect_all(&mut world);
+        pass(&mut world, 80);
+        world.assert_converged(space);
+        assert_same(&world, space, (node, 1));
+    }
 }

@@ -4,63 +4,33 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use comity_crdts::{DecodeError, ReplicaId, SpaceId, canary};
-use serde::{Deserialize, Serialize};
 
 use crate::bootstrap::piece::{Piece, bind, pack, rows_of};
 use crate::bootstrap::source::ReadRange;
+use crate::bootstrap::staged::{StagedPiece, StagedPieces, staged};
 use crate::bootstrap::verify::Verified;
 use crate::bootstrap::walk::END;
 use crate::bootstrap::{BootstrapPhase, Offer, SnapshotEnd, SnapshotTask};
 use crate::engine::{Engine, Timer};
-use crate::hash::Hash;
 use crate::io::{Class, CloseReason, Now, Output, SessionId};
 use crate::keys;
 use crate::limits::{PIECE_BYTES_MAX, PIECES_ASKED_MAX, SNAPSHOT_RETRY};
 use crate::message::{Message, SnapshotAsk, SnapshotRead, SnapshotSame, SnapshotStop};
 use crate::receive::Refusal;
-use crate::space::{Space, decode, encode};
+use crate::space::{Space, encode};
 use crate::store::{Position, StateRead, Store, StoreError};
 use crate::work::Work;
 
+/// A source that sends nothing for so long is given up.
+const SNAPSHOT_STALL: Duration = Duration::from_secs(60);
+/// How often that doubles at most.
+const STALL_DOUBLINGS_MAX: u32 = 6;
 /// What the lengths in a row of a piece take at most.
 const ROW_LENGTHS_BYTES: u64 = 16;
 /// Who lacks what is not kept here may get it.
 const LACKING_FOR: Duration = Duration::from_secs(10);
 /// Who offered what it did not send is not asked for so long.
 const FAULTY_FOR: Duration = Duration::from_secs(60);
-
-/// What is known of a staged piece.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct StagedPiece {
-    pub(crate) from: Vec<u8>,
-    pub(crate) hash: Hash,
-    pub(crate) rows: u64,
-    /// Of its rows, before they were packed.
-    pub(crate) bytes: u64,
-}
-
-/// Staged pieces by where they end.
-pub(crate) type StagedPieces = BTreeMap<Vec<u8>, StagedPiece>;
-
-/// What is staged in a space.
-pub(crate) fn staged(read: &dyn StateRead, space: &SpaceId) -> Result<StagedPieces, StoreError> {
-    let (from, until) = keys::staged_pieces(space);
-    let rows = read.scan(&from, &until, usize::MAX)?;
-    let piece = |(key, bytes): &(Vec<u8>, Vec<u8>)| {
-        Ok((keys::staged_until(key).to_vec(), decode("staged piece", bytes)?))
-    };
-    rows.iter().map(piece).collect()
-}
-
-/// The rows of a staged piece, packed.
-pub(crate) fn staged_rows(
-    read: &dyn StateRead,
-    space: &SpaceId,
-    until: &[u8],
-) -> Result<Vec<u8>, StoreError> {
-    let rows = read.get(&keys::staged_rows(space, until))?;
-    rows.ok_or_else(|| crate::rows::damaged("staged piece", &"its rows are missing"))
-}
 
 /// A range that was asked for.
 #[derive(Clone, Debug)]
@@ -83,6 +53,8 @@ struct Pass {
     /// Up to this one it was asked for.
     asked_until: Vec<u8>,
     asked: VecDeque<Asked>,
+    /// When something last came of it.
+    moved: Duration,
     /// Frames of a piece that is not complete.
     partial: Vec<u8>,
     rows: u64,
@@ -186,11 +158,20 @@ impl Engine {
             if is_idle && self.is_caught_up(&id) {
                 return self.give_up_staged(id, store);
             }
-            return self.pump(now, id);
+            self.pump(id);
+            return Ok(());
         }
         let bootstrap = space.bootstrap.get_or_insert_default();
-        if bootstrap.pass.is_some() {
-            return self.pump(now, id);
+        self.brought_up.insert(id);
+        if let Some(pass) = &bootstrap.pass {
+            // Each time it is given twice as long: what is large takes long to be offered.
+            let patience = SNAPSHOT_STALL * (1 << bootstrap.passes.min(STALL_DOUBLINGS_MAX));
+            if pass.whole.is_none() && pass.moved + patience <= now.monotonic {
+                self.refuse_source(now, id, ("it does not go on".to_owned(), LACKING_FOR));
+                return Ok(());
+            }
+            self.pump(id);
+            return Ok(());
         }
         if bootstrap.retry_due.is_some_and(|due| due > now.monotonic) {
             return Ok(());
@@ -224,6 +205,7 @@ impl Engine {
                 at: Vec::new(),
                 asked_until: Vec::new(),
                 asked: VecDeque::new(),
+                moved: now.monotonic,
                 partial: Vec::new(),
                 rows: 0,
                 bytes: 0,
@@ -241,6 +223,14 @@ impl Engine {
         let mut behind =
             parts.map(|part| part.peer_have.ahead_of(&space.durable).next().is_some()).peekable();
         behind.peek().is_some() && !behind.any(|behind| behind)
+    }
+
+    /// Whether something came of a pass is looked at now and then.
+    pub(crate) fn watch_bootstrap(&mut self, now: &Now, id: SpaceId) {
+        self.dirty.insert(id);
+        if self.spaces.get(&id).is_some_and(Space::is_receiving) {
+            self.timers.insert((now.monotonic + SNAPSHOT_STALL / 4, Timer::Bootstrap(id)));
+        }
     }
 
     /// Somebody is asked again after a while.
@@ -282,21 +272,20 @@ impl Engine {
     }
 
     /// Asks for what comes next, as far as may be asked for at once; has what is whole checked.
-    fn pump(&mut self, now: &Now, id: SpaceId) -> Result<(), StoreError> {
-        let _ = now;
+    fn pump(&mut self, id: SpaceId) {
         let (synced, mut reads) = (self.synced, Vec::new());
         let Some(bootstrap) = self.spaces.get_mut(&id).and_then(|space| space.bootstrap.as_mut()) else {
-            return Ok(());
+            return;
         };
-        let Some(pass) = &mut bootstrap.pass else { return Ok(()) };
-        let Some(offer) = &pass.offer else { return Ok(()) };
+        let Some(pass) = &mut bootstrap.pass else { return };
+        let Some(offer) = &pass.offer else { return };
         if let Some(whole) = pass.whole {
             if whole <= synced && !pass.is_verifying {
                 pass.is_verifying = true;
                 let offer = Box::new(offer.clone());
                 self.push(Output::Snapshot(SnapshotTask::Verify { space: id, offer }));
             }
-            return Ok(());
+            return;
         }
         if canary!(PieceOfAnotherView) {
             // Whatever is staged is taken to be of this state.
@@ -330,7 +319,6 @@ impl Engine {
         for read in reads {
             self.send(session, Class::Control, &Message::SnapshotRead(read));
         }
-        Ok(())
     }
 
     /// The pass under way of a snapshot that a session sends.
@@ -338,10 +326,10 @@ impl Engine {
         let is_it = |bootstrap: &Bootstrap| {
             bootstrap.pass.as_ref().is_some_and(|pass| (pass.session, pass.number) == (session, number))
         };
-        self.spaces.iter_mut().find_map(|(id, space)| {
-            let bootstrap = space.bootstrap.as_mut().filter(|bootstrap| is_it(bootstrap))?;
-            Some((*id, bootstrap))
-        })
+        let held =
+            |id: &&SpaceId| self.spaces.get(id).and_then(|space| space.bootstrap.as_ref()).is_some_and(is_it);
+        let id = *self.brought_up.iter().find(held)?;
+        Some((id, self.spaces.get_mut(&id)?.bootstrap.as_mut()?))
     }
 
     /// A source offers what was asked for.
@@ -358,7 +346,7 @@ impl Engine {
         if offer.frontier.len() > comity_crdts::limits::LANES_MAX {
             return Err(CloseReason::TooMany.into());
         }
-        pass.offer = Some(offer.clone());
+        (pass.offer, pass.moved) = (Some(offer.clone()), now.monotonic);
         if offer.bytes > self.bootstrap.bytes_max {
             self.refuse_source(now, id, ("it offers more than is allowed".to_owned(), FAULTY_FOR));
             return Ok(());
@@ -370,7 +358,8 @@ impl Engine {
             self.refuse_source(now, id, (fault, LACKING_FOR));
             return Ok(());
         }
-        Ok(self.pump(now, id)?)
+        self.pump(id);
+        Ok(())
     }
 
     /// A source turned out not to have what can be taken over; another one is asked.
@@ -399,6 +388,7 @@ impl Engine {
         let limit = self.bootstrap.bytes_max;
         let Some((id, bootstrap)) = self.pass_of(session, number) else { return Ok(()) };
         let Some(pass) = bootstrap.pass.as_mut() else { return Ok(()) };
+        pass.moved = now.monotonic;
         if pass.asked.is_empty() || pass.partial.len() + bytes.len() > PIECE_BYTES_MAX {
             return Err(CloseReason::Unexpected.into());
         }
@@ -436,7 +426,8 @@ impl Engine {
             return Err(CloseReason::Window.into());
         }
         self.stage_piece(id, piece, count, store)?;
-        Ok(self.went_on(now, id)?)
+        self.went_on(id);
+        Ok(())
     }
 
     /// The source has the same as is staged.
@@ -457,9 +448,11 @@ impl Engine {
         };
         let staged = staged.filter(|staged| is_asked && staged.from == pass.at && is_bound(staged));
         let Some(staged) = staged else { return Err(CloseReason::Unexpected.into()) };
+        pass.moved = now.monotonic;
         pass.at.clone_from(&same.until);
         (pass.rows, pass.bytes) = (pass.rows + staged.rows, pass.bytes + staged.bytes);
-        Ok(self.went_on(now, id)?)
+        self.went_on(id);
+        Ok(())
     }
 
     /// Keeps a piece, in the place of what was staged of the same rows.
@@ -500,7 +493,7 @@ impl Engine {
     }
 
     /// A range is staged as the source has it.
-    fn went_on(&mut self, now: &Now, id: SpaceId) -> Result<(), StoreError> {
+    fn went_on(&mut self, id: SpaceId) {
         let committed = self.committed;
         let Some(pass) = self.spaces.get_mut(&id).and_then(|space| space.bootstrap.as_mut()?.pass.as_mut())
         else {
@@ -510,7 +503,7 @@ impl Engine {
             pass.whole = Some(committed);
             self.dirty.insert(id);
         }
-        self.pump(now, id)
+        self.pump(id);
     }
 
     /// A source ends a snapshot.

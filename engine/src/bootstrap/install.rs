@@ -10,27 +10,26 @@
 //! 5. *Extras*: what was noted is applied again, as if it had come now.
 //! 6. Once all that is durable the space goes on.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use comity_crdts::{Frontier, LaneId, ObjectId, OriginId, SpaceId, canary};
 use serde::{Deserialize, Serialize};
 
-use crate::bootstrap::fetch::staged_rows;
 use crate::bootstrap::piece::{rows_of, unpack};
-use crate::bootstrap::walk::{LanePart, OBJECTS, Path, parts_of};
+use crate::bootstrap::rows::{clear_parts, delete_row, put_aside, put_lane, put_row};
+use crate::bootstrap::staged::{StagedPiece, staged_rows};
+use crate::bootstrap::walk::{OBJECTS, Path};
 use crate::bootstrap::{Mark, Offer, SnapshotEnd, mark};
 use crate::change::{Body, LaneEntry, LaneTip, decode_stored};
 use crate::changes::places;
 use crate::engine::{Engine, Timer};
 use crate::io::{Class, Notice, Now, Output, SessionId};
-use crate::journal::record_row;
 use crate::keys;
 use crate::limits::{INSTALL_BATCHES_MAX, INSTALL_BYTES_MAX, INSTALL_ROWS_MAX, SYNC_RETRY};
 use crate::message::{Message, SnapshotStop};
-use crate::operations::restore_operation;
 use crate::retention::{Kept, kept};
-use crate::rows::{Object, damaged};
+use crate::rows::damaged;
 use crate::run::RUN_ENTRIES_MAX;
 use crate::space::{LaneRow, Progress, Space, SpaceRow, Staged, decode, encode};
 use crate::status::Freeze;
@@ -221,7 +220,7 @@ impl Engine {
             let batch = work.into_batch();
             return self.commit_step(id, batch, Some(Stage::Sort), store);
         };
-        let piece: super::fetch::StagedPiece = decode("staged piece", &piece)?;
+        let piece: StagedPiece = decode("staged piece", &piece)?;
         let until = keys::staged_until(&key).to_vec();
         let rows = unpack(&staged_rows(&work, &id, &until)?).map_err(|error| damaged("piece", &error))?;
         let rows = rows_of(&piece.from, &until, &rows).map_err(|error| damaged("piece", &error))?;
@@ -483,135 +482,4 @@ impl Engine {
         self.serve_all(id);
         Ok(())
     }
-}
-
-/// Rows of lanes, announcements and the like are facts here and state there; either way they go.
-fn delete_row(work: &mut Work<'_>, key: Vec<u8>) {
-    if key.first() == Some(&0x53) {
-        work.delete_fact(key);
-    } else {
-        work.delete(key);
-    }
-}
-
-/// Removes parts of an object, as long as there is room. Whether all are gone.
-fn clear_parts(
-    work: &mut Work<'_>,
-    id: &ObjectId,
-    kind: comity_crdts::Kind,
-    room: &mut usize,
-) -> Result<bool, StoreError> {
-    for prefix in parts_of(kind) {
-        let (from, until) = keys::within(&keys::part(*prefix, id, &[]));
-        loop {
-            if *room == 0 {
-                return Ok(false);
-            }
-            let rows = work.scan(&from, &until, (*room).min(64))?;
-            if rows.is_empty() {
-                break;
-            }
-            for (key, _) in rows {
-                if let Some((name, kind)) = keys::field_parts(&key).filter(|_| key[0] == 0x32)
-                    && !clear_parts(work, &id.nested(name, kind), kind, room)?
-                {
-                    return Ok(false);
-                }
-                work.delete(key);
-                *room = room.saturating_sub(1);
-            }
-        }
-    }
-    Ok(true)
-}
-
-/// Puts a row of a snapshot where it belongs, or aside.
-fn put_row(
-    work: &mut Work<'_>,
-    id: &SpaceId,
-    (walk_key, value): (&[u8], Vec<u8>),
-    installs: u64,
-) -> Result<(), StoreError> {
-    let (section, tail) = (walk_key[0], &walk_key[1..]);
-    match section {
-        OBJECTS => {
-            let path = Path::parse(tail).ok_or_else(|| damaged("walk key", &"it leads nowhere"))?;
-            let (row, _) = path.row(id).ok_or_else(|| damaged("walk key", &"it leads nowhere"))?;
-            let is_document = path.steps.is_empty() && path.address.kind() == comity_crdts::Kind::Document;
-            let value = if is_document { renumbered(&value, installs)? } else { value };
-            work.put(row, value);
-        }
-        0x37..=0x39 => work.put([keys::of_space(section, id).as_slice(), tail].concat(), value),
-        0x40 if canary!(JournalNotCarried) => {}
-        0x40 => record_row(work, id, [keys::of_space(section, id).as_slice(), tail].concat(), value)?,
-        0x4b => {
-            let operation = tail.try_into().map_err(|_| damaged("operation row", &"its key is none"))?;
-            restore_operation(work, id, &operation, &value)?;
-        }
-        _ => work.put_fact(keys::set_aside_row(id, walk_key), value),
-    }
-    Ok(())
-}
-
-/// A document's header, so that nobody takes it for a later version of what was here: what is remembered of that has
-/// another order of changes.
-fn renumbered(value: &[u8], installs: u64) -> Result<Vec<u8>, StoreError> {
-    let Object::Document(mut header) = Object::from_bytes(comity_crdts::Kind::Document, value)? else {
-        return Ok(value.to_vec());
-    };
-    header.generation = (header.generation & u64::from(u32::MAX)) | (installs << 32);
-    Ok(Object::Document(header).to_bytes())
-}
-
-/// Puts what was kept aside where it belongs, in the place of what was there; returns the lanes.
-fn put_aside(work: &mut Work<'_>, id: &SpaceId) -> Result<BTreeMap<LaneId, LanePart>, StoreError> {
-    for section in [0x23, 0x24, 0x36] {
-        let (from, until) = keys::within(&keys::of_space(section, id));
-        for (key, _) in work.scan(&from, &until, usize::MAX)? {
-            work.delete(key);
-        }
-    }
-    let mut lanes = BTreeMap::new();
-    let (from, until) = keys::set_aside(id);
-    for (key, value) in work.scan(&from, &until, usize::MAX)? {
-        let (section, tail) = (key.get(17).copied().unwrap_or(0), key.get(18..).unwrap_or_default());
-        if section == 0x21 {
-            let part: LanePart = decode("lane of a snapshot", &value)?;
-            lanes.insert(part.owner.lane(id), part);
-        } else {
-            work.put([keys::of_space(section, id).as_slice(), tail].concat(), value);
-        }
-        work.delete_fact(key);
-    }
-    Ok(lanes)
-}
-
-/// Puts the rows of a lane as a snapshot has it.
-fn put_lane(
-    work: &mut Work<'_>,
-    (id, lane): (&SpaceId, &LaneId),
-    part: &LanePart,
-    frozen: Option<Freeze>,
-) -> Result<(), StoreError> {
-    let tip = part.tip.clone();
-    let (from, until) = keys::heads_through(id, lane, tip.lsn);
-    for (key, _) in work.scan(&from, &until, usize::MAX)? {
-        work.delete_fact(key);
-    }
-    let head = if part.signature.is_some() { tip.lsn } else { 0 };
-    if let Some(signature) = &part.signature {
-        work.put_fact(keys::head(id, lane, tip.lsn), signature.clone());
-    }
-    work.put_fact(keys::floor(id, lane), encode(&tip));
-    let row = LaneRow {
-        owner: part.owner,
-        tip,
-        frozen: frozen.or_else(|| part.frozen.clone()),
-        changed: part.changed,
-        head,
-        head_entries: RUN_ENTRIES_MAX as u64,
-        head_bytes: 0,
-    };
-    work.put(keys::lane(id, lane), encode(&row));
-    Ok(())
 }

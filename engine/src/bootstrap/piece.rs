@@ -15,8 +15,8 @@ const PACK_LEVEL: u32 = 1;
 const UNPACK_FACTOR_MAX: u64 = 1_032;
 const PACKED: u8 = 1;
 
-/// A row of a walk.
-pub(crate) type WalkRow = (Vec<u8>, Vec<u8>);
+/// A row of a walk: its walk key, and its value.
+pub type WalkRow = (Vec<u8>, Vec<u8>);
 
 /// Rows while they are put together.
 #[derive(Default)]
@@ -161,4 +161,21 @@ pub(crate) fn rows_of(from: &[u8], until: &[u8], rows: &[u8]) -> Result<Vec<Walk
         last = key;
     }
     Ok(found)
+}
+
+/// A piece of a snapshot as it is sent.
+pub fn encode_piece(offer: &Offer, (from, until): (&[u8], &[u8]), rows: &[WalkRow]) -> Vec<u8> {
+    let mut writer = PieceWriter::default();
+    rows.iter().for_each(|(key, value)| writer.push(key, value));
+    writer.finish(from.to_vec(), until.to_vec()).encode(offer)
+}
+
+/// Where a piece of a snapshot begins and ends, and its rows.
+///
+/// # Errors
+/// [`DecodeError`] when it is none of what was offered.
+pub fn decode_piece(offer: &Offer, bytes: &[u8]) -> Result<(Vec<u8>, Vec<u8>, Vec<WalkRow>), DecodeError> {
+    let Piece { from, until, rows } = Piece::decode(offer, bytes)?;
+    let rows = rows_of(&from, &until, &rows)?;
+    Ok((from, until, rows))
 }

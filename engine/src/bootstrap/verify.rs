@@ -4,9 +4,10 @@
 use comity_crdts::limits::LANES_MAX;
 use comity_crdts::{Document, Frontier, Kind, LaneId, ObjectId, OriginId, ReplicaId, SpaceId, canary};
 
+use crate::bootstrap::Offer;
 use crate::bootstrap::piece::{piece_hash, rows_of, unpack};
+use crate::bootstrap::staged::{staged, staged_rows};
 use crate::bootstrap::walk::{END, LanePart, OBJECTS, Path, TAIL, field_of, frontier_of, nested};
-use crate::bootstrap::{Offer, fetch};
 use crate::conflicts::LocationRow;
 use crate::documents::{DocumentTailRow, QuarantineRow, decode_latest};
 use crate::head;
@@ -76,11 +77,11 @@ impl<'a> Verifier<'a> {
 
     fn all(&mut self, read: &dyn LogRead) -> Result<(), StoreError> {
         let mut at: Vec<u8> = Vec::new();
-        for (until, piece) in fetch::staged(read, self.space)? {
+        for (until, piece) in staged(read, self.space)? {
             if piece.from != at {
                 return fault("a piece is missing");
             }
-            let packed = fetch::staged_rows(read, self.space, &until)?;
+            let packed = staged_rows(read, self.space, &until)?;
             let rows = unpack(&packed).map_err(|error| damaged("piece", &error))?;
             if piece_hash(&at, &until, &rows) != piece.hash {
                 return fault("a piece is not what it was");

@@ -136,6 +136,8 @@ pub(crate) struct Held {
     pub(crate) trail: VecDeque<Trailing>,
     /// What readers must see.
     pub(crate) shown: Reference,
+    /// What the last snapshot held that took the place of the state; nothing when none did.
+    pub(crate) installed: Counts,
 }
 
 fn count(counts: &mut Counts, lane: usize) -> &mut u32 {
@@ -163,6 +165,7 @@ impl Held {
 
     /// A snapshot with these counts took the place of the state; what was held besides stays.
     pub(crate) fn flip(&mut self, batch: u64, counts: &[u32], truth: &Truth, space: usize) {
+        self.installed = counts.to_vec();
         let lanes = truth.spaces[space].lanes.iter().enumerate();
         let missing = lanes.flat_map(|(number, lane)| {
             let until = counts.get(number).copied().unwrap_or(0) as usize;
