@@ -497,7 +497,7 @@ impl Engine {
         let committed = self.committed;
         let Some(pass) = self.spaces.get_mut(&id).and_then(|space| space.bootstrap.as_mut()?.pass.as_mut())
         else {
-            return Ok(());
+            return;
         };
         if pass.at == END && pass.whole.is_none() {
             pass.whole = Some(committed);

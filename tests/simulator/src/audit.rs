@@ -174,9 +174,7 @@ impl World {
         let journal = comity_engine::journal(view.as_ref(), &self.truth.ids[space], usize::MAX);
         let journal = journal.map_err(|error| self.violation(Oracle::Siblings, error.to_string()))?;
         let is = |value: &i64| {
-            journal
-                .iter()
-                .any(|entry| matches!(entry.value, Value::I64(number) if number == *value))
+            journal.iter().any(|entry| matches!(entry.value, Value::I64(number) if number == *value))
         };
         match must.iter().find(|value| !is(value)) {
             None => Ok(()),
