@@ -165,7 +165,8 @@ impl Engine {
         self.brought_up.insert(id);
         if let Some(pass) = &bootstrap.pass {
             // Each time it is given twice as long: what is large takes long to be offered.
-            let patience = SNAPSHOT_STALL * (1 << bootstrap.passes.min(STALL_DOUBLINGS_MAX));
+            let patience =
+                SNAPSHOT_STALL * (1 << bootstrap.passes.saturating_sub(1).min(STALL_DOUBLINGS_MAX));
             if pass.whole.is_none() && pass.moved + patience <= now.monotonic {
                 self.refuse_source(now, id, ("it does not go on".to_owned(), LACKING_FOR));
                 return Ok(());

@@ -123,6 +123,7 @@ struct Kept<V> {
 /// Views that are kept for those who bootstrap from this replica.
 pub struct SnapshotSource<V> {
     views: BTreeMap<(SessionId, u32), Kept<V>>,
+    piece_bytes: usize,
 }
 
 impl SnapshotTask {
@@ -145,7 +146,14 @@ impl SnapshotTask {
 
 impl<V> Default for SnapshotSource<V> {
     fn default() -> Self {
-        Self { views: BTreeMap::new() }
+        Self::with_pieces_of(PIECE_BYTES_TARGET)
+    }
+}
+
+impl<V> SnapshotSource<V> {
+    /// One whose pieces hold about so many bytes of rows instead of 128 KiB.
+    pub fn with_pieces_of(piece_bytes: usize) -> Self {
+        Self { views: BTreeMap::new(), piece_bytes }
     }
 }
 
@@ -165,10 +173,11 @@ impl<V: LogRead> SnapshotSource<V> {
                 Some(SnapshotAnswer::Opened { session, number, offer })
             }
             SnapshotTask::Read { session, number, range } => {
+                let piece_bytes = self.piece_bytes;
                 let kept = self.views.get_mut(&(session, number)).filter(|_| is_sensible(&range));
                 let pieces = kept.map_or(Ok(None), |kept| {
                     kept.used = now;
-                    read_range(&kept.view, (&kept.space, &kept.offer), &range).map(Some)
+                    read_range(&kept.view, (&kept.space, &kept.offer), &range, piece_bytes).map(Some)
                 });
                 Some(SnapshotAnswer::Read { session, number, pieces })
             }
@@ -237,6 +246,7 @@ fn read_range(
     read: &dyn LogRead,
     (space, offer): (&SpaceId, &Offer),
     range: &ReadRange,
+    piece_bytes: usize,
 ) -> Result<Pieces, StoreError> {
     let pieces_max = if range.until.is_some() { usize::MAX } else { usize::from(range.pieces.max(1)) };
     let (mut pieces, mut from) = (Vec::new(), range.from.clone());
@@ -247,7 +257,7 @@ fn read_range(
         if key > until {
             return ControlFlow::Break(());
         }
-        if writer.len() >= PIECE_BYTES_TARGET {
+        if writer.len() >= piece_bytes {
             // Only now, so that the last piece ends where the range does.
             let full = std::mem::take(&mut writer);
             let start = std::mem::replace(&mut from, last.clone());

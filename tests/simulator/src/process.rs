@@ -58,7 +58,9 @@ impl World {
             };
             options.bootstrap.entries_min = keeping.entries_min;
         }
-        (target.snapshots, target.snapshot_at) = (SnapshotSource::default(), 0);
+        // Spaces here are small.
+        let piece_bytes = 100 << (self.plan.seed % 8);
+        (target.snapshots, target.snapshot_at) = (SnapshotSource::with_pieces_of(piece_bytes), 0);
         let engine = match Engine::open(&options, &mut target.disk) {
             Ok(engine) => engine,
             Err(error) => {
