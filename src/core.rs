@@ -7,7 +7,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use comity_crdts::{Nonce, ObjectAddress, ReplicaId, SpaceId};
 use comity_engine::{
-    Class, CommandError, Engine, Input, LagEvent, Notice, Now, Output, Reply, RequestId, SessionId, Trust,
+    Class, CommandError, Engine, Input, LagEvent, Notice, Now, Output, Reply, RequestId, SessionId,
+    SnapshotTask, Trust,
 };
 use comity_store::{CompactError as StoreCompactError, CompactReport, EmbeddedStore, Syncer};
 use comity_transport::{
@@ -119,6 +120,10 @@ impl Drop for Answer {
     }
 }
 
+/// The ways to the threads that settle documents and read snapshots.
+pub(crate) type Readers =
+    (std_mpsc::SyncSender<(SpaceId, ObjectAddress)>, std_mpsc::SyncSender<SnapshotTask>);
+
 /// The core and everything it commands. One thread owns it by value.
 pub(crate) struct Core {
     engine: Engine,
@@ -128,6 +133,7 @@ pub(crate) struct Core {
     signals: Signals,
     storage: std_mpsc::SyncSender<StorageRequest>,
     settling: std_mpsc::SyncSender<(SpaceId, ObjectAddress)>,
+    snapshots: std_mpsc::SyncSender<SnapshotTask>,
     /// Who waits for the compaction under way.
     compactions: Vec<oneshot::Sender<Compacted>>,
     started: Instant,
@@ -141,7 +147,7 @@ impl Core {
         store: EmbeddedStore,
         signals: Signals,
         storage: std_mpsc::SyncSender<StorageRequest>,
-        settling: std_mpsc::SyncSender<(SpaceId, ObjectAddress)>,
+        (settling, snapshots): Readers,
     ) -> Self {
         signals.trust.set(engine.trust());
         Self {
@@ -152,6 +158,7 @@ impl Core {
             signals,
             storage,
             settling,
+            snapshots,
             compactions: Vec::new(),
             started: Instant::now(),
             next_request: 0,
@@ -334,7 +341,20 @@ impl Core {
                 Output::RequestSync => drop(self.storage.try_send(StorageRequest::Sync)),
                 // As above.
                 Output::Settle { space, object } => drop(self.settling.try_send((space, object))),
+                Output::Snapshot(task) => {
+                    let refused = match self.snapshots.try_send(task) {
+                        Ok(()) | Err(std_mpsc::TrySendError::Disconnected(_)) => None,
+                        Err(std_mpsc::TrySendError::Full(task)) => task.refused(),
+                    };
+                    if let Some(answer) = refused {
+                        self.input(Input::Snapshot { answer });
+                    }
+                }
                 Output::Notify(Notice::Applied(applied)) => drop(moved.insert(applied.space)),
+                Output::Notify(Notice::Installed { space }) => {
+                    tracing::info!(%space, "the state was taken over from another replica");
+                    moved.insert(space);
+                }
                 Output::Notify(notice) => self.notify(&notice),
             }
         }

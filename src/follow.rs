@@ -99,6 +99,9 @@ impl DocumentFeed {
             Ok(_) => WatchError::from(error),
         };
         let snapshot = self.reader.snapshot().map_err(failed)?;
+        if comity_engine::is_installing(&snapshot, &self.space).map_err(failed)? {
+            return Err(failed(StoreError::Installing(self.space)));
+        }
         let (documents, space) = (Arc::clone(&self.documents), self.space);
         let (address, position) = (self.address.clone(), self.position);
         let read =

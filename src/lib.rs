@@ -80,6 +80,7 @@ mod meters;
 mod network;
 mod place;
 mod replica;
+mod snapshots;
 mod space;
 mod ticket;
 mod transaction;
@@ -102,12 +103,12 @@ pub use comity_crdts::{
     ValueSerdeError, check_policy, json, limits, text, versions,
 };
 pub use comity_engine::{
-    Away, Blocked, ChangeEvent, CommandError, Conflict, Did, Durability, Fault, Freeze, JournalEntry,
-    JournalLimits, JournalPlace, JournalReason, JournalTotals, Lag, LagChange, LagEvent, LagLimits, LagSide,
-    LaneLag, LaneStatus, Listing, Location, Matter, Matters, OPERATION_NAME_BYTES_MAX, ObjectChange,
-    OperationNameError, PeerStatus, QuarantinedChange, REGION_BYTES_MAX, ReadError, Replayed, Role,
-    SessionStatus, SiblingReport, SpaceStatus, Standing, StateDigest, Status, StoreError, Throttle,
-    Throttled, Token, TransactError, TxError, Verified,
+    Away, Blocked, BootstrapLimits, BootstrapPhase, BootstrapStatus, ChangeEvent, CommandError, Conflict,
+    Did, Durability, Fault, Freeze, JournalEntry, JournalLimits, JournalPlace, JournalReason, JournalTotals,
+    Lag, LagChange, LagEvent, LagLimits, LagSide, LaneLag, LaneStatus, Listing, Location, Matter, Matters,
+    OPERATION_NAME_BYTES_MAX, ObjectChange, OperationNameError, PeerStatus, QuarantinedChange,
+    REGION_BYTES_MAX, ReadError, Replayed, Retention, Role, SessionStatus, SiblingReport, SpaceStatus,
+    Standing, StateDigest, Status, StoreError, Throttle, Throttled, Token, TransactError, TxError, Verified,
 };
 pub use comity_store::{
     BackupError, BackupProgress, BackupReport, CompactError as StorageCompactError, CompactReport, Damage,

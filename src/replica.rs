@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use comity_crdts::{ConflictPolicy, PolicyRegistry, ReplicaId, SpaceId};
 use comity_engine::{
-    Command, Engine, EngineOptions, Fault, JournalLimits, LagEvent, LagLimits, REGION_BYTES_MAX, Reply, Role,
-    Status, StoreError, Throttle, Verified,
+    BootstrapLimits, Command, Engine, EngineOptions, Fault, JournalLimits, LagEvent, LagLimits,
+    REGION_BYTES_MAX, Reply, Retention, Role, Status, StoreError, Throttle, Verified,
 };
 use comity_store::{
     BackupError, BackupProgress, BackupReport, CompactReport, Damage, EmbeddedStore, Reader, Snapshot,
@@ -26,6 +26,7 @@ use crate::error::{CompactError, ConnectedError, OpenError, RequestError};
 use crate::lag::LAG_EVENTS_MAX;
 use crate::meters::{Measured, Meters};
 use crate::network::Network;
+use crate::snapshots::{SNAPSHOT_TASKS_MAX, run_snapshots};
 use crate::space::Space;
 use crate::ticket::Ticket;
 use crate::watch::Visible;
@@ -55,6 +56,8 @@ pub struct OpenOptions {
     pub(crate) journal: JournalLimits,
     pub(crate) lag: Option<LagLimits>,
     pub(crate) throttle: Option<Throttle>,
+    pub(crate) retention: Retention,
+    pub(crate) bootstrap: BootstrapLimits,
     pub(crate) policies: Policies,
 }
 
@@ -102,6 +105,21 @@ impl OpenOptions {
     #[must_use]
     pub fn throttle(mut self, throttle: Throttle) -> Self {
         self.throttle = Some(throttle);
+        self
+    }
+
+    /// How long entries of the log are kept that all writers have announced to have applied; seven days otherwise. Who comes
+    /// later, or was away for longer with a lane that nobody waits for, takes over the state instead.
+    #[must_use]
+    pub fn retention(mut self, retention: Retention) -> Self {
+        self.retention = retention;
+        self
+    }
+
+    /// When this replica takes over the state of another one instead of its log, and how much it takes.
+    #[must_use]
+    pub fn bootstrap(mut self, limits: BootstrapLimits) -> Self {
+        self.bootstrap = limits;
         self
     }
 
@@ -183,8 +201,8 @@ impl Replica {
     pub async fn open_with(dir: impl AsRef<Path>, options: OpenOptions) -> Result<Self, OpenError> {
         let dir = dir.as_ref().to_owned();
         let registry = Arc::new(options.check()?);
-        let (store_options, core_options) = (options.store.clone(), options.clone());
-        let opened = tokio::task::spawn_blocking(move || open_core(&dir, store_options, core_options))
+        let opening = options.clone();
+        let opened = tokio::task::spawn_blocking(move || open_core(&dir, opening))
             .await
             .expect("opening a store does not panic and is not cancelled")?;
         let OpenedCore { engine, store, syncer, reader, damage, remembered } = opened;
@@ -209,7 +227,10 @@ impl Replica {
         };
         let (storage, storage_requests) = std_mpsc::sync_channel(STORAGE_REQUESTS_MAX);
         let (settling, settle_requests) = std_mpsc::sync_channel(SETTLE_REQUESTS_MAX);
-        let core = Core::new(engine, store, signals, storage, settling);
+        let (tasks, snapshot_tasks) = std_mpsc::sync_channel(SNAPSHOT_TASKS_MAX);
+        let core = Core::new(engine, store, signals, storage, (settling, tasks));
+        let (weak, views) = (events.downgrade(), reader.clone());
+        let bootstraps = spawn("comity-snapshots", move || run_snapshots(&views, &snapshot_tasks, &weak))?;
         let (weak, snapshots) = (events.downgrade(), reader.clone());
         let settling = spawn("comity-documents", move || run_settling(&snapshots, &settle_requests, &weak))?;
         let weak = events.downgrade();
@@ -224,7 +245,7 @@ impl Replica {
         let weak = events.downgrade();
         let switches = (online_sender, stopped);
         let network = Network::new(identity, trust, options.transport, weak, connected.clone(), switches);
-        let threads = std::sync::Mutex::new(vec![running, syncing, settling]);
+        let threads = std::sync::Mutex::new(vec![running, syncing, settling, bootstraps]);
         let documents = Arc::new(Documents::new(events.downgrade()));
         let shared = Shared {
             id,
@@ -546,16 +567,22 @@ struct OpenedCore {
     remembered: Vec<(ReplicaId, Vec<SocketAddr>)>,
 }
 
-fn open_core(dir: &Path, store_options: StoreOptions, options: OpenOptions) -> Result<OpenedCore, OpenError> {
-    let opened = EmbeddedStore::open(dir, store_options)?;
+fn open_core(dir: &Path, options: OpenOptions) -> Result<OpenedCore, OpenError> {
+    let OpenOptions { store, region, journal, lag, throttle, retention, bootstrap, .. } = options;
+    let opened = EmbeddedStore::open(dir, store)?;
     let (mut store, syncer, reader, damage) = (opened.store, opened.syncer, opened.reader, opened.damage);
     if let Some(damage) = &damage {
         tracing::error!(?damage, "stored data is damaged; peers are asked for what is missing");
     }
-    let OpenOptions { region, journal, lag, throttle, .. } = options;
-    let lag = lag.unwrap_or(LagLimits::NONE);
-    let options =
-        EngineOptions { region, journal, lag, throttle, ..EngineOptions::new(fresh(), opened.instance.0) };
+    let options = EngineOptions {
+        region,
+        journal,
+        lag: lag.unwrap_or(LagLimits::NONE),
+        throttle,
+        retention,
+        bootstrap,
+        ..EngineOptions::new(fresh(), opened.instance.0)
+    };
     let engine = Engine::open(&options, &mut store)?;
     let parse = |text: &str| text.split(',').filter_map(|addr| addr.parse().ok()).collect();
     let remembered = engine.remembered_peers(&store)?;

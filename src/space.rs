@@ -111,10 +111,15 @@ impl Space {
     /// The newest durable state. It shows whole change sets only, and expires after 30 s.
     ///
     /// # Errors
-    /// [`StoreError`] when storage fails.
+    /// [`StoreError`] when storage fails; [`StoreError::Installing`] while the state is being replaced by that of another
+    /// replica, which [`Replica::status`](crate::Replica::status) tells of.
     pub fn view(&self) -> Result<View, StoreError> {
         let shared = &self.replica.shared;
-        Ok(View::new(shared.reader.snapshot()?, self.id, (&shared.registry, &shared.documents)))
+        let snapshot = shared.reader.snapshot()?;
+        if comity_engine::is_installing(&snapshot, &self.id)? {
+            return Err(StoreError::Installing(self.id));
+        }
+        Ok(View::new(snapshot, self.id, (&shared.registry, &shared.documents)))
     }
 
     /// A view that shows at least everything the token has seen; waits up to [`WAIT_DEFAULT`] for it to arrive.

@@ -1,6 +1,7 @@
 //! Benchmarks, one module each: `cargo run --release -p comity-bench -- NAME [--option value ...]`. Each prints
 //! what machine it ran on and Markdown tables, and ends with exit code 1 where something is not as it must be.
 
+mod bootstrap;
 mod bytes;
 mod documents;
 mod machine;
@@ -31,7 +32,12 @@ struct Benchmark {
     run: fn(&Options) -> Result<Verdict, Failure>,
 }
 
-const BENCHMARKS: [Benchmark; 4] = [
+const BENCHMARKS: [Benchmark; 5] = [
+    Benchmark {
+        name: "bootstrap",
+        about: "taking over a large state, with interruptions",
+        run: bootstrap::run,
+    },
     Benchmark {
         name: "bytes",
         about: "bytes per change on the wire, against their budgets",

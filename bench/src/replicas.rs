@@ -7,16 +7,14 @@ use std::time::Duration;
 
 use comity_crdts::{Nonce, SpaceId};
 use comity_engine::{
-    Command, Engine, EngineOptions, Input, Now, Output, Reply, RequestId, Role, SessionId, Status, Tx,
-    TxError, WriteOptions,
+    Command, Engine, EngineOptions, Input, Now, Output, Reply, RequestId, Retention, Role, SessionId,
+    SnapshotSource, Status, Tx, TxError, WriteOptions,
 };
-use comity_store::{EmbeddedStore, Reader, StoreOptions, Syncer};
+use comity_store::{EmbeddedStore, KeptSnapshot, Reader, StoreOptions, Syncer};
 use tempfile::TempDir;
 
 use crate::Failure;
 
-/// The one session, between the first replica and the second.
-const SESSION: SessionId = SessionId(1);
 /// When the clock starts, as a wall clock.
 const START_MS: u64 = 1_790_000_000_000;
 
@@ -30,17 +28,19 @@ pub(crate) struct Replica {
     inbox: VecDeque<Vec<u8>>,
     replies: Vec<Reply>,
     wants_sync: bool,
+    snapshots: SnapshotSource<KeptSnapshot>,
 }
 
 impl Replica {
-    fn open(key: u8) -> Result<Self, Failure> {
+    fn open(key: u8, retention: Retention) -> Result<Self, Failure> {
         let dir = tempfile::Builder::new().prefix("comity-bench-").tempdir()?;
         let options = StoreOptions { view_age_max: Duration::from_secs(3_600), ..StoreOptions::default() };
         let opened = EmbeddedStore::open(dir.path(), options)?;
         let (mut store, syncer, reader) = (opened.store, opened.syncer, opened.reader);
-        let engine = Engine::open(&EngineOptions::new([key; 32], opened.instance.0), &mut store)?;
-        let (inbox, replies) = Default::default();
-        Ok(Self { engine, store, syncer, reader, dir, inbox, replies, wants_sync: false })
+        let options = EngineOptions { retention, ..EngineOptions::new([key; 32], opened.instance.0) };
+        let engine = Engine::open(&options, &mut store)?;
+        let (inbox, replies, snapshots) = Default::default();
+        Ok(Self { engine, store, syncer, reader, dir, inbox, replies, wants_sync: false, snapshots })
     }
 
     /// The data file of the store.
@@ -54,25 +54,48 @@ pub(crate) struct Replicas {
     pub(crate) all: Vec<Replica>,
     clock: Duration,
     drawn: u128,
+    /// The one session, between the first replica and the second.
+    session: SessionId,
+    /// Of all frames that the first one sent.
+    pub(crate) sent_bytes: u64,
 }
 
 impl Replicas {
+    /// Replicas that keep their logs.
     pub(crate) fn open(count: u8) -> Result<Self, Failure> {
-        let all = (1..=count).map(Replica::open).collect::<Result<_, _>>()?;
-        let mut replicas = Self { all, clock: Duration::from_secs(1), drawn: 0 };
+        Self::keeping(count, Retention::OFF)
+    }
+
+    /// Replicas that keep their logs for so long.
+    pub(crate) fn keeping(count: u8, retention: Retention) -> Result<Self, Failure> {
+        let all = (1..=count).map(|key| Replica::open(key, retention)).collect::<Result<_, _>>()?;
+        let mut replicas =
+            Self { all, clock: Duration::from_secs(1), drawn: 0, session: SessionId(0), sent_bytes: 0 };
         replicas.settle()?;
         Ok(replicas)
     }
 
     /// A space that the first one founded and all take part in.
     pub(crate) fn found(&mut self) -> Result<SpaceId, Failure> {
+        let space = self.found_alone()?;
+        if self.all.len() > 1 {
+            self.join(space)?;
+            self.settle()?;
+        }
+        Ok(space)
+    }
+
+    /// A space that the first one founded.
+    pub(crate) fn found_alone(&mut self) -> Result<SpaceId, Failure> {
         let Reply::SpaceCreated(space) = self.ask(0, Command::CreateSpace { name: "measured".to_owned() })?
         else {
             return Err("no space was founded".into());
         };
-        if self.all.len() == 1 {
-            return Ok(space);
-        }
+        Ok(space)
+    }
+
+    /// Lets the second one in, and connects the two.
+    pub(crate) fn join(&mut self, space: SpaceId) -> Result<(), Failure> {
         let valid_for = Duration::from_secs(60);
         let Reply::Invited(secret) = self.ask(0, Command::Invite { space, role: Role::Writer, valid_for })?
         else {
@@ -80,12 +103,26 @@ impl Replicas {
         };
         let inviter = self.all[0].engine.replica();
         self.ask(1, Command::JoinSpace { space, inviter, secret: Some(secret) })?;
+        self.connect()
+    }
+
+    fn connect(&mut self) -> Result<(), Failure> {
+        self.session.0 += 1;
         for (one, other) in [(0, 1), (1, 0)] {
             let peer = self.all[other].engine.replica();
-            self.input(one, Input::SessionOpened { session: SESSION, peer })?;
+            self.input(one, Input::SessionOpened { session: self.session, peer })?;
         }
-        self.settle()?;
-        Ok(space)
+        Ok(())
+    }
+
+    /// Cuts the connection, with what is on its way, and makes another one.
+    pub(crate) fn reconnect(&mut self) -> Result<(), Failure> {
+        self.all.iter_mut().for_each(|replica| replica.inbox.clear());
+        for index in 0..2 {
+            self.input(index, Input::SessionClosed { session: self.session })?;
+        }
+        self.all.iter_mut().for_each(|replica| replica.inbox.clear());
+        self.connect()
     }
 
     pub(crate) fn now(&mut self) -> Now {
@@ -134,12 +171,22 @@ impl Replicas {
         while let Some(output) = self.all[index].engine.poll_output() {
             match output {
                 Output::Reply { reply, .. } => self.all[index].replies.push(reply?),
-                Output::SendFrame { frame, .. } => self.all[1 - index].inbox.push_back(frame),
+                Output::SendFrame { frame, .. } => {
+                    self.sent_bytes += if index == 0 { frame.len() as u64 } else { 0 };
+                    self.all[1 - index].inbox.push_back(frame);
+                }
                 Output::CloseSession { reason, .. } => return Err(reason.sentence().into()),
                 Output::RequestSync => self.all[index].wants_sync = true,
                 Output::Settle { space, object } => {
                     let result = comity_engine::settle(&self.all[index].store, &space, &object);
                     self.input(index, Input::Settled { result })?;
+                }
+                Output::Snapshot(task) => {
+                    let clock = self.clock;
+                    let Replica { reader, snapshots, .. } = &mut self.all[index];
+                    if let Some(answer) = snapshots.handle(clock, task, || reader.keep()) {
+                        self.input(index, Input::Snapshot { answer })?;
+                    }
                 }
                 Output::Notify(_) => {}
             }
@@ -149,6 +196,11 @@ impl Replicas {
 
     /// Syncs and delivers until nothing is left that does not wait for time.
     pub(crate) fn settle(&mut self) -> Result<(), Failure> {
+        self.settle_until(&mut |_| false).map(drop)
+    }
+
+    /// As [`Replicas::settle`], or until something is so. Returns whether it is.
+    fn settle_until(&mut self, stop: &mut dyn FnMut(&Self) -> bool) -> Result<bool, Failure> {
         loop {
             let mut idle = true;
             for index in 0..self.all.len() {
@@ -160,8 +212,11 @@ impl Replicas {
                     idle = false;
                 }
                 while let Some(frame) = self.all[index].inbox.pop_front() {
-                    self.input(index, Input::FrameReceived { session: SESSION, frame })?;
+                    self.input(index, Input::FrameReceived { session: self.session, frame })?;
                     idle = false;
+                    if stop(self) {
+                        return Ok(true);
+                    }
                 }
             }
             // What is due now needs no time.
@@ -170,8 +225,11 @@ impl Replicas {
                 self.input(index, Input::DeadlineReached)?;
                 idle = false;
             }
+            if stop(self) {
+                return Ok(true);
+            }
             if idle {
-                return Ok(());
+                return Ok(false);
             }
         }
     }
@@ -182,13 +240,26 @@ impl Replicas {
 
     /// Lets so much time pass, doing what is due at its moment.
     pub(crate) fn pass(&mut self, time: Duration) -> Result<(), Failure> {
+        self.pass_until(time, |_| false)
+    }
+
+    /// As [`Replicas::pass`], or until something is so.
+    pub(crate) fn pass_until(
+        &mut self,
+        time: Duration,
+        mut stop: impl FnMut(&Self) -> bool,
+    ) -> Result<(), Failure> {
         let end = self.clock + time;
-        self.settle()?;
+        if self.settle_until(&mut stop)? {
+            return Ok(());
+        }
         while let Some(due) = self.all.iter().filter_map(|replica| replica.engine.next_deadline()).min()
             && due <= end
         {
             self.clock = self.clock.max(due);
-            self.settle()?;
+            if self.settle_until(&mut stop)? {
+                return Ok(());
+            }
         }
         self.clock = end;
         self.settle()

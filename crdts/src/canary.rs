@@ -167,6 +167,14 @@ canaries! {
     EstimateNeverEnds,
     /// A writer that is held up until others follow is never told that they do, nor that they do not.
     ThrottledForEver,
+    /// Entries are let go of although not everybody has announced to have applied them.
+    FloorBeyondCut,
+    /// What is held here and not in a snapshot is not applied again after it was installed.
+    ExtrasForgotten,
+    /// Pieces of a snapshot that were staged from another state are taken to be of this one.
+    PieceOfAnotherView,
+    /// A snapshot is installed without its journal.
+    JournalNotCarried,
 }
 
 #[cfg(feature = "canaries")]

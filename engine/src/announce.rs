@@ -110,6 +110,7 @@ impl Space {
             cut = self.frontier.clone();
         }
         self.compactable |= !self.cut.covers(&cut);
+        self.droppable |= !self.cut.covers(&cut);
         self.cut = cut;
     }
 
@@ -151,7 +152,7 @@ impl Engine {
     /// Looks after what is to be announced, confirmed and forgotten in a space.
     pub(crate) fn tend(&mut self, now: &Now, id: SpaceId, store: &mut dyn Store) -> Result<(), StoreError> {
         let replica = self.replica;
-        let Some(space) = self.spaces.get_mut(&id) else { return Ok(()) };
+        let Some(space) = self.spaces.get_mut(&id).filter(|space| !space.is_blocked()) else { return Ok(()) };
         let own = space.own_lane();
         let is_confirmed = own.is_some_and(|own| space.is_confirmed(&own, &replica));
         let may_write = space.standing(&replica).may_write();
@@ -180,6 +181,7 @@ impl Engine {
             space.compacting = true;
             self.timers.insert((now.monotonic, Timer::Compact(id)));
         }
+        self.plan_dropping(now, id, is_confirmed);
         if is_confirmed {
             self.resolve_confirmations(id);
         }
@@ -201,16 +203,20 @@ impl Engine {
         store: &mut dyn Store,
     ) -> Result<(), StoreError> {
         let replica = self.replica;
-        let Some(space) = self.spaces.get_mut(&id) else { return Ok(()) };
-        if space.announce_due.is_some_and(|due| due > now.monotonic) {
+        let Some(space) = self.spaces.get_mut(&id).filter(|space| !space.is_blocked()) else { return Ok(()) };
+        let is_over = |due: &mut Option<Duration>| due.take_if(|due| *due <= now.monotonic).is_some();
+        let is_over_for_dropping = is_over(&mut space.drop_announce_due);
+        if space.announce_due.is_some_and(|due| due > now.monotonic) && !is_over_for_dropping {
             return Ok(());
         }
-        space.announce_due = None;
-        space.greeted = false;
+        if is_over(&mut space.announce_due) {
+            space.greeted = false;
+        }
         let own = space.own_lane();
         let is_confirmed = own.is_some_and(|own| space.is_confirmed(&own, &replica));
         let is_due = space.standing(&replica).may_write()
-            && space.has_to_announce(own.as_ref(), is_confirmed, &replica);
+            && (space.has_to_announce(own.as_ref(), is_confirmed, &replica)
+                || (is_over_for_dropping && is_confirmed && space.wants_dropping(own.as_ref())));
         if self.failed.is_some() || !is_due {
             return Ok(());
         }
@@ -227,7 +233,7 @@ impl Engine {
         store: &mut dyn Store,
     ) -> Result<(), StoreError> {
         let (replica, instance) = (self.replica, self.instance);
-        let Some(space) = self.spaces.get_mut(&id) else { return Ok(()) };
+        let Some(space) = self.spaces.get_mut(&id).filter(|space| !space.is_blocked()) else { return Ok(()) };
         let minted_in = space.incarnation.is_none().then_some(instance);
         let incarnation = space.incarnation.unwrap_or_else(|| Incarnation::new(&id, &replica, now.fresh));
         let own = incarnation.origin;
@@ -273,6 +279,9 @@ impl Engine {
         let limits = self.journal;
         let Some(space) = self.spaces.get_mut(&id) else { return Ok(()) };
         space.compacting = false;
+        if space.is_blocked() {
+            return Ok(());
+        }
         if self.failed.is_some() || !(space.compactable || space.prunable) {
             return Ok(());
         }

@@ -18,7 +18,7 @@ use crate::op::{Op, Role};
 use crate::rows::{Object, Parts, Share, decode_element, decode_rw_element, element_share, rw_element_share};
 use crate::site::Site;
 use crate::store::{StateRead, StoreError};
-use crate::unstable::{Unstable, note_unstable};
+use crate::unstable::{Unstable, UnstableRow, note_unstable};
 use crate::work::Work;
 
 /// Something that is done to a document and waits for the end of the batch, where changes of one document go
@@ -210,7 +210,7 @@ impl Application<'_> {
                 }
             }
         }
-        site.store(work, &object);
+        site.store_holder(work, &object)?;
         Ok((before, object.share(&site.id)))
     }
 
@@ -239,7 +239,7 @@ impl Application<'_> {
             (Object::Counter(counter), Op::CounterAdd(delta)) => counter.add(dot, *delta),
             (Object::Counter(counter), Op::CounterReset { columns }) => {
                 counter.reset(&self.context(dot), columns);
-                self.unstable(work, effects, &site.row, Unstable::Counter);
+                self.unstable(work, effects, step, (&site.row, Unstable::Counter));
             }
             (Object::Register(register), op) => self.write(work, effects, (step, dot), (register, op))?,
             (Object::Set(_), Op::SetAdd { element, observed }) => {
@@ -260,7 +260,7 @@ impl Application<'_> {
             (Object::DwFlag(row), Op::DwFlagEnable) => row.add(&self.context(dot)),
             (Object::DwFlag(row), Op::DwFlagDisable) => {
                 row.remove(&self.context(dot));
-                self.unstable(work, effects, &site.row, Unstable::Flag);
+                self.unstable(work, effects, step, (&site.row, Unstable::Flag));
             }
             (Object::RwSet(parts), Op::RwSetAdd { element }) => {
                 update_rw_element(work, parts, &site.id, element, |row| row.add(&self.context(dot)))?;
@@ -270,7 +270,7 @@ impl Application<'_> {
             {
                 let row =
                     update_rw_element(work, parts, &site.id, element, |row| row.remove(&self.context(dot)))?;
-                self.unstable(work, effects, &row, Unstable::Element);
+                self.unstable(work, effects, step, (&row, Unstable::Element));
             }
             (Object::Bounded(counter), Op::BoundedIncrement(amount)) => counter.increment(origin, *amount),
             (Object::Bounded(counter), Op::BoundedDecrement(amount)) => counter.decrement(origin, *amount),
@@ -311,8 +311,15 @@ impl Application<'_> {
         Ok(())
     }
 
-    fn unstable(&self, work: &mut Work<'_>, effects: &mut Effects, row: &[u8], what: Unstable) {
-        note_unstable(work, self.space, self.place, (row, what));
+    fn unstable(
+        &self,
+        work: &mut Work<'_>,
+        effects: &mut Effects,
+        step: &Step<'_>,
+        (row, what): (&[u8], Unstable),
+    ) {
+        let noted = UnstableRow { row, what, address: step.address, path: step.path };
+        note_unstable(work, self.space, self.place, &noted);
         effects.unstable.advance(self.place.0, self.place.1);
     }
 }

@@ -13,10 +13,12 @@ use std::collections::BTreeMap;
 
 use comity_crdts::{Frontier, Kind, LaneId, ObjectAddress, OriginId, ReplicaId, SpaceId};
 
+use crate::bootstrap::is_installing;
 use crate::change::{Body, ChangeSet, LaneEntry, decode_stored};
 use crate::keys;
 use crate::limits::{CHANGES_PAGE_BYTES, CHANGES_PAGE_ENTRIES, CHANGES_PAGE_ROWS};
 use crate::read::frontier;
+use crate::retention::kept;
 use crate::rows::damaged;
 use crate::settings::region_of;
 use crate::space::{LaneRow, Progress, decode};
@@ -99,6 +101,8 @@ pub struct ChangeCursor {
     /// What the reader has seen; may be more than is here.
     seen: Frontier,
     place: Place,
+    /// How often a snapshot had taken the place of the state when the place was found.
+    installs: u32,
 }
 
 /// Where a cursor stands in the order of applying.
@@ -152,7 +156,7 @@ impl ChangeCursor {
     /// Everything that `seen` does not cover. `seen` may come from any replica and name more than is here: what
     /// it names is left out when it arrives.
     pub fn after(space: SpaceId, seen: Frontier) -> Self {
-        Self { space, scope: Scope::Space, seen, place: Place::Unknown }
+        Self { space, scope: Scope::Space, seen, place: Place::Unknown, installs: 0 }
     }
 
     /// Everything after the state that is read. O(lanes²).
@@ -161,7 +165,8 @@ impl ChangeCursor {
     /// [`StoreError`] when storage fails.
     pub fn after_state(read: &dyn StateRead, space: SpaceId) -> Result<Self, StoreError> {
         let (seen, place) = (frontier(read, &space)?, applied(read, &space)?);
-        Ok(Self { space, scope: Scope::Space, seen, place: Place::After { place, seen_beyond: 0 } })
+        let (place, installs) = (Place::After { place, seen_beyond: 0 }, kept(read, &space)?.installs);
+        Ok(Self { space, scope: Scope::Space, seen, place, installs })
     }
 
     /// Shows only what is in the scope from here on.
@@ -198,6 +203,14 @@ impl ChangeCursor {
     /// # Errors
     /// [`ChangesError`].
     pub fn read(&mut self, read: &dyn LogRead, limit: PageLimit) -> Result<ChangePage, ChangesError> {
+        if is_installing(read, &self.space)? {
+            // What is there is neither the one state nor the other.
+            return Ok(ChangePage::default());
+        }
+        let installs = kept(read, &self.space)?.installs;
+        if installs != self.installs {
+            (self.installs, self.place) = (installs, Place::Unknown);
+        }
         let end = applied(read, &self.space)?;
         let (events, authors) = (Vec::new(), BTreeMap::new());
         let mut reading = Reading { read, limit, end, events, bytes: 0, rows: 0, authors };

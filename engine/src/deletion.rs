@@ -13,7 +13,7 @@ use crate::limits::DELETE_ROWS_MAX;
 use crate::rows::damaged;
 use crate::site::Site;
 use crate::space::{LaneRow, decode, encode};
-use crate::store::{LaneRecord, StateRead, Store, StoreError};
+use crate::store::{LaneSpan, StateRead, Store, StoreError};
 use crate::work::Work;
 
 /// How far the deletion of a space has come.
@@ -21,6 +21,13 @@ use crate::work::Work;
 pub(crate) struct Deletion {
     /// The last entry that was removed of the first lane there still is.
     through: u64,
+}
+
+/// The space whose deletion some facts begin, if they do, for tests that watch what a disk holds.
+pub fn deleted(facts: &[crate::store::Put]) -> Option<SpaceId> {
+    let begins = |put: &&crate::store::Put| put.0.first() == Some(&0x06) && put.1.is_some();
+    let (key, _) = facts.iter().find(begins)?;
+    Some(SpaceId(key.get(1..17)?.try_into().ok()?))
 }
 
 /// A step's work, and how much of it is left to be done in this step.
@@ -145,7 +152,7 @@ impl Step<'_, '_> {
     }
 
     fn remove_objects(&mut self, id: &SpaceId) -> Result<bool, StoreError> {
-        let (from, until) = keys::objects_of(id);
+        let (from, until) = keys::all_objects(id);
         while self.left > 0 {
             let Some((key, _)) = self.work.scan(&from, &until, 1)?.pop() else { return Ok(true) };
             let address = address_of(&key).ok_or_else(|| damaged("object row", &"its key is not one"))?;
@@ -214,6 +221,7 @@ impl Step<'_, '_> {
             }
             self.left -= 1;
             self.work.delete_fact(keys::announced(id, &lane));
+            self.work.delete_fact(keys::floor(id, &lane));
             self.work.delete_fact(key);
             deletion.through = 0;
         }
@@ -226,10 +234,9 @@ impl Step<'_, '_> {
         (row, deletion): (&LaneRow, &mut Deletion),
     ) -> bool {
         let last = row.tip.lsn.min(deletion.through + self.left as u64);
-        for lsn in deletion.through + 1..=last {
-            self.work.append(LaneRecord::removal(*id, lane, lsn));
-        }
-        self.left -= (last - deletion.through) as usize;
+        let count = last - deletion.through;
+        self.work.drop_entries(LaneSpan { space: *id, lane, first: deletion.through + 1, count });
+        self.left -= count as usize;
         deletion.through = last;
         self.left > 0
     }

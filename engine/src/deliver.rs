@@ -13,12 +13,12 @@ use crate::io::{Applied, Now};
 use crate::keys;
 use crate::limits::{HEAD_SPACING_BYTES, STAGED_BYTES_APPLY};
 use crate::operations::{made_at, note_operation};
-use crate::own::append_entry;
+use crate::own::{append_entry, put_place};
 use crate::proof::Proof;
 use crate::run::RUN_ENTRIES_MAX;
 use crate::settings::is_region;
-use crate::space::{Lane, LaneRow, Space, Staged, encode};
-use crate::store::{LaneRecord, Store, StoreError};
+use crate::space::{Lane, LaneRow, Progress, Space, Staged, encode};
+use crate::store::{Batch, LaneRecord, Store, StoreError};
 use crate::work::Work;
 
 /// What a batch of deliveries has come to; nothing of it is in the space before the batch is committed.
@@ -30,12 +30,15 @@ struct Delivery {
     effects: Effects,
     events: Vec<Applied>,
     applied: u64,
+    log_bytes: u64,
     clock: comity_crdts::Clock,
     announced: BTreeMap<LaneId, Frontier>,
     /// Of each lane, what was applied since its last head: entries, and their bytes in stored form.
     unproved: BTreeMap<LaneId, (u64, u64)>,
     /// Parts of runs that were applied, with what proves them.
     parts: BTreeMap<LaneId, (u64, Proof)>,
+    /// Whether the entries are in the log already.
+    is_again: bool,
 }
 
 impl Engine {
@@ -47,7 +50,7 @@ impl Engine {
         id: SpaceId,
         store: &mut dyn Store,
     ) -> Result<(), StoreError> {
-        let Some(space) = self.spaces.get_mut(&id) else { return Ok(()) };
+        let Some(space) = self.spaces.get_mut(&id).filter(|space| !space.is_blocked()) else { return Ok(()) };
         let staged_bytes: usize = space.lanes.values().map(|lane| lane.staged_bytes).sum();
         if space.lanes.values().all(|lane| lane.staged.is_empty()) {
             return Ok(());
@@ -57,24 +60,11 @@ impl Engine {
             return Ok(());
         }
         let mut work = Work::over(&*store);
-        let mut delivery = space.deliver(now, &mut work)?;
+        let delivery = space.deliver(now, &mut work, false)?;
         if delivery.taken.is_empty() {
             return Ok(());
         }
-        let actor = space.actor();
-        flush(&mut space.documents, &mut work, &mut delivery.effects, &id, actor)?;
-        let mut progress = space.progress;
-        progress.applied = delivery.applied;
-        if canary!(DigestOfArrival) {
-            progress.digest.0 = progress.digest.0.rotate_left(1);
-        }
-        progress.digest.0 = progress.digest.0.wrapping_add(delivery.effects.digest);
-        progress.clock_floor = delivery.clock.last();
-        space.put_progress(&mut work, &progress);
-        for (lane, row) in &delivery.rows {
-            work.put(keys::lane(&id, lane), encode(row));
-        }
-        let batch = work.into_batch();
+        let (batch, delivery, progress) = space.finish_delivery(work, delivery)?;
         let position = match store.commit(batch) {
             Ok(position) => position,
             Err(error) => {
@@ -82,19 +72,9 @@ impl Engine {
                 return Err(error);
             }
         };
-        let progress_before = space.progress.applied;
-        space.progress = progress;
-        space.clock = delivery.clock;
-        let frontier = delivery.frontier.clone();
-        let arrived = delivery.applied - progress_before;
+        let arrived = delivery.applied - space.progress.applied;
         space.lag.arrived.note(now.monotonic, arrived);
-        space.take(delivery.frontier, delivery.rows, &delivery.taken, delivery.parts);
-        let is_over = |lane: &LaneId| space.lanes.get(lane).is_some_and(|lane| !space.counts(lane));
-        if delivery.taken.keys().any(is_over) {
-            // It held the cut back while it waited.
-            space.move_cut();
-        }
-        space.hear(delivery.announced, &delivery.effects);
+        let (frontier, mut delivery) = space.take_delivery(delivery, progress);
         let says_region = delivery.events.iter().any(|event| event.objects.iter().any(is_region));
         if canary!(EventLost) {
             delivery.events.truncate(1);
@@ -107,6 +87,33 @@ impl Engine {
             self.reload_members(id, store)?;
             self.forget_redeemed(id, store)?;
         }
+        Ok(())
+    }
+
+    /// Applies what is staged of a space whose state was replaced, in the batch of what `with` does; tells nobody, because it
+    /// was told of before.
+    pub(crate) fn commit_delivery(
+        &mut self,
+        now: &Now,
+        id: SpaceId,
+        store: &mut dyn Store,
+        with: impl FnOnce(&mut Work<'_>),
+    ) -> Result<(), StoreError> {
+        let Some(space) = self.spaces.get_mut(&id) else { return Ok(()) };
+        let mut work = Work::over(&*store);
+        let delivery = space.deliver(now, &mut work, true)?;
+        with(&mut work);
+        let (batch, delivery, progress) = space.finish_delivery(work, delivery)?;
+        self.committed = match store.commit(batch) {
+            Ok(position) => position,
+            Err(error) => {
+                // They are staged again.
+                space.documents.clear();
+                space.lanes.values_mut().for_each(Lane::drop_staged);
+                return Err(error);
+            }
+        };
+        space.take_delivery(delivery, progress);
         Ok(())
     }
 
@@ -126,8 +133,46 @@ impl Engine {
 }
 
 impl Space {
+    /// Completes the batch of a delivery.
+    fn finish_delivery(
+        &mut self,
+        mut work: Work<'_>,
+        mut delivery: Delivery,
+    ) -> Result<(Batch, Delivery, Progress), StoreError> {
+        let (id, actor) = (self.id, self.actor());
+        flush(&mut self.documents, &mut work, &mut delivery.effects, &id, actor)?;
+        let mut progress = self.progress;
+        (progress.applied, progress.log_bytes) = (delivery.applied, delivery.log_bytes);
+        if canary!(DigestOfArrival) {
+            progress.digest.0 = progress.digest.0.rotate_left(1);
+        }
+        progress.digest.0 = progress.digest.0.wrapping_add(delivery.effects.digest);
+        progress.clock_floor = delivery.clock.last();
+        self.put_progress(&mut work, &progress);
+        for (lane, row) in &delivery.rows {
+            work.put(keys::lane(&id, lane), encode(row));
+        }
+        Ok((work.into_batch(), delivery, progress))
+    }
+
+    /// The batch is committed: what it says is now so. Returns what is applied.
+    fn take_delivery(&mut self, mut delivery: Delivery, progress: Progress) -> (Frontier, Delivery) {
+        self.progress = progress;
+        self.clock = delivery.clock;
+        let frontier = delivery.frontier.clone();
+        let (rows, announced) = (std::mem::take(&mut delivery.rows), std::mem::take(&mut delivery.announced));
+        self.take(frontier.clone(), rows, &delivery.taken, std::mem::take(&mut delivery.parts));
+        let is_over = |lane: &LaneId| self.lanes.get(lane).is_some_and(|lane| !self.counts(lane));
+        if delivery.taken.keys().any(is_over) {
+            // It held the cut back while it waited.
+            self.move_cut();
+        }
+        self.hear(announced, &delivery.effects);
+        (frontier, delivery)
+    }
+
     /// Walks the lanes until no staged entry is ready.
-    fn deliver(&self, now: &Now, work: &mut Work<'_>) -> Result<Delivery, StoreError> {
+    fn deliver(&self, now: &Now, work: &mut Work<'_>, is_again: bool) -> Result<Delivery, StoreError> {
         let mut delivery = Delivery {
             frontier: self.frontier.clone(),
             rows: BTreeMap::new(),
@@ -135,10 +180,12 @@ impl Space {
             effects: Effects::default(),
             events: Vec::new(),
             applied: self.progress.applied,
+            log_bytes: self.progress.log_bytes,
             clock: self.clock,
             announced: BTreeMap::new(),
             unproved: BTreeMap::new(),
             parts: BTreeMap::new(),
+            is_again,
         };
         loop {
             let mut progressed = false;
@@ -183,9 +230,14 @@ impl Space {
         row.tip = staged.after.clone();
         delivery.frontier.advance(*lane_id, staged.after.lsn);
         delivery.applied += 1;
-        let bytes = staged.stored.clone();
-        let record = LaneRecord { space: self.id, lane: *lane_id, lsn: staged.after.lsn, bytes };
-        append_entry(work, delivery.applied, record);
+        delivery.log_bytes += staged.stored.len() as u64;
+        if delivery.is_again {
+            put_place(work, (&self.id, delivery.applied), (*lane_id, staged.after.lsn));
+        } else {
+            let bytes = staged.stored.clone();
+            let record = LaneRecord { space: self.id, lane: *lane_id, lsn: staged.after.lsn, bytes };
+            append_entry(work, delivery.applied, record);
+        }
         let unproved = delivery.unproved.entry(*lane_id).or_default();
         *unproved = (unproved.0 + 1, unproved.1 + staged.stored.len() as u64);
         if let Some(proof) = &staged.proof {
@@ -205,6 +257,7 @@ impl Space {
                 return Ok(());
             }
         };
+        row.changed = staged.after.lsn;
         delivery.clock.observe(change.hlc, now.wall_ms, CLOCK_AHEAD_MS_MAX);
         let author = row.owner.replica;
         let place = (*lane_id, staged.after.lsn);

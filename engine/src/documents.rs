@@ -22,9 +22,11 @@ use crate::store::{LogRead, StateRead, StoreError};
 pub(crate) use apply::{flush, store_edit};
 pub use reading::{DocumentPosition, DocumentReader, Followed, ReadDocument};
 pub use settle::{Settled, settle};
+pub(crate) use tail::{
+    QuarantineRow, TailRow as DocumentTailRow, carried_tail_row, carry_tail, decode_latest, load, read_tail,
+};
 pub use tail::{QuarantinedChange, quarantined};
 use tail::{TailRow, tail_rows};
-pub(crate) use tail::{load, read_tail};
 
 /// What loaded documents may take, by estimate, per space; the least recently used go first.
 const LOADED_BYTES_MAX: u64 = 64 * 1024 * 1024;

@@ -19,7 +19,8 @@ use crate::keys;
 use crate::lag::{LagLimits, Moment};
 use crate::limits::SYNC_RETRY;
 use crate::membership::Farewell;
-use crate::options::{EngineOptions, ROWS_VERSION, TailLimits, WriteOptions, check_version};
+use crate::options::{BootstrapLimits, EngineOptions, ROWS_VERSION, TailLimits, WriteOptions, check_version};
+use crate::retention::Retention;
 use crate::session::Session;
 use crate::settings::is_region;
 use crate::space::{InstanceToken, Space, SpaceRow, decode};
@@ -55,6 +56,9 @@ pub(crate) enum Timer {
     Sync,
     Announce(SpaceId),
     Compact(SpaceId),
+    Drop(SpaceId),
+    Bootstrap(SpaceId),
+    Install(SpaceId),
     Rights(RequestId),
     Part(SessionId),
     Delete(SpaceId),
@@ -73,6 +77,8 @@ pub struct Engine {
     pub(crate) throttle: Option<Throttle>,
     /// When the last input was.
     pub(crate) latest: Moment,
+    pub(crate) retention: Retention,
+    pub(crate) bootstrap: BootstrapLimits,
     pub(crate) spaces: BTreeMap<SpaceId, Space>,
     pub(crate) sessions: BTreeMap<SessionId, Session>,
     pub(crate) invitations: BTreeMap<(SpaceId, [u8; 32]), Invitation>,
@@ -100,6 +106,8 @@ pub struct Engine {
     pub(crate) to_settle: BTreeSet<SpaceId>,
     /// A document is being settled.
     pub(crate) settling: bool,
+    /// Spaces that want a snapshot, receive or install one.
+    pub(crate) brought_up: BTreeSet<SpaceId>,
     pub(crate) failed: Option<StoreError>,
     pub(crate) outputs: VecDeque<Output>,
 }
@@ -132,6 +140,8 @@ impl Engine {
             lag_limits: options.lag,
             throttle: options.throttle,
             latest: Moment::default(),
+            retention: options.retention,
+            bootstrap: options.bootstrap,
             spaces: BTreeMap::new(),
             sessions: BTreeMap::new(),
             invitations: BTreeMap::new(),
@@ -150,6 +160,7 @@ impl Engine {
             sync_paused: false,
             to_settle: BTreeSet::new(),
             settling: false,
+            brought_up: BTreeSet::new(),
             failed: None,
             outputs: VecDeque::new(),
         };
@@ -176,6 +187,12 @@ impl Engine {
                 .map_err(|_| StoreError::Corrupt { detail: "a space row's key is not one".to_owned() })?;
             let row: SpaceRow = decode("space row", &bytes)?;
             let mut space = Space::load(store, (SpaceId(id), row), self.tail, &self.replica, &self.instance)?;
+            if space.is_brought_up() {
+                self.brought_up.insert(SpaceId(id));
+            }
+            if space.is_blocked() {
+                self.timers.insert((Duration::ZERO, Timer::Install(SpaceId(id))));
+            }
             space.compacting = true;
             self.timers.insert((Duration::ZERO, Timer::Compact(SpaceId(id))));
             // What was to be announced still is.
@@ -238,6 +255,7 @@ impl Engine {
             Input::Synced { result } => self.on_synced(now, result),
             Input::Unsettled { space, object } => self.on_unsettled(space, object),
             Input::Settled { result } => self.on_settled(now, result, store),
+            Input::Snapshot { answer } => self.on_snapshot_answer(now, answer, store),
             Input::DeadlineReached => self.on_deadline(now, store),
         }
         self.settle(now, store);
@@ -272,6 +290,9 @@ impl Engine {
         }
         if !self.spaces.contains_key(&space) {
             return Err(TransactError::UnknownSpace(space));
+        }
+        if self.spaces.get(&space).is_some_and(Space::is_blocked) {
+            return Err(TransactError::Installing(space));
         }
         if let Some(region) = self.unknown_region(&space, &write.durability) {
             return Err(TransactError::UnknownRegion(region));
@@ -420,6 +441,7 @@ impl Engine {
         }
         self.resolve_synced(now);
         self.say_farewells(now);
+        self.dirty.extend(&self.brought_up);
         for id in moved {
             if let Some(space) = self.spaces.get_mut(&id) {
                 space
@@ -496,6 +518,17 @@ impl Engine {
                     }
                 }
                 Timer::Lag(id) => self.look_at_lag(now, id),
+                Timer::Drop(id) => {
+                    if let Err(error) = self.drop_old(now, id, store) {
+                        self.on_store_error(now, error);
+                    }
+                }
+                Timer::Bootstrap(id) => self.watch_bootstrap(now, id),
+                Timer::Install(id) => {
+                    if let Err(error) = self.install_step(now, id, store) {
+                        self.on_store_error(now, error);
+                    }
+                }
                 Timer::Rights(request) => self.pursue_rights(now, request, store),
                 Timer::Part(session) => self.part(session),
                 Timer::Delete(id) => {
@@ -544,6 +577,11 @@ impl Engine {
             // After a full disk it is tried again.
             self.postponed.insert(id);
             return Err(error);
+        }
+        self.tend_install(now, id, store)?;
+        self.tend_bootstrap(now, id, store)?;
+        if !self.spaces.get(&id).is_some_and(Space::is_brought_up) {
+            self.brought_up.remove(&id);
         }
         self.choose_parents(now, id);
         self.show_doubted(id, store)?;

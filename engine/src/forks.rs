@@ -26,7 +26,7 @@ impl Engine {
         said: &OpenLane,
         store: &mut dyn Store,
     ) -> Result<(), StoreError> {
-        let Some(space) = self.spaces.get(&id) else { return Ok(()) };
+        let Some(space) = self.spaces.get(&id).filter(|space| !space.is_blocked()) else { return Ok(()) };
         let Some(lane) = space.lanes.get(&said.lane) else { return Ok(()) };
         if said.lsn == 0 {
             return Ok(());
@@ -54,7 +54,7 @@ impl Engine {
 
     /// Shows who doubted a lane what is held of it, now that it is durable.
     pub(crate) fn show_doubted(&mut self, id: SpaceId, store: &dyn Store) -> Result<(), StoreError> {
-        let Some(space) = self.spaces.get_mut(&id) else { return Ok(()) };
+        let Some(space) = self.spaces.get_mut(&id).filter(|space| !space.is_blocked()) else { return Ok(()) };
         let mut shown = Vec::new();
         for (lane_id, lane) in &mut space.lanes {
             if space.durable.at(lane_id) == lane.row.tip.lsn {
@@ -95,7 +95,7 @@ impl Engine {
         store: &dyn Store,
     ) -> Result<Option<(u64, Proof)>, StoreError> {
         let replica = self.replica;
-        let Some(space) = self.spaces.get(&id) else { return Ok(None) };
+        let Some(space) = self.spaces.get(&id).filter(|space| !space.is_blocked()) else { return Ok(None) };
         let until = lsn.min(space.durable.at(&lane_id));
         let Some(lane) = space.lanes.get(&lane_id).filter(|_| until > 0) else { return Ok(None) };
         if lane.row.owner.replica == replica {

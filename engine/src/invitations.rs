@@ -99,7 +99,9 @@ impl Engine {
         store: &mut dyn Store,
     ) -> Result<bool, TxError> {
         let hash = secret_hash(&join.space, &join.secret);
-        let Some(space) = self.spaces.get_mut(&join.space) else { return Ok(false) };
+        let Some(space) = self.spaces.get_mut(&join.space).filter(|space| !space.is_blocked()) else {
+            return Ok(false);
+        };
         if space.members.contains_key(&peer) {
             return Ok(true);
         }

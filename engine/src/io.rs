@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use comity_crdts::{Frontier, Hlc, LaneId, Nonce, ObjectAddress, ReplicaId, SpaceId};
 
+use crate::bootstrap::{SnapshotAnswer, SnapshotTask};
 use crate::documents::Settled;
 use crate::lag::LagEvent;
 use crate::op::Role;
@@ -83,6 +84,11 @@ pub enum Input {
     Settled {
         /// What [`settle`](crate::settle) returned.
         result: Result<Box<Settled>, StoreError>,
+    },
+    /// What [`Output::Snapshot`] asked for is done.
+    Snapshot {
+        /// What [`SnapshotSource::handle`](crate::SnapshotSource::handle) returned.
+        answer: SnapshotAnswer,
     },
     /// The moment named by `Engine::next_deadline` has come.
     DeadlineReached,
@@ -425,6 +431,9 @@ pub enum CommandError {
     /// The caller's address is not one.
     #[error(transparent)]
     Address(#[from] comity_crdts::AddressError),
+    /// The state of the space is being replaced by that of another replica. Try again; `Status` tells how far that is.
+    #[error("the state of space {0} is being installed")]
+    Installing(SpaceId),
     /// Storage failed. What was not yet acknowledged is indeterminate.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -532,6 +541,9 @@ pub enum Output {
         /// The document.
         object: ObjectAddress,
     },
+    /// Have [`SnapshotSource::handle`](crate::SnapshotSource::handle) do something, which may take long, and report its
+    /// answer, if there is one, with [`Input::Snapshot`]. Tasks are to be done in order.
+    Snapshot(SnapshotTask),
     /// Tell whoever watches.
     Notify(Notice),
 }
@@ -557,6 +569,12 @@ pub enum Notice {
         space: SpaceId,
         /// The peer.
         peer: ReplicaId,
+    },
+    /// The state of a space was replaced by that of another replica, and what is held here besides applied again. Change
+    /// sets that became visible by it are not told of one by one.
+    Installed {
+        /// The space.
+        space: SpaceId,
     },
     /// A lane is not followed any further.
     Frozen {

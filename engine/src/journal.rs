@@ -176,13 +176,33 @@ fn record(
 ) -> Result<(), StoreError> {
     let key = keys::journal_row(space, row.at, &ObjectId::derive(space, object), &row.dot);
     let bytes = encode(row);
+    record_row(work, space, key, bytes)
+}
+
+/// Puts a row into the journal. One that is there already, because what set it aside is applied again, stays one.
+pub(crate) fn record_row(
+    work: &mut Work<'_>,
+    space: &SpaceId,
+    key: Vec<u8>,
+    bytes: Vec<u8>,
+) -> Result<(), StoreError> {
     let mut totals = journal_totals(work, space)?;
-    totals.entries += 1;
+    match work.get(&key)? {
+        Some(before) => totals.bytes = totals.bytes.saturating_sub((key.len() + before.len()) as u64),
+        None => totals.entries += 1,
+    }
     totals.bytes += (key.len() + bytes.len()) as u64;
     work.put(keys::journal_totals(space), encode(&totals));
     work.put(keys::journal_by_object(&key), Vec::new());
     work.put(key, bytes);
     Ok(())
+}
+
+/// Whether a journal row that comes from elsewhere can be read.
+pub(crate) fn check_journal_row(bytes: &[u8]) -> Result<(), StoreError> {
+    let row: JournalRow = decode("journal row", bytes)?;
+    row.location.location("journal row")?;
+    Value::from_bytes(&row.value, row.value.len()).map(drop).map_err(|error| damaged("journal row", &error))
 }
 
 /// Journal rows that are read at a time to forget some.

@@ -51,7 +51,10 @@ pub(crate) fn deletion(space: &SpaceId) -> Vec<u8> {
 
 /// Ranges of rows of a space that name nothing outside them, in no matter which order.
 pub(crate) fn of_space(space: &SpaceId) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> + use<> {
-    let prefixes = [0x02, 0x05, 0x12, 0x23, 0x24, 0x36, QUARANTINE, 0x38, 0x40, 0x41, 0x42, 0x4b, 0x4c, 0x4d];
+    let prefixes = [
+        0x02, 0x05, 0x12, 0x23, 0x24, 0x26, 0x36, QUARANTINE, 0x38, 0x40, 0x41, 0x42, 0x4b, 0x4c, 0x4d, 0x50,
+        0x51, 0x52, 0x53,
+    ];
     let space = *space;
     prefixes.into_iter().map(move |prefix| range(join(prefix, &[&space.0])))
 }
@@ -92,14 +95,14 @@ pub(crate) fn heads_from(space: &SpaceId, lane: &LaneId, lsn: u64) -> (Vec<u8>, 
     (head(space, lane, lsn), range(join(0x22, &[&space.0, &lane.0])).1)
 }
 
+/// The kept heads of a lane up to `lsn`.
+pub(crate) fn heads_through(space: &SpaceId, lane: &LaneId, lsn: u64) -> (Vec<u8>, Vec<u8>) {
+    (head(space, lane, 0), head(space, lane, lsn.saturating_add(1)))
+}
+
 pub(crate) fn object(space: &SpaceId, address: &ObjectAddress) -> Vec<u8> {
     let (collection, key) = (address.collection().as_bytes(), address.key().as_bytes());
     join(0x30, &[&space.0, &[address.kind() as u8], collection, &[0], key])
-}
-
-/// The objects of a space.
-pub(crate) fn objects_of(space: &SpaceId) -> (Vec<u8>, Vec<u8>) {
-    range(join(0x30, &[&space.0]))
 }
 
 /// Whether a row is the header of an object that is in no other.
@@ -171,6 +174,20 @@ pub(crate) fn element(object: &ObjectId, element: &[u8]) -> Vec<u8> {
 /// The element part of an element's row.
 pub(crate) fn element_bytes(row: &[u8]) -> &[u8] {
     &row[1 + 16..]
+}
+
+/// The object that an element or a field is part of, and all its parts of that sort.
+pub(crate) fn parts_beside(row: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
+    Some(range(row.get(..1 + 16)?.to_vec()))
+}
+
+/// The kind of the object whose header is in a row.
+pub(crate) fn holder_kind(row: &[u8]) -> Option<Kind> {
+    match row.first()? {
+        0x30 => Kind::from_tag(*row.get(17)?),
+        0x32 => field_parts(row).map(|(_, kind)| kind),
+        _ => None,
+    }
 }
 
 /// What a map holds, by key and kind.
@@ -303,6 +320,16 @@ pub(crate) fn announced(space: &SpaceId, lane: &LaneId) -> Vec<u8> {
     join(0x23, &[&space.0, &lane.0])
 }
 
+/// Where a lane stood after the last of its entries that is not kept.
+pub(crate) fn floor(space: &SpaceId, lane: &LaneId) -> Vec<u8> {
+    join(0x25, &[&space.0, &lane.0])
+}
+
+/// What of the order of applying is not there any more.
+pub(crate) fn kept(space: &SpaceId) -> Vec<u8> {
+    join(0x26, &[&space.0])
+}
+
 /// Up to where removals and resets may have been forgotten here.
 pub(crate) fn forgotten(space: &SpaceId) -> Vec<u8> {
     join(0x24, &[&space.0])
@@ -387,6 +414,63 @@ pub(crate) fn operation_parts(key: &[u8]) -> Option<(u64, [u8; 16])> {
 /// How many operation ids of a space are remembered.
 pub(crate) fn operation_count(space: &SpaceId) -> Vec<u8> {
     join(0x4d, &[&space.0])
+}
+
+/// Staged pieces of a snapshot: what is known of each, by where it ends.
+pub(crate) fn staged_pieces(space: &SpaceId) -> (Vec<u8>, Vec<u8>) {
+    range(join(0x50, &[&space.0, &[0]]))
+}
+
+pub(crate) fn staged_piece(space: &SpaceId, until: &[u8]) -> Vec<u8> {
+    join(0x50, &[&space.0, &[0], until])
+}
+
+/// Where a staged piece ends.
+pub(crate) fn staged_until(key: &[u8]) -> &[u8] {
+    key.get(18..).unwrap_or_default()
+}
+
+/// The rows of a staged piece, packed.
+pub(crate) fn staged_rows(space: &SpaceId, until: &[u8]) -> Vec<u8> {
+    join(0x50, &[&space.0, &[1], until])
+}
+
+/// The state of a space is being replaced.
+pub(crate) fn install_mark(space: &SpaceId) -> Vec<u8> {
+    join(0x51, &[&space.0])
+}
+
+/// Entries that are to be applied again, in order.
+pub(crate) fn extras(space: &SpaceId) -> (Vec<u8>, Vec<u8>) {
+    range(join(0x52, &[&space.0]))
+}
+
+pub(crate) fn extra(space: &SpaceId, place: u64) -> Vec<u8> {
+    join(0x52, &[&space.0, &place.to_be_bytes()])
+}
+
+/// Rows of a snapshot that are kept aside until its lanes take the place of those that are here, by walk key.
+pub(crate) fn set_aside(space: &SpaceId) -> (Vec<u8>, Vec<u8>) {
+    range(join(0x53, &[&space.0]))
+}
+
+pub(crate) fn set_aside_row(space: &SpaceId, walk_key: &[u8]) -> Vec<u8> {
+    join(0x53, &[&space.0, walk_key])
+}
+
+/// The start of the keys of a space's rows of one sort.
+pub(crate) fn with_space(prefix: u8, space: &SpaceId) -> Vec<u8> {
+    join(prefix, &[&space.0])
+}
+
+/// A part of an object.
+pub(crate) fn part(prefix: u8, object: &ObjectId, tail: &[u8]) -> Vec<u8> {
+    join(prefix, &[&object.0, tail])
+}
+
+/// All keys that start with `prefix`.
+pub(crate) fn within(prefix: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    range(prefix.to_vec())
 }
 
 /// All keys that start with `prefix`.

@@ -9,6 +9,7 @@
 mod acks;
 mod announce;
 mod apply;
+mod bootstrap;
 mod catalog;
 mod change;
 mod changes;
@@ -45,6 +46,7 @@ mod read;
 mod recall;
 mod receive;
 mod report;
+mod retention;
 mod rights;
 mod round_trip;
 mod rows;
@@ -64,6 +66,9 @@ mod verify;
 pub mod wire;
 mod work;
 
+pub use bootstrap::{
+    BootstrapPhase, Offer, SnapshotAnswer, SnapshotEnd, SnapshotSource, SnapshotTask, is_installing,
+};
 pub use catalog::{collections, space_name, spaces};
 pub use changes::{ChangeCursor, ChangeEvent, ChangePage, ChangesError, Did, ObjectChange, PageLimit, Scope};
 pub use conflicts::{Conflict, Location, Matter, SiblingReport, conflict_at, conflicts};
@@ -83,19 +88,20 @@ pub use lag::{Lag, LagChange, LagEvent, LagLimits, LagSide};
 pub use limits::FRAME_BYTES_MAX;
 pub use op::Role;
 pub use operations::{OPERATION_NAME_BYTES_MAX, OperationId, OperationNameError, operation_ids};
-pub use options::{EngineOptions, TailLimits, WriteOptions};
+pub use options::{BootstrapLimits, EngineOptions, TailLimits, WriteOptions};
 pub use read::{
     Listing, ReadError, bounded_counter, counter, counter_at, document, document_heads, flag_at, frontier,
     list, map_keys, map_len, members, register, register_at, set_contains, set_contains_at, set_elements,
     set_elements_at, set_len, set_len_at,
 };
+pub use retention::{Retention, lane_floor};
 pub use settings::{REGION_BYTES_MAX, policy_of, region_of};
 pub use space::InstanceToken;
 pub use status::{
-    Blocked, Freeze, LaneLag, LaneStatus, PeerStatus, SessionStatus, SpaceStatus, Standing, StateDigest,
-    Status,
+    Blocked, BootstrapStatus, Freeze, LaneLag, LaneStatus, PeerStatus, SessionStatus, SpaceStatus, Standing,
+    StateDigest, Status,
 };
-pub use store::{Batch, LaneRecord, LogRead, Position, Put, Row, StateRead, Store, StoreError};
+pub use store::{Batch, LaneRecord, LaneSpan, LogRead, Position, Put, Row, StateRead, Store, StoreError};
 pub use throttle::{Away, Throttle, Throttled};
 pub use token::Token;
 pub use tx::{TransactError, Tx, TxError};

@@ -59,6 +59,32 @@ pub(crate) const SYNC_RETRY: Duration = Duration::from_secs(1);
 pub(crate) const ANNOUNCE_AFTER: Duration = Duration::from_secs(1);
 /// Rows that one step forgets.
 pub(crate) const COMPACT_ROWS_MAX: usize = 1_024;
+/// Entries of the log that one step lets go of.
+pub(crate) const DROP_ROWS_MAX: u64 = 1_024;
+/// Their bytes in stored form, and one entry.
+pub(crate) const DROP_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// Entries that somebody is being sent are looked at again this often.
+pub(crate) const DROP_RETRY: Duration = Duration::from_secs(5);
+/// For so long entries are kept for a subscriber that takes none.
+pub(crate) const DROP_HELD_MAX: Duration = Duration::from_secs(10 * 60);
+/// Rows of a snapshot are gathered into pieces of about this size.
+pub(crate) const PIECE_BYTES_TARGET: usize = 128 * 1024;
+/// One piece: a row may be that long, such as a register with many large siblings.
+pub(crate) const PIECE_BYTES_MAX: usize = 24 * 1024 * 1024;
+/// Pieces that a receiver may have asked for and not got.
+pub(crate) const PIECES_ASKED_MAX: usize = 16;
+/// Snapshots that a replica serves at once.
+pub(crate) const SNAPSHOTS_SERVED_MAX: usize = 2;
+/// A view that is kept for a snapshot is let go of when nobody has read from it for this long.
+pub(crate) const SNAPSHOT_IDLE_MAX: Duration = Duration::from_secs(10 * 60);
+/// Who is busy, or has nothing to offer, is asked again this often.
+pub(crate) const SNAPSHOT_RETRY: Duration = Duration::from_secs(2);
+/// Rows that one step of an installation writes or removes.
+pub(crate) const INSTALL_ROWS_MAX: usize = 1_024;
+/// Steps of an installation that wait for the disk.
+pub(crate) const INSTALL_BATCHES_MAX: u64 = 64;
+/// Bytes of entries that are applied again in one step.
+pub(crate) const INSTALL_BYTES_MAX: usize = 1024 * 1024;
 /// Peers asked for rights to a bounded counter are asked again this often.
 pub(crate) const RIGHTS_RETRY: Duration = Duration::from_millis(500);
 /// Requests for rights that wait at one replica.

@@ -271,6 +271,7 @@ impl Engine {
         session.incoming.retain(|_, incoming| incoming.space != id);
         session.withdrawn.insert(id);
         self.to_serve.remove(&(id, session_id));
+        self.end_served_of(session_id, id);
         self.forget_session(session_id, id);
         if let Some(space) = self.spaces.get_mut(&id) {
             space.peer_durable.remove(&peer);

@@ -3,6 +3,7 @@
 use comity_crdts::{DecodeError, LaneId, Nonce, OriginId, Reader, ReplicaId, SpaceId, Writer};
 use serde::{Deserialize, Serialize};
 
+use crate::bootstrap::{Offer, SnapshotEnd};
 use crate::hash::Hash;
 use crate::proof::Proof;
 
@@ -113,6 +114,79 @@ pub struct Unsubscribe {
     pub refused: bool,
 }
 
+/// The sender does not keep what a subscription needs any more. It ends, as one that is refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gone {
+    /// The subscription.
+    pub subscription: u32,
+    /// Up to this entry the sender does not keep the lane.
+    pub floor: u64,
+}
+
+/// Asks for a snapshot of a space.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotAsk {
+    /// The space, opened by both sides.
+    pub space: SpaceId,
+    /// The receiver's number for it; unique on the session.
+    pub number: u32,
+}
+
+/// Offers a snapshot: a view is kept for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotOffer {
+    /// The receiver's number for it.
+    pub number: u32,
+    /// What it is.
+    pub offer: Offer,
+}
+
+/// Asks for rows of a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotRead {
+    /// The receiver's number for it.
+    pub number: u32,
+    /// After this walk key; empty for the start.
+    pub from: Vec<u8>,
+    /// Up to this one, or as far as the pieces allowed reach.
+    pub until: Option<Vec<u8>>,
+    /// The hash of what the receiver holds of the range.
+    pub hash: Option<Hash>,
+    /// How many pieces, where no end is named.
+    pub pieces: u8,
+}
+
+/// The receiver holds the same rows of a range that it asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotSame {
+    /// The receiver's number for the snapshot.
+    pub number: u32,
+    /// The end of the range.
+    pub until: Vec<u8>,
+    /// Over the rows and the snapshot that was offered.
+    pub check: Hash,
+}
+
+/// Ends a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotStop {
+    /// The receiver's number for it.
+    pub number: u32,
+    /// Why.
+    pub why: SnapshotEnd,
+}
+
+/// A part of a piece of a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotPiece<'a> {
+    /// The receiver's number for the snapshot.
+    pub number: u32,
+    /// The piece goes on in the next frame.
+    pub more: bool,
+    /// The part.
+    pub bytes: &'a [u8],
+}
+
 /// A lane as `Have` names it: by its place among the lanes the sender has named on this session for the
 /// space, in `Open` first, or by its id when it is named for the first time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -218,6 +292,8 @@ pub enum Message<'a> {
     Subscribe(Subscribe),
     /// A subscription ends.
     Unsubscribe(Unsubscribe),
+    /// What a subscription needs is not kept.
+    Gone(Gone),
     /// Lane entries.
     Data(Data<'a>),
     /// What is held.
@@ -226,6 +302,18 @@ pub enum Message<'a> {
     Head(Head),
     /// Rights are asked for.
     RightsRequest(RightsRequest),
+    /// A snapshot is asked for.
+    SnapshotAsk(SnapshotAsk),
+    /// A snapshot is offered.
+    SnapshotOffer(SnapshotOffer),
+    /// Rows of a snapshot are asked for.
+    SnapshotRead(SnapshotRead),
+    /// Rows of a snapshot.
+    SnapshotPiece(SnapshotPiece<'a>),
+    /// Rows of a snapshot are the same.
+    SnapshotSame(SnapshotSame),
+    /// A snapshot ends.
+    SnapshotStop(SnapshotStop),
     /// A frontier is asked for.
     FrontierRequest(FrontierRequest),
     /// A frontier.
@@ -243,15 +331,25 @@ const REMOVED: u8 = 0x1c;
 const SUBSCRIBE: u8 = 0x12;
 const UNSUBSCRIBE: u8 = 0x13;
 const DATA: u8 = 0x14;
+const GONE: u8 = 0x15;
 const HEAD: u8 = 0x16;
 const HAVE: u8 = 0x18;
 const FRONTIER_REQUEST: u8 = 0x19;
 const FRONTIER_ANSWER: u8 = 0x1a;
 const RIGHTS_REQUEST: u8 = 0x2a;
+const SNAPSHOT_ASK: u8 = 0x30;
+const SNAPSHOT_OFFER: u8 = 0x31;
+const SNAPSHOT_READ: u8 = 0x32;
+const SNAPSHOT_PIECE: u8 = 0x33;
+const SNAPSHOT_SAME: u8 = 0x34;
+const SNAPSHOT_STOP: u8 = 0x35;
 const SKIPPABLE: u8 = 0x80;
 
 const DATA_MORE: u8 = 1;
 const DATA_AWAITED: u8 = 1 << 1;
+
+/// The bytes that a frame adds to the part of a piece it carries, at most.
+pub(crate) const SNAPSHOT_HEADER_BYTES_MAX: usize = 1 + 5 + 1;
 
 /// The bytes a `Data` frame adds to the piece of a run it carries, at most.
 pub(crate) const DATA_HEADER_BYTES_MAX: usize = 1 + 5 + 1 + 10;
@@ -268,8 +366,22 @@ impl<'a> Message<'a> {
             Self::Removed(body) => encode(REMOVED, body),
             Self::Subscribe(body) => encode(SUBSCRIBE, body),
             Self::Unsubscribe(body) => encode(UNSUBSCRIBE, body),
+            Self::Gone(body) => encode(GONE, body),
             Self::Have(body) => encode(HAVE, body),
             Self::RightsRequest(body) => encode(RIGHTS_REQUEST, body),
+            Self::SnapshotAsk(body) => encode(SNAPSHOT_ASK, body),
+            Self::SnapshotOffer(body) => encode(SNAPSHOT_OFFER, body),
+            Self::SnapshotRead(body) => encode(SNAPSHOT_READ, body),
+            Self::SnapshotSame(body) => encode(SNAPSHOT_SAME, body),
+            Self::SnapshotStop(body) => encode(SNAPSHOT_STOP, body),
+            Self::SnapshotPiece(piece) => {
+                let mut out = Writer::with_room(SNAPSHOT_HEADER_BYTES_MAX + piece.bytes.len());
+                out.u8(SNAPSHOT_PIECE);
+                out.varint(u64::from(piece.number));
+                out.u8(u8::from(piece.more));
+                out.bytes(piece.bytes);
+                out.finish()
+            }
             Self::FrontierRequest(body) => encode(FRONTIER_REQUEST, body),
             Self::FrontierAnswer(body) => encode(FRONTIER_ANSWER, body),
             Self::Data(data) => {
@@ -312,33 +424,56 @@ impl<'a> Message<'a> {
             REMOVED => decode(body, "Removed").map(Self::Removed),
             SUBSCRIBE => decode(body, "Subscribe").map(Self::Subscribe),
             UNSUBSCRIBE => decode(body, "Unsubscribe").map(Self::Unsubscribe),
+            GONE => decode(body, "Gone").map(Self::Gone),
             HAVE => decode(body, "Have").map(Self::Have),
             RIGHTS_REQUEST => decode(body, "RightsRequest").map(Self::RightsRequest),
+            SNAPSHOT_ASK => decode(body, "SnapshotAsk").map(Self::SnapshotAsk),
+            SNAPSHOT_OFFER => decode(body, "SnapshotOffer").map(Self::SnapshotOffer),
+            SNAPSHOT_READ => decode(body, "SnapshotRead").map(Self::SnapshotRead),
+            SNAPSHOT_SAME => decode(body, "SnapshotSame").map(Self::SnapshotSame),
+            SNAPSHOT_STOP => decode(body, "SnapshotStop").map(Self::SnapshotStop),
+            SNAPSHOT_PIECE => decode_piece(body).map(Self::SnapshotPiece),
             FRONTIER_REQUEST => decode(body, "FrontierRequest").map(Self::FrontierRequest),
             FRONTIER_ANSWER => decode(body, "FrontierAnswer").map(Self::FrontierAnswer),
-            HEAD => {
-                let mut reader = Reader::new(body);
-                let (space, lane) = (SpaceId(reader.array("space")?), OriginId(reader.array("lane")?));
-                let lsn = reader.varint("lane position")?;
-                let (hash, proof) = (Hash(reader.array("chain hash")?), Proof::read_to_end(&mut reader)?);
-                Ok(Self::Head(Head { space, lane, lsn, hash, proof }))
-            }
-            DATA => {
-                let mut reader = Reader::new(body);
-                let subscription = reader.varint_max(u64::from(u32::MAX), "subscription")? as u32;
-                let flags = reader.u8("data flags")?;
-                if flags & !(DATA_MORE | DATA_AWAITED) != 0 {
-                    return Err(DecodeError::UnknownTag { what: "data flags", tag: u64::from(flags) });
-                }
-                let first = reader.varint("first entry")?;
-                let bytes = reader.bytes(reader.remaining(), "run")?;
-                let (more, awaited) = (flags & DATA_MORE != 0, flags & DATA_AWAITED != 0);
-                Ok(Self::Data(Data { subscription, more, awaited, first, bytes }))
-            }
+            HEAD => decode_head(body).map(Self::Head),
+            DATA => decode_data(body).map(Self::Data),
             tag if tag & SKIPPABLE != 0 => Ok(Self::Skippable(tag)),
             tag => Err(DecodeError::UnknownTag { what: "message", tag: u64::from(tag) }),
         }
     }
+}
+
+fn decode_head(body: &[u8]) -> Result<Head, DecodeError> {
+    let mut reader = Reader::new(body);
+    let (space, lane) = (SpaceId(reader.array("space")?), OriginId(reader.array("lane")?));
+    let lsn = reader.varint("lane position")?;
+    let (hash, proof) = (Hash(reader.array("chain hash")?), Proof::read_to_end(&mut reader)?);
+    Ok(Head { space, lane, lsn, hash, proof })
+}
+
+fn decode_data(body: &[u8]) -> Result<Data<'_>, DecodeError> {
+    let mut reader = Reader::new(body);
+    let subscription = reader.varint_max(u64::from(u32::MAX), "subscription")? as u32;
+    let flags = reader.u8("data flags")?;
+    if flags & !(DATA_MORE | DATA_AWAITED) != 0 {
+        return Err(DecodeError::UnknownTag { what: "data flags", tag: u64::from(flags) });
+    }
+    let first = reader.varint("first entry")?;
+    let bytes = reader.bytes(reader.remaining(), "run")?;
+    let (more, awaited) = (flags & DATA_MORE != 0, flags & DATA_AWAITED != 0);
+    Ok(Data { subscription, more, awaited, first, bytes })
+}
+
+fn decode_piece(body: &[u8]) -> Result<SnapshotPiece<'_>, DecodeError> {
+    let mut reader = Reader::new(body);
+    let number = reader.varint_max(u64::from(u32::MAX), "snapshot")? as u32;
+    let more = match reader.u8("piece flags")? {
+        0 => false,
+        1 => true,
+        flags => return Err(DecodeError::UnknownTag { what: "piece flags", tag: u64::from(flags) }),
+    };
+    let bytes = reader.bytes(reader.remaining(), "part of a piece")?;
+    Ok(SnapshotPiece { number, more, bytes })
 }
 
 fn encode<T: Serialize>(tag: u8, body: &T) -> Vec<u8> {

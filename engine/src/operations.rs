@@ -108,6 +108,23 @@ pub(crate) fn note_operation(
     Ok(())
 }
 
+/// Remembers an id that a snapshot has, unless it is remembered here.
+pub(crate) fn restore_operation(
+    work: &mut Work<'_>,
+    space: &SpaceId,
+    operation: &[u8; 16],
+    row: &[u8],
+) -> Result<(), StoreError> {
+    let (_, _, at_ms): OperationRow = decode("operation row", row)?;
+    if load(work, space, &OperationId(*operation))?.is_none() {
+        let kept = count(work, space)? + 1;
+        work.put(keys::operation(space, operation), row.to_vec());
+        work.put(keys::operation_at(space, at_ms, operation), Vec::new());
+        work.put(keys::operation_count(space), encode(&kept));
+    }
+    Ok(())
+}
+
 /// The change set that was made under an id within the last day, as far as it is applied here, with what its
 /// author had applied once it was made. O(log n).
 pub(crate) fn find_operation(

@@ -7,6 +7,7 @@ use crate::journal::JournalLimits;
 use crate::keys;
 use crate::lag::LagLimits;
 use crate::operations::OperationId;
+use crate::retention::Retention;
 use crate::space::InstanceToken;
 use crate::store::{StateRead, StoreError};
 use crate::throttle::Throttle;
@@ -27,6 +28,25 @@ pub struct EngineOptions {
     pub lag: LagLimits,
     /// When local writes are slowed down, if ever.
     pub throttle: Option<Throttle>,
+    /// How long entries of the log are kept.
+    pub retention: Retention,
+    /// When and how large snapshots are taken over.
+    pub bootstrap: BootstrapLimits,
+}
+
+/// When a replica takes over the state of another one, and how much it takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BootstrapLimits {
+    /// Who holds nothing of a space takes it over when there are so many entries. It is also taken over by whoever lacks
+    /// entries that nobody who is connected keeps.
+    pub entries_min: u64,
+    /// Of the rows of a space, before they are packed.
+    pub bytes_max: u64,
+}
+
+impl BootstrapLimits {
+    /// From 50,000 entries on, however large it is.
+    pub const USUAL: Self = Self { entries_min: 50_000, bytes_max: u64::MAX };
 }
 
 /// When the tail of a document, the changes that are not in its snapshot, has become long: it goes into a new
@@ -45,10 +65,25 @@ impl TailLimits {
 }
 
 impl EngineOptions {
-    /// Of no region, with the usual journal, without limits on lag.
+    /// Of no region, with the usual journal, without limits on lag; the log is kept.
     pub const fn new(fresh_key: [u8; 32], instance: InstanceToken) -> Self {
-        let (journal, tail, lag) = (JournalLimits::USUAL, TailLimits::USUAL, LagLimits::NONE);
-        Self { fresh_key, instance, region: None, journal, tail, lag, throttle: None }
+        Self {
+            fresh_key,
+            instance,
+            region: None,
+            journal: JournalLimits::USUAL,
+            tail: TailLimits::USUAL,
+            lag: LagLimits::NONE,
+            throttle: None,
+            retention: Retention::OFF,
+            bootstrap: BootstrapLimits::USUAL,
+        }
+    }
+}
+
+impl Default for BootstrapLimits {
+    fn default() -> Self {
+        Self::USUAL
     }
 }
 

@@ -36,9 +36,13 @@ pub(crate) struct OwnEntry {
 
 /// Appends an entry to the log, in its place in the order of applying.
 pub(crate) fn append_entry(work: &mut Work<'_>, applied: u64, record: LaneRecord) {
-    let place = [record.lane.0.as_slice(), &record.lsn.to_be_bytes()].concat();
-    work.put(keys::apply_log(&record.space, applied), place);
+    put_place(work, (&record.space, applied), (record.lane, record.lsn));
     work.append(record);
+}
+
+/// Gives an entry its place in the order of applying.
+pub(crate) fn put_place(work: &mut Work<'_>, (space, applied): (&SpaceId, u64), (lane, lsn): (LaneId, u64)) {
+    work.put(keys::apply_log(space, applied), [lane.0.as_slice(), &lsn.to_be_bytes()].concat());
 }
 
 impl Space {
@@ -71,6 +75,7 @@ impl Space {
         let mut progress = self.progress;
         progress.applied += 1;
         progress.digest.0 = progress.digest.0.wrapping_add(digest);
+        progress.log_bytes += stored.len() as u64;
         progress.clock_floor = clock_floor;
         let (lane, bytes) = (incarnation.origin, stored.len());
         let record = LaneRecord { space: self.id, lane, lsn: row.tip.lsn, bytes: stored };

@@ -39,6 +39,10 @@ impl Engine {
     /// Chooses parents for the lanes that something has happened to.
     pub(crate) fn choose_parents(&mut self, now: &Now, id: SpaceId) {
         let Some(space) = self.spaces.get_mut(&id) else { return };
+        if space.is_blocked() || space.is_receiving() || space.row.founder.is_none() {
+            // All are considered once the state is there.
+            return;
+        }
         for lane in std::mem::take(&mut space.review) {
             self.choose_parent(now, id, lane);
         }
@@ -132,10 +136,16 @@ impl Engine {
 
     fn candidates(&self, id: SpaceId, lane_id: LaneId) -> Vec<Candidate> {
         let Some(space) = self.spaces.get(&id) else { return Vec::new() };
-        let owner = space.lanes.get(&lane_id).map(|lane| lane.row.owner.replica);
+        let lane = space.lanes.get(&lane_id);
+        let owner = lane.map(|lane| lane.row.owner.replica);
+        let stands_at = lane.map_or(0, |lane| lane.staged_tip().lsn);
         let candidate = |session_id: &SessionId| {
             let session = self.sessions.get(session_id)?;
-            let has = session.spaces.get(&id)?.peer_have.at(&lane_id);
+            let part = session.spaces.get(&id)?;
+            let has = part.peer_have.at(&lane_id);
+            if part.peer_floors.at(&lane_id) > stands_at {
+                return None;
+            }
             let is_owner = owner == Some(session.peer);
             (has > 0 || is_owner).then_some(Candidate { session: *session_id, is_owner, has })
         };

@@ -4,9 +4,10 @@
 //! copy was made. So an incarnation may be confirmed by all it knows while others, of whom it does not know, have
 //! forgotten what it lacks. A change set of its is *late* there: it has operations that are judged by what their author
 //! had seen, and that does not cover what is forgotten. Before it is staged, the rows that it could matter to are made
-//! again from the log of record, as if nothing had been forgotten that its author lacked.
+//! again from the log of record, as if nothing had been forgotten that its author lacked. Where entries of the log are
+//! not kept any more, the lane is frozen instead.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use comity_crdts::{
     Context, Dot, Frontier, Kind, LaneId, ObjectAddress, ResettableCounter, RwRow, SpaceId, Writer, canary,
@@ -20,8 +21,9 @@ use crate::op::Op;
 use crate::rows::{Object, damaged};
 use crate::site::Site;
 use crate::space::{Lane, Space, encode};
+use crate::status::Freeze;
 use crate::store::{LogRead, Store, StoreError};
-use crate::unstable::{Unstable, note_unstable};
+use crate::unstable::{Unstable, UnstableRow, note_unstable};
 use crate::work::Work;
 
 /// Rows of the apply log that are read in one go.
@@ -31,6 +33,9 @@ const BYTES_AT_ONCE: usize = 1024 * 1024;
 
 /// Rows as the log of record makes them, by key.
 type Rows = BTreeMap<Vec<u8>, Remade>;
+
+/// What leaves something to be forgotten in which rows, and where these are.
+type Noted = BTreeMap<((LaneId, u64), Vec<u8>), (ObjectAddress, Vec<String>)>;
 
 /// A row of which something was forgotten.
 #[derive(Clone, Debug)]
@@ -52,6 +57,13 @@ impl Engine {
     ) -> Result<(), StoreError> {
         let Some(space) = self.spaces.get_mut(&id) else { return Ok(()) };
         let Some(kept) = space.still_forgotten(&lane_id, entries) else { return Ok(()) };
+        if space.kept.dropped > 0 {
+            let is_late = |(entry, _): &&(LaneEntry, LaneTip)| {
+                judged_by(entry).is_some_and(|seen| !sees(seen, &lane_id, &space.forgotten))
+            };
+            let lsn = entries.iter().find(is_late).map_or(0, |(_, after)| after.lsn);
+            return self.freeze(id, lane_id, Freeze::Late { lsn }, store);
+        }
         let mut work = Work::over(&*store);
         let unstable = remake(&mut work, &*store, (&id, space.progress.applied), (&space.forgotten, &kept))?;
         work.put(keys::forgotten(&id), encode(&kept));
@@ -73,7 +85,11 @@ impl Space {
     /// are. What is forgotten once the lane is known has been announced in it, so an honest owner is late once. One
     /// that takes back what it had seen is taken the second time to have seen nothing but what it announced, so that
     /// the log is not searched for each of its change sets.
-    fn still_forgotten(&self, lane_id: &LaneId, entries: &[(LaneEntry, LaneTip)]) -> Option<Frontier> {
+    pub(crate) fn still_forgotten(
+        &self,
+        lane_id: &LaneId,
+        entries: &[(LaneEntry, LaneTip)],
+    ) -> Option<Frontier> {
         let mut kept = self.forgotten.clone();
         if kept.is_empty() || canary!(CutOfOne) || canary!(UnconfirmedRemoves) {
             return None;
@@ -124,7 +140,7 @@ fn remake(
     for (lane, until) in forgotten.ahead_of(kept) {
         targets(store, (space, lane), (kept.at(&lane), until), &mut rows)?;
     }
-    let mut noted = BTreeSet::new();
+    let mut noted = Noted::new();
     if !rows.is_empty() {
         replay(store, (space, applied), &mut rows, &mut noted)?;
     }
@@ -133,11 +149,14 @@ fn remake(
         remade.compact(kept);
         remade.put(work, row);
     }
-    for ((lane, lsn), row) in noted {
+    for (((lane, lsn), row), (address, path)) in noted {
         if kept.at(&lane) < lsn
             && let Some(remade) = rows.get(&row)
         {
-            note_unstable(work, space, (lane, lsn), (&row, remade.what()));
+            let what = remade.what();
+            let noted = UnstableRow { row: &row, what, address: &address, path: &path };
+            note_unstable(work, space, (lane, lsn), &noted);
+            noted.keep_holders(work, space)?;
             unstable.advance(lane, lsn);
         }
     }
@@ -177,7 +196,7 @@ fn replay(
     read: &dyn LogRead,
     (space, applied): (&SpaceId, u64),
     rows: &mut Rows,
-    noted: &mut BTreeSet<((LaneId, u64), Vec<u8>)>,
+    noted: &mut Noted,
 ) -> Result<(), StoreError> {
     let mut first = 1;
     while first <= applied {
@@ -190,7 +209,8 @@ fn replay(
                 let Some(remade) = rows.get_mut(&row) else { return };
                 remade.apply(&Context { dot, frontier: &change.context, lane, lsn }, op);
                 if is_forgotten(op) {
-                    noted.insert(((lane, lsn), row));
+                    let path = within(op).0.to_vec();
+                    noted.insert(((lane, lsn), row), (address.clone(), path));
                 }
             });
         }

@@ -10,8 +10,8 @@ use crate::io::{Class, CloseReason, Notice, Now, Output, SessionId};
 use crate::keys;
 use crate::limits::{PIECE_BYTES_PROGRESS, RUN_BYTES_MAX, SESSION_SPACES_MAX, STAGED_BYTES_MAX};
 use crate::message::{
-    Data, Denied, Genesis, Have, Hello, Join, LaneRef, Message, Open, PROTOCOL_VERSION, Removed, Subscribe,
-    Unsubscribe,
+    Data, Denied, Genesis, Gone, Have, Hello, Join, LaneRef, Message, Open, PROTOCOL_VERSION, Removed,
+    SnapshotPiece, Subscribe, Unsubscribe,
 };
 use crate::op::{Op, Role};
 use crate::proof::Proof;
@@ -87,11 +87,29 @@ impl Engine {
                 Ok(())
             }
             Message::Removed(Removed { space }) => Ok(self.on_removed(session, space, store)?),
-            Message::Subscribe(subscribe) => self.on_subscribe(session, &subscribe, store),
+            Message::Subscribe(subscribe) => self.on_subscribe(now, session, &subscribe, store),
             Message::Unsubscribe(unsubscribe) => Ok(self.on_unsubscribe(session, &unsubscribe, store)?),
+            Message::Gone(gone) => {
+                self.on_gone(session, &gone);
+                Ok(())
+            }
             Message::Have(have) => self.on_have(now, session, &have, store),
             Message::Head(head) => self.on_head(session, &head, store),
             Message::RightsRequest(request) => self.on_rights_request(now, session, &request, store),
+            Message::SnapshotAsk(ask) => self.on_snapshot_ask(now, session, &ask),
+            Message::SnapshotRead(read) => self.on_snapshot_read(now, session, read),
+            Message::SnapshotOffer(offer) => {
+                self.on_snapshot_offer(now, session, (offer.number, offer.offer))
+            }
+            Message::SnapshotPiece(piece) => {
+                let SnapshotPiece { number, more, bytes } = piece;
+                self.on_snapshot_piece(now, session, (number, more, bytes), store)
+            }
+            Message::SnapshotSame(same) => self.on_snapshot_same(now, session, &same),
+            Message::SnapshotStop(stop) => {
+                self.on_snapshot_stop(now, session, &stop);
+                Ok(())
+            }
             Message::FrontierRequest(request) => self.on_frontier_request(session, &request),
             Message::FrontierAnswer(answer) => self.on_frontier_answer(now, session, &answer, store),
         }
@@ -186,7 +204,7 @@ impl Engine {
             if let Some(subscription) = lane.subscription {
                 let (lane, from, hash) = (lane.lane, lane.lsn.saturating_add(1), lane.hash);
                 let subscribe = Subscribe { space: open.space, subscription, lane, from, hash };
-                self.on_subscribe(session_id, &subscribe, store)?;
+                self.on_subscribe(now, session_id, &subscribe, store)?;
             }
         }
         self.resolve_remote(open.space);
@@ -228,7 +246,9 @@ impl Engine {
         store: &mut dyn Store,
     ) -> Result<(), Refusal> {
         let Some(peer) = self.sessions.get(&session).map(|session| session.peer) else { return Ok(()) };
-        let Some(space) = self.spaces.get_mut(&genesis.space) else { return Ok(()) };
+        let Some(space) = self.spaces.get_mut(&genesis.space).filter(|space| !space.is_blocked()) else {
+            return Ok(());
+        };
         if space.row.founder.is_some() || !space.admits(&peer) {
             return Ok(());
         }
@@ -304,6 +324,21 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// What a subscription needs is not kept at the peer any more. It is not asked again as long as this replica stands
+    /// before that.
+    fn on_gone(&mut self, session_id: SessionId, gone: &Gone) {
+        let Some(session) = self.sessions.get_mut(&session_id) else { return };
+        let Some(incoming) = session.incoming.remove(&gone.subscription) else { return };
+        session.space_mut(&incoming.space).peer_floors.advance(incoming.lane, gone.floor);
+        let Some(space) = self.spaces.get_mut(&incoming.space) else { return };
+        let parent = space.parents.get(&incoming.lane);
+        if parent.is_some_and(|p| p.session == session_id && p.subscription == gone.subscription) {
+            space.parents.remove(&incoming.lane);
+        }
+        space.review.insert(incoming.lane);
+        self.dirty.insert(incoming.space);
     }
 
     fn on_have(
@@ -405,7 +440,7 @@ impl Engine {
             whole.as_slice()
         };
         let (id, lane_id) = (incoming.space, incoming.lane);
-        let Some(space) = self.spaces.get(&id) else { return Ok(()) };
+        let Some(space) = self.spaces.get(&id).filter(|space| !space.is_blocked()) else { return Ok(()) };
         let start = LaneTip::start(&id, &lane_id);
         let (before, owner) = match space.lanes.get(&lane_id) {
             Some(lane) => (lane.staged_tip(), Some(lane.row.owner)),
@@ -477,7 +512,9 @@ impl Engine {
         }
         self.recall_for((id, lane_id), &run.entries, store)?;
         let Some(space) = self.spaces.get_mut(&id) else { return Ok(()) };
-        let Some(lane) = space.lanes.get_mut(&lane_id) else { return Ok(()) };
+        let Some(lane) = space.lanes.get_mut(&lane_id).filter(|lane| lane.row.frozen.is_none()) else {
+            return Ok(());
+        };
         let checked = lane.stage(now, &lane_id, (run, received));
         if canary!(FrontierBeforeEntries) {
             let row = LaneRow { tip: lane.staged_tip().clone(), ..lane.row.clone() };

@@ -4,12 +4,15 @@ use std::collections::BTreeSet;
 
 use comity_crdts::{Frontier, LaneId, ReplicaId};
 
+use crate::bootstrap::BootstrapPhase;
 use crate::engine::Engine;
 use crate::io::SessionId;
 use crate::lag::Lag;
 use crate::session::Session;
 use crate::space::{Space, Staged};
-use crate::status::{Blocked, LaneLag, LaneStatus, PeerStatus, SessionStatus, SpaceStatus, Status};
+use crate::status::{
+    Blocked, BootstrapStatus, LaneLag, LaneStatus, PeerStatus, SessionStatus, SpaceStatus, Status,
+};
 
 impl Engine {
     /// Reports on every space, lane and peer as of the last input. O(spaces × lanes × peers), without reading any log.
@@ -31,6 +34,7 @@ impl Engine {
             name: space.row.name.clone(),
             frontier: space.frontier.clone(),
             durable: space.durable.clone(),
+            log_bytes: space.progress.log_bytes,
             digest: space.progress.digest,
             members: space.members.iter().map(|(replica, role)| (*replica, *role)).collect(),
             standing: space.standing(&self.replica),
@@ -40,6 +44,7 @@ impl Engine {
             catch_up_ms: space.lag.arrived.time_for_ms(self.latest.monotonic, missing.entries),
             cut: space.cut.clone(),
             stalled_by: space.stalled_by(),
+            bootstrap: self.bootstrap_status(space),
             quarantined: space.quarantined,
             confirmed: space.own_lane().is_some_and(|own| space.is_confirmed(&own, &self.replica)),
         }
@@ -90,6 +95,27 @@ impl Engine {
         })
     }
 
+    fn bootstrap_status(&self, space: &Space) -> Option<BootstrapStatus> {
+        if let Some(installing) = &space.installing {
+            return Some(BootstrapStatus {
+                phase: BootstrapPhase::Installing,
+                source: None,
+                rows: installing.rows,
+                rows_total: installing.offer.rows,
+                bytes: installing.offer.bytes,
+                bytes_total: installing.offer.bytes,
+                passes: 0,
+                fault: None,
+            });
+        }
+        let bootstrap = space.bootstrap.as_ref()?;
+        let [(rows, rows_total), (bytes, bytes_total)] = bootstrap.progress();
+        let source = bootstrap.source().and_then(|session| self.sessions.get(&session));
+        let (phase, source) = (bootstrap.phase(), source.map(|session| session.peer));
+        let (passes, fault) = (bootstrap.passes, bootstrap.fault.clone());
+        Some(BootstrapStatus { phase, source, rows, rows_total, bytes, bytes_total, passes, fault })
+    }
+
     fn lane_status(&self, space: &Space, lane_id: &LaneId) -> LaneStatus {
         let lane = &space.lanes[lane_id];
         let parts = self.sessions.values().filter_map(|session| session.spaces.get(&space.id));
@@ -105,6 +131,7 @@ impl Engine {
             staged_bytes: lane.staged_bytes as u64,
             blocked: lane.staged.front().and_then(|first| self.blocked(space, first)),
             parent: self.parent_of(space, lane_id),
+            floor: lane.floor.lsn,
             frozen: lane.row.frozen.clone(),
         }
     }

@@ -57,6 +57,9 @@ impl Engine {
         if !standing.may_write() {
             return Err(CommandError::NotWriter { space: id, standing });
         }
+        if space.is_blocked() {
+            return Err(CommandError::Installing(id));
+        }
         let address = ObjectAddress::new(Kind::BoundedCounter, collection, key)?;
         let counter = load(store, &id, &address)?;
         let (held, value) = (held(space, &counter), counter.value());
@@ -81,6 +84,11 @@ impl Engine {
     pub(crate) fn pursue_rights(&mut self, now: &Now, request: RequestId, store: &mut dyn Store) {
         let Some(wait) = self.waits.rights.get(&request).cloned() else { return };
         let Some(space) = self.spaces.get(&wait.space) else { return };
+        if space.is_blocked() && now.monotonic < wait.deadline {
+            let again = (now.monotonic + RIGHTS_RETRY).min(wait.deadline);
+            self.timers.insert((again, Timer::Rights(request)));
+            return;
+        }
         let counter = match load(store, &wait.space, &wait.address) {
             Ok(counter) => counter,
             Err(error) => {
@@ -159,7 +167,9 @@ impl Engine {
         if !is_open {
             return Err(CloseReason::Unexpected.into());
         }
-        let Some(space) = self.spaces.get_mut(&asked.space) else { return Ok(()) };
+        let Some(space) = self.spaces.get_mut(&asked.space).filter(|space| !space.is_blocked()) else {
+            return Ok(());
+        };
         // What is handed to a lane that is not followed is lost.
         let is_theirs = |to: &OriginId| {
             let lane = space.lanes.get(to).filter(|lane| lane.row.frozen.is_none());
@@ -197,7 +207,7 @@ impl Engine {
         if self.waits.rights.is_empty() {
             return Ok(());
         }
-        let Some(space) = self.spaces.get(&id) else { return Ok(()) };
+        let Some(space) = self.spaces.get(&id).filter(|space| !space.is_blocked()) else { return Ok(()) };
         let mut reached = Vec::new();
         for (request, wait) in self.waits.rights.iter().filter(|(_, wait)| wait.space == id) {
             let held = held(space, &load(store, &id, &wait.address)?);

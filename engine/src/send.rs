@@ -7,6 +7,7 @@ use comity_crdts::limits::LANES_MAX;
 use comity_crdts::{LaneId, ReplicaId, SpaceId, canary};
 use ed25519_dalek::SigningKey;
 
+use crate::bootstrap::SnapshotTask;
 use crate::change::{Body, LaneEntry, LaneTip, decode_stored};
 use crate::dictionary::Dictionary;
 use crate::engine::{Engine, Timer};
@@ -16,8 +17,8 @@ use crate::io::{Class, CloseReason, Now, Output, SessionId};
 use crate::keys;
 use crate::limits::{FRAME_BYTES_MAX, HAVE_INTERVAL, RUN_BYTES_MAX, RUN_BYTES_TARGET};
 use crate::message::{
-    DATA_HEADER_BYTES_MAX, Data, Have, Hello, Join, Message, Open, OpenLane, PROTOCOL_VERSION, Subscribe,
-    Unsubscribe,
+    DATA_HEADER_BYTES_MAX, Data, Gone, Have, Hello, Join, Message, Open, OpenLane, PROTOCOL_VERSION,
+    Subscribe, Unsubscribe,
 };
 use crate::proof::Proof;
 use crate::rows::damaged;
@@ -57,6 +58,9 @@ impl Engine {
 
     pub(crate) fn on_session_closed(&mut self, session: SessionId) {
         let Some(ended) = self.sessions.remove(&session) else { return };
+        for number in ended.served.into_keys() {
+            self.push(Output::Snapshot(SnapshotTask::Close { session, number }));
+        }
         for (id, _) in ended.spaces {
             self.forget_session(session, id);
         }
@@ -72,6 +76,7 @@ impl Engine {
         self.dirty.insert(id);
         self.resolve_room(id);
         self.plan_lag_look(id);
+        self.end_pass(session, id);
     }
 
     /// Once both sides have opened a space, it is served and its lanes may change parents.
@@ -100,7 +105,8 @@ impl Engine {
         store: &dyn Store,
     ) -> Result<(), StoreError> {
         let Some(session) = self.sessions.get_mut(&session_id) else { return Ok(()) };
-        if !self.spaces.contains_key(&id) || session.space_mut(&id).opened_by_us {
+        let is_ready = self.spaces.get(&id).is_some_and(|space| !space.is_blocked());
+        if !is_ready || session.space_mut(&id).opened_by_us {
             return Ok(());
         }
         self.renew_opening(session_id, id);
@@ -119,10 +125,10 @@ impl Engine {
             if canary!(PeerFrontierCached) && had() >= lsn {
                 continue;
             }
-            let hash = if lsn == lane.row.tip.lsn {
-                lane.row.tip.hash
-            } else {
-                stored_hash(store, &id, lane_id, lsn)?.unwrap_or_else(|| LaneTip::start(&id, lane_id).hash)
+            let hash = match known_hash(lane, lsn) {
+                Some(hash) => hash,
+                None => stored_hash(store, &id, lane_id, lsn)?
+                    .ok_or_else(|| damaged("lane", &"a durable entry is missing"))?,
             };
             let wanted = space.can_follow(lane_id) && !space.parents.contains_key(lane_id);
             let subscription = wanted.then(|| {
@@ -166,6 +172,7 @@ impl Engine {
     /// Starts to serve a lane to a peer, from where the peer stands.
     pub(crate) fn on_subscribe(
         &mut self,
+        now: &Now,
         session_id: SessionId,
         subscribe: &Subscribe,
         store: &mut dyn Store,
@@ -184,6 +191,11 @@ impl Engine {
         }
         let sent = match self.standing(subscribe, store)? {
             Standing::At(sent) => sent,
+            Standing::Gone(floor) => {
+                let gone = Gone { subscription: subscribe.subscription, floor };
+                self.send(session_id, Class::Control, &Message::Gone(gone));
+                return Ok(());
+            }
             refused => {
                 let refusal = Unsubscribe { subscription: subscribe.subscription, refused: true };
                 self.send(session_id, Class::Control, &Message::Unsubscribe(refusal));
@@ -202,6 +214,7 @@ impl Engine {
                 sent,
                 in_flight: VecDeque::new(),
                 in_flight_bytes: 0,
+                moved: now.monotonic,
                 class: Class::Live,
             };
             session.serve(subscribe.subscription, outgoing);
@@ -214,19 +227,28 @@ impl Engine {
     /// on it.
     fn standing(&self, subscribe: &Subscribe, store: &dyn Store) -> Result<Standing, StoreError> {
         let (id, lane_id, lsn) = (subscribe.space, subscribe.lane, subscribe.from - 1);
-        let Some(space) = self.spaces.get(&id) else { return Ok(Standing::Unknown) };
-        if !space.lanes.contains_key(&lane_id) || lsn > space.durable.at(&lane_id) {
+        let Some(space) = self.spaces.get(&id).filter(|space| !space.is_blocked()) else {
             return Ok(Standing::Unknown);
+        };
+        let Some(lane) = space.lanes.get(&lane_id).filter(|_| lsn <= space.durable.at(&lane_id)) else {
+            return Ok(Standing::Unknown);
+        };
+        if lsn < lane.floor.lsn {
+            return Ok(Standing::Gone(lane.floor.lsn));
         }
         if lsn == 0 {
             return Ok(Standing::At(LaneTip::start(&id, &lane_id)));
         }
-        let Some(tip) = stored_tip(store, &id, &lane_id, lsn)? else { return Ok(Standing::Unknown) };
+        let tip = if lsn == lane.floor.lsn {
+            lane.floor.clone()
+        } else {
+            stored_tip(store, (&id, &lane_id), &lane.floor, lsn)?
+        };
         let is_same = tip.hash.prefix() == subscribe.hash || canary!(SubscribedWithoutHash);
         Ok(if is_same { Standing::At(tip) } else { Standing::Elsewhere })
     }
 
-    /// The chain hash of a lane after an entry that is applied here.
+    /// The chain hash of a lane after an entry that is applied here, if it is kept.
     pub(crate) fn lane_hash(
         &self,
         id: SpaceId,
@@ -234,10 +256,11 @@ impl Engine {
         lsn: u64,
         store: &dyn Store,
     ) -> Result<Option<Hash>, StoreError> {
-        let tip = self.spaces.get(&id).and_then(|space| space.lanes.get(&lane_id)).map(|lane| &lane.row.tip);
-        match tip {
-            Some(tip) if tip.lsn == lsn => Ok(Some(tip.hash)),
-            _ => stored_hash(store, &id, &lane_id, lsn),
+        let Some(space) = self.spaces.get(&id).filter(|space| !space.is_blocked()) else { return Ok(None) };
+        let lane = space.lanes.get(&lane_id);
+        match lane.and_then(|lane| known_hash(lane, lsn)) {
+            Some(hash) => Ok(Some(hash)),
+            None => stored_hash(store, &id, &lane_id, lsn),
         }
     }
 
@@ -282,7 +305,9 @@ impl Engine {
     ) -> Result<bool, StoreError> {
         let Some(session) = self.sessions.get_mut(&session_id) else { return Ok(false) };
         let Some(outgoing) = session.outgoing.get(&subscription) else { return Ok(false) };
-        let Some(space) = self.spaces.get_mut(&outgoing.space) else { return Ok(false) };
+        let Some(space) = self.spaces.get_mut(&outgoing.space).filter(|space| !space.is_blocked()) else {
+            return Ok(false);
+        };
         let (id, lane_id) = (outgoing.space, outgoing.lane);
         let known = if canary!(SentBeforeSync) { &space.frontier } else { &space.durable };
         let durable = known.at(&lane_id);
@@ -290,6 +315,13 @@ impl Engine {
             return Ok(false);
         }
         let Some(lane) = space.lanes.get_mut(&lane_id) else { return Ok(false) };
+        if outgoing.sent.lsn < lane.floor.lsn {
+            // It has not taken anything for so long that it did not count any more.
+            let gone = Gone { subscription, floor: lane.floor.lsn };
+            session.end_outgoing(subscription);
+            self.send(session_id, Class::Control, &Message::Gone(gone));
+            return Ok(false);
+        }
         let is_ours = lane.row.owner.replica == self.replica;
         let from = &outgoing.sent;
         let stretch = read_stretch(store, &id, &lane_id, from, durable)?;
@@ -316,6 +348,7 @@ impl Engine {
         let (from, owner, entries) = (outgoing.sent.clone(), &lane.row.owner, stretch.entries);
         let bytes = encode_run(&lane_id, owner, &from, &entries, &proof, &mut outgoing.dictionary);
         let class = outgoing.class;
+        outgoing.moved = now.monotonic;
         if let Some((_, last)) = entries.into_iter().next_back() {
             session.note_sent(now.monotonic, subscription, (last, weight));
         }
@@ -397,6 +430,8 @@ impl Engine {
 enum Standing {
     /// At a position from which the lane can be served.
     At(LaneTip),
+    /// Before what is kept here: up to this entry it is not.
+    Gone(u64),
     /// Beyond what is held here.
     Unknown,
     /// At a position that holds something else here.
@@ -513,6 +548,12 @@ fn decode_row(
     Ok((entry, LaneTip { lsn, hash, admitted, at, seq, change_hash, hlc }))
 }
 
+/// The chain hash after an entry where the lane's row or its floor tells.
+fn known_hash(lane: &Lane, lsn: u64) -> Option<Hash> {
+    let known = [&lane.row.tip, &lane.floor];
+    known.into_iter().find(|tip| tip.lsn == lsn).map(|tip| tip.hash)
+}
+
 fn stored_hash(
     store: &dyn Store,
     space: &SpaceId,
@@ -525,26 +566,26 @@ fn stored_hash(
         .map_err(|error| damaged("lane entry", &error))
 }
 
-/// Where a lane stood after an entry, as far as encoding the next one needs to know.
+/// Where a lane stood after an entry that is kept, as far as encoding the next one needs to know.
 fn stored_tip(
     store: &dyn Store,
-    space: &SpaceId,
-    lane: &LaneId,
+    (space, lane): (&SpaceId, &LaneId),
+    floor: &LaneTip,
     lsn: u64,
-) -> Result<Option<LaneTip>, StoreError> {
-    let mut tip = LaneTip::start(space, lane);
-    let Some(bytes) = store.lane_entry(space, lane, lsn)? else { return Ok(None) };
-    let (entry, after) = decode_row(space, lane, &tip, (lsn, &bytes))?;
-    tip = after;
-    // Entries that are not change sets carry no number: look for the last one that is.
+) -> Result<LaneTip, StoreError> {
+    let read = |lsn: u64| {
+        let bytes = store.lane_entry(space, lane, lsn)?;
+        bytes.ok_or_else(|| damaged("lane", &"an entry that is kept is missing"))
+    };
+    let (entry, mut tip) = decode_row(space, lane, floor, (lsn, &read(lsn)?))?;
+    // Entries that are not change sets carry no number: the last one that is does, or the floor.
     let (mut body, mut at) = (entry.body, lsn);
-    while matches!(body, Body::Checkpoint(_)) && at > 1 {
+    while matches!(body, Body::Checkpoint(_)) && at > floor.lsn + 1 {
         at -= 1;
-        let Some(bytes) = store.lane_entry(space, lane, at)? else { break };
-        body = decode_stored(space, lane, &bytes).map_err(|error| damaged("lane entry", &error))?.1.body;
+        body = decode_stored(space, lane, &read(at)?).map_err(|error| damaged("lane entry", &error))?.1.body;
         if let Body::Change(change) = &body {
             tip.seq = change.seq;
         }
     }
-    Ok(Some(tip))
+    Ok(tip)
 }

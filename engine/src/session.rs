@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use comity_crdts::{Frontier, LaneId, OriginId, ReplicaId, SpaceId, canary};
 
+use crate::bootstrap::Served;
 use crate::change::LaneTip;
 use crate::dictionary::Dictionary;
 use crate::engine::Engine;
@@ -50,6 +51,8 @@ pub(crate) struct Outgoing {
     pub(crate) sent: LaneTip,
     pub(crate) in_flight: VecDeque<InFlight>,
     pub(crate) in_flight_bytes: usize,
+    /// When it was made, or last went on.
+    pub(crate) moved: Duration,
     pub(crate) class: Class,
 }
 
@@ -65,6 +68,8 @@ pub(crate) struct PeerSpace {
     pub(crate) named_by_peer: Vec<LaneId>,
     /// What the peer holds durably, as it said in this session.
     pub(crate) peer_have: Frontier,
+    /// Up to where the peer does not keep lanes, as it said in this session.
+    pub(crate) peer_floors: Frontier,
     /// What the peer was told is held here.
     pub(crate) told: Frontier,
     pub(crate) have_sent_at: Option<Duration>,
@@ -110,6 +115,9 @@ pub(crate) struct Session {
     pub(crate) next_space_ref: u32,
     pub(crate) next_subscription: u32,
     pub(crate) next_question: u32,
+    pub(crate) next_snapshot: u32,
+    /// Snapshots that the peer is being sent, by its numbers.
+    pub(crate) served: BTreeMap<u32, Served>,
     pub(crate) in_flight_bytes: usize,
     pub(crate) in_flight_runs: usize,
     pub(crate) round_trip: RoundTrip,
@@ -132,6 +140,8 @@ impl Session {
             next_space_ref: 0,
             next_subscription: 0,
             next_question: 0,
+            next_snapshot: 0,
+            served: BTreeMap::new(),
             in_flight_bytes: 0,
             in_flight_runs: 0,
             round_trip: RoundTrip::default(),
@@ -158,9 +168,11 @@ impl Session {
             Message::Head(head) => Some(head.space),
             Message::RightsRequest(request) => Some(request.space),
             Message::FrontierRequest(request) => Some(request.space),
+            Message::SnapshotAsk(ask) => Some(ask.space),
             Message::Have(have) => by_ref(have.space_ref),
             Message::FrontierAnswer(answer) => by_ref(answer.space_ref),
-            // The first three may come before the space is open; the others name subscriptions, which are over.
+            // The first three may come before the space is open; the others name subscriptions and snapshots, which are
+            // over.
             Message::Join(_)
             | Message::Genesis(_)
             | Message::Open(_)
@@ -168,6 +180,12 @@ impl Session {
             | Message::Denied(_)
             | Message::Removed(_)
             | Message::Unsubscribe(_)
+            | Message::Gone(_)
+            | Message::SnapshotOffer(_)
+            | Message::SnapshotRead(_)
+            | Message::SnapshotSame(_)
+            | Message::SnapshotPiece(_)
+            | Message::SnapshotStop(_)
             | Message::Data(_)
             | Message::Skippable(_) => None,
         };

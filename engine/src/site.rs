@@ -43,6 +43,25 @@ impl Site {
         }
     }
 
+    /// As [`Site::store`], but the header of a map or a remove-wins set stays as long as it has parts, of which none need
+    /// be there for readers: who looks for parts starts at headers.
+    pub(crate) fn store_holder(&self, work: &mut Work<'_>, object: &Object) -> Result<(), StoreError> {
+        let (from, until) = match object {
+            Object::Map(_) => keys::fields(&self.id),
+            Object::RwSet(_) => keys::elements(&self.id),
+            _ => {
+                self.store(work, object);
+                return Ok(());
+            }
+        };
+        if object.is_bottom() && !work.scan(&from, &until, 1)?.is_empty() {
+            work.put(self.row.clone(), object.to_bytes());
+        } else {
+            self.store(work, object);
+        }
+        Ok(())
+    }
+
     /// Writes the object's header.
     pub(crate) fn store(&self, work: &mut Work<'_>, object: &Object) {
         if object.is_bottom() {

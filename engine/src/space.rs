@@ -7,6 +7,7 @@ use comity_crdts::{Clock, Frontier, Hlc, LaneId, Nonce, OriginId, ReplicaId, Spa
 use serde::{Deserialize, Serialize};
 
 use crate::apply::Effects;
+use crate::bootstrap::{Bootstrap, Installing};
 use crate::change::{LaneEntry, LaneOwner, LaneTip};
 use crate::documents::DocumentCache;
 use crate::fresh::Freshness;
@@ -22,6 +23,7 @@ use crate::operations::forget_due;
 use crate::options::TailLimits;
 use crate::own::Incarnation;
 use crate::proof::Proof;
+use crate::retention::{Kept, floor_of, kept};
 use crate::rows::damaged;
 use crate::settings::regions;
 use crate::status::{Freeze, StateDigest};
@@ -72,6 +74,8 @@ pub(crate) enum Leave {
 pub(crate) struct Progress {
     pub(crate) applied: u64,
     pub(crate) digest: StateDigest,
+    /// Of the entries in the log, bytes in stored form.
+    pub(crate) log_bytes: u64,
     /// No stamp at or below this is issued again.
     pub(crate) clock_floor: Hlc,
     /// The own incarnation that was confirmed.
@@ -84,6 +88,8 @@ pub(crate) struct LaneRow {
     pub(crate) owner: LaneOwner,
     pub(crate) tip: LaneTip,
     pub(crate) frozen: Option<Freeze>,
+    /// The last entry that is a change set; 0 for none.
+    pub(crate) changed: u64,
     /// The last entry with a kept head, which a proof stands for; 0 for none.
     pub(crate) head: u64,
     /// Entries up to that head since the one before it, which stays.
@@ -137,6 +143,8 @@ pub(crate) struct Parent {
 #[derive(Clone, Debug)]
 pub(crate) struct Lane {
     pub(crate) row: LaneRow,
+    /// Where it stood after the last entry that is not kept here.
+    pub(crate) floor: LaneTip,
     pub(crate) staged: VecDeque<Staged>,
     /// In stored form, with the links that prove them.
     pub(crate) staged_bytes: usize,
@@ -161,15 +169,18 @@ pub(crate) struct Lane {
 impl Lane {
     pub(crate) fn new(space: &SpaceId, owner: LaneOwner) -> Self {
         let tip = LaneTip::start(space, &owner.lane(space));
-        Self::with_row(LaneRow { owner, tip, frozen: None, head: 0, head_entries: 0, head_bytes: 0 })
+        let (frozen, changed, head) = (None, 0, 0);
+        let row = LaneRow { owner, tip: tip.clone(), frozen, changed, head, head_entries: 0, head_bytes: 0 };
+        Self::with_row(row, tip)
     }
 
-    fn with_row(row: LaneRow) -> Self {
+    fn with_row(row: LaneRow, floor: LaneTip) -> Self {
         let (staged, heads, doubted_by) = (VecDeque::new(), VecDeque::new(), BTreeSet::new());
         let (announced, announced_staged) = (Frontier::new(), Frontier::new());
         let marks = Marks::from(row.tip.lsn, row.tip.at.millis());
         Self {
             row,
+            floor,
             staged,
             staged_bytes: 0,
             signed: None,
@@ -247,6 +258,14 @@ pub(crate) struct Space {
     pub(crate) compactable: bool,
     /// When the next announcement is to be made.
     pub(crate) announce_due: Option<Duration>,
+    /// When one is to be made for the sake of who could let go of entries.
+    pub(crate) drop_announce_due: Option<Duration>,
+    /// What of the order of applying is not there any more.
+    pub(crate) kept: Kept,
+    /// There may be entries that need not be kept.
+    pub(crate) droppable: bool,
+    /// When that is looked at.
+    pub(crate) drop_due: Option<Duration>,
     /// Somebody new waits for it.
     pub(crate) greeted: bool,
     /// Something was refused because nobody has confirmed the incarnation yet.
@@ -264,6 +283,10 @@ pub(crate) struct Space {
     /// Changes of documents that are in quarantine.
     pub(crate) quarantined: u64,
     pub(crate) lag: LagState,
+    /// A snapshot that is wanted or on its way.
+    pub(crate) bootstrap: Option<Bootstrap>,
+    /// A snapshot that is taking the place of the state.
+    pub(crate) installing: Option<Installing>,
 }
 
 impl Space {
@@ -294,6 +317,10 @@ impl Space {
             unstable: Frontier::new(),
             compactable: false,
             announce_due: None,
+            drop_announce_due: None,
+            kept: Kept::default(),
+            droppable: true,
+            drop_due: None,
             greeted: false,
             wants_confirmation: false,
             has_greeted: None,
@@ -303,6 +330,8 @@ impl Space {
             compacting: false,
             quarantined: 0,
             lag: LagState::default(),
+            bootstrap: None,
+            installing: None,
         }
     }
 
@@ -326,7 +355,8 @@ impl Space {
             let row: LaneRow = decode("lane row", &bytes)?;
             let lane_id = row.owner.lane(&id);
             space.frontier.advance(lane_id, row.tip.lsn);
-            let mut lane = Lane::with_row(row);
+            let floor = floor_of(read, &id, &lane_id)?.unwrap_or_else(|| LaneTip::start(&id, &lane_id));
+            let mut lane = Lane::with_row(row, floor);
             if let Some(bytes) = read.get(&keys::announced(&id, &lane_id))? {
                 lane.announced = decode("announcement row", &bytes)?;
                 lane.announced_staged = lane.announced.clone();
@@ -341,6 +371,9 @@ impl Space {
         if let Some(bytes) = read.get(&keys::forgotten(&id))? {
             space.forgotten = decode("row of what is forgotten", &bytes)?;
         }
+        space.kept = kept(read, &id)?;
+        space.installing = Installing::load(read, &id)?;
+        space.bootstrap = if space.is_blocked() { None } else { Bootstrap::load(read, &id)? };
         space.move_cut();
         space.compactable = true;
         space.durable = space.frontier.clone();
@@ -387,6 +420,21 @@ impl Space {
             })
     }
 
+    /// Whether the state is being replaced, so that nothing can be read or written.
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.installing.is_some()
+    }
+
+    /// Whether a snapshot is wanted, received or installed.
+    pub(crate) fn is_brought_up(&self) -> bool {
+        self.installing.is_some() || self.bootstrap.is_some()
+    }
+
+    /// Whether a snapshot is on its way, so that nobody needs to be asked for lanes that are not received.
+    pub(crate) fn is_receiving(&self) -> bool {
+        self.bootstrap.as_ref().is_some_and(|bootstrap| bootstrap.source().is_some())
+    }
+
     /// The lane this replica writes to at present.
     pub(crate) fn own_lane(&self) -> Option<LaneId> {
         self.incarnation.map(|incarnation| incarnation.origin)
@@ -413,12 +461,16 @@ impl Space {
 
     /// Panics when the space contradicts itself: what a debug build checks after every step.
     pub(crate) fn assert_invariants(&self) {
+        if self.is_blocked() {
+            return;
+        }
         for (id, lane) in &self.lanes {
             assert_eq!(
                 lane.row.tip.lsn,
                 self.frontier.at(id),
                 "invariant 8: the frontier is the applied prefix"
             );
+            assert!(lane.floor.lsn <= self.durable.at(id), "only durable entries are let go of");
             assert!(lane.row.head <= lane.row.tip.lsn, "a kept head covers applied entries only");
             assert_eq!(
                 lane.staged_tip().lsn,

@@ -5,6 +5,7 @@ use std::fmt;
 use comity_crdts::{Frontier, LaneId, ReplicaId, SpaceId};
 use serde::{Deserialize, Serialize};
 
+use crate::bootstrap::BootstrapPhase;
 use crate::lag::Lag;
 use crate::op::Role;
 
@@ -40,6 +41,12 @@ pub enum Freeze {
         /// The rule.
         rule: String,
     },
+    /// The owner made an entry without having seen all that was forgotten here, and the entries are not kept any more from
+    /// which that could be made again.
+    Late {
+        /// The first such entry.
+        lsn: u64,
+    },
 }
 
 impl fmt::Display for Freeze {
@@ -47,6 +54,9 @@ impl fmt::Display for Freeze {
         match self {
             Self::Fork { lsn } => write!(f, "two different entries are numbered {lsn}"),
             Self::Invalid { lsn, rule } => write!(f, "entry {lsn} breaks a rule: {rule}"),
+            Self::Late { lsn } => {
+                write!(f, "entry {lsn} was made without having seen what is forgotten here")
+            }
         }
     }
 }
@@ -119,6 +129,8 @@ pub struct SpaceStatus {
     pub frontier: Frontier,
     /// What is durable here.
     pub durable: Frontier,
+    /// Of the lane entries that are kept here, bytes.
+    pub log_bytes: u64,
     /// The digest of the state at `frontier`.
     pub digest: StateDigest,
     /// Who takes part.
@@ -143,6 +155,8 @@ pub struct SpaceStatus {
     /// Whether another writer is known to have heard of this incarnation; see `Command::AwaitConfirmation`.
     /// Also true where none need be.
     pub confirmed: bool,
+    /// The snapshot that this space is being brought up from.
+    pub bootstrap: Option<BootstrapStatus>,
     /// Changes of documents that the document library refused after they were admitted: see `quarantined`.
     pub quarantined: u64,
 }
@@ -196,6 +210,27 @@ pub struct Blocked {
     pub asked: Option<ReplicaId>,
 }
 
+/// The report on a snapshot that a space is being brought up from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BootstrapStatus {
+    /// What is being done.
+    pub phase: BootstrapPhase,
+    /// From whom it comes, where that is known.
+    pub source: Option<ReplicaId>,
+    /// Rows that are here, or put in their place while the snapshot is installed.
+    pub rows: u64,
+    /// Rows there are altogether; 0 until somebody has offered them.
+    pub rows_total: u64,
+    /// Bytes of rows that are here, before they were packed.
+    pub bytes: u64,
+    /// Bytes there are altogether; 0 until somebody has offered them.
+    pub bytes_total: u64,
+    /// How often it was begun, or gone on with after it was interrupted, since this replica was opened.
+    pub passes: u32,
+    /// Why the last source was given up.
+    pub fault: Option<String>,
+}
+
 /// The report on one lane.
 #[derive(Clone, Debug)]
 pub struct LaneStatus {
@@ -220,6 +255,8 @@ pub struct LaneStatus {
     pub blocked: Option<Blocked>,
     /// From whom the lane is received.
     pub parent: Option<ReplicaId>,
+    /// Entries up to this one are not kept here any more.
+    pub floor: u64,
     /// Why it is not followed any further.
     pub frozen: Option<Freeze>,
 }

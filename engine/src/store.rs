@@ -20,20 +20,21 @@ pub struct LaneRecord {
     pub lane: LaneId,
     /// The entry's place in its lane, from 1.
     pub lsn: u64,
-    /// The entry in its stored form, which is never empty; empty to remove the entry.
+    /// The entry in its stored form.
     pub bytes: Vec<u8>,
 }
 
-impl LaneRecord {
-    /// Removes an entry from the log.
-    pub fn removal(space: SpaceId, lane: LaneId, lsn: u64) -> Self {
-        Self { space, lane, lsn, bytes: Vec::new() }
-    }
-
-    /// Whether the entry is removed.
-    pub fn is_removal(&self) -> bool {
-        self.bytes.is_empty()
-    }
+/// Consecutive entries of a lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LaneSpan {
+    /// The space the lane is in.
+    pub space: SpaceId,
+    /// The lane.
+    pub lane: LaneId,
+    /// The first of them.
+    pub first: u64,
+    /// How many there are.
+    pub count: u64,
 }
 
 /// A change to the state: the key, and its new value or `None` to delete it.
@@ -44,6 +45,8 @@ pub type Put = (Vec<u8>, Option<Vec<u8>>);
 pub struct Batch {
     /// Lane entries, in the order applied here; and entries that are removed.
     pub entries: Vec<LaneRecord>,
+    /// Entries that are not kept any longer. Who appends one of them in the same batch contradicts itself.
+    pub dropped: Vec<LaneSpan>,
     /// Puts that do not derive from entries: keys, pins, invitations, nonces, quarantines. They belong to
     /// the log of record.
     pub facts: Vec<Put>,
@@ -54,7 +57,7 @@ pub struct Batch {
 impl Batch {
     /// Whether the batch changes nothing.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty() && self.facts.is_empty() && self.state.is_empty()
+        self.entries.is_empty() && self.dropped.is_empty() && self.facts.is_empty() && self.state.is_empty()
     }
 }
 
@@ -91,6 +94,9 @@ pub enum StoreError {
         /// The version this build reads and writes.
         supported: u8,
     },
+    /// The state of the space is being replaced by that of another replica, so that nothing of it can be read for now.
+    #[error("the state of space {0} is being installed")]
+    Installing(SpaceId),
     /// A view was kept longer than allowed. Open a new one.
     #[error("the view expired; open a new one")]
     ViewExpired,

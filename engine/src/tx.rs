@@ -241,6 +241,7 @@ impl<'a> Tx<'a> {
         };
         let entry = LaneEntry { admitted: context, at: self.hlc.max(row.tip.at), body: Body::Change(change) };
         row.tip = row.tip.after(&self.space.id, &entry);
+        row.changed = row.tip.lsn;
         let bytes = encode_stored(&self.space.id, &origin, &row.tip.hash, &entry);
         if bytes.len() > CHANGE_SET_BYTES_MAX {
             let bytes = bytes.len();

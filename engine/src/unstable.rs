@@ -2,10 +2,11 @@
 //! which counters were reset. Each such row is noted under the lane entry that made it so, and looked at again
 //! when the entry is within the cut.
 
-use comity_crdts::{Frontier, Kind, LaneId, SpaceId, Writer};
+use comity_crdts::{Frontier, Kind, LaneId, ObjectAddress, Reader, SpaceId, Writer};
 
 use crate::keys;
 use crate::rows::{Object, damaged, decode_rw_element};
+use crate::site::Site;
 use crate::store::{StateRead, StoreError};
 use crate::work::Work;
 
@@ -21,14 +22,87 @@ pub(crate) enum Unstable {
     Counter = 3,
 }
 
+/// A row with something to be forgotten.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct UnstableRow<'a> {
+    pub(crate) row: &'a [u8],
+    pub(crate) what: Unstable,
+    /// The object that it is in or is, and the path there.
+    pub(crate) address: &'a ObjectAddress,
+    pub(crate) path: &'a [String],
+}
+
+impl UnstableRow<'_> {
+    /// The rows of the objects that hold the row, outermost first: they go with it when it was the last.
+    fn holders(&self, space: &SpaceId) -> Vec<Vec<u8>> {
+        let mut site = Site::top(space, self.address);
+        let mut holders = Vec::new();
+        if let Some((_, maps)) = self.path.split_last() {
+            holders.push(site.row.clone());
+            for key in maps {
+                site = site.nested(key, Kind::Map);
+                holders.push(site.row.clone());
+            }
+        } else if self.what == Unstable::Element {
+            holders.push(site.row);
+        }
+        holders
+    }
+}
+
+impl UnstableRow<'_> {
+    /// Puts back the headers of the objects that hold the row, where they went with it.
+    pub(crate) fn keep_holders(&self, work: &mut Work<'_>, space: &SpaceId) -> Result<(), StoreError> {
+        if work.get(self.row)?.is_none() {
+            return Ok(());
+        }
+        for holder in self.holders(space) {
+            let bottom = keys::holder_kind(&holder).and_then(Object::bottom);
+            if let (None, Some(bottom)) = (work.get(&holder)?, bottom) {
+                work.put(holder, bottom.to_bytes());
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Notes that what an entry left in a row can be forgotten once the entry is stable.
 pub(crate) fn note_unstable(
     work: &mut Work<'_>,
     space: &SpaceId,
     place: (LaneId, u64),
-    (row, what): (&[u8], Unstable),
+    row: &UnstableRow<'_>,
 ) {
-    work.put(keys::unstable_row(space, place, row), vec![what as u8]);
+    let mut out = Writer::new();
+    out.u8(row.what as u8);
+    row.holders(space).iter().for_each(|holder| out.blob(holder));
+    work.put(keys::unstable_row(space, place, row.row), out.finish());
+}
+
+/// The rows of the objects that hold a noted row.
+fn decode_holders(bytes: &[u8]) -> Result<Vec<Vec<u8>>, StoreError> {
+    let mut reader = Reader::new(bytes);
+    let mut holders = Vec::new();
+    while reader.remaining() > 0 {
+        let holder = reader.blob(reader.remaining(), "holder");
+        holders.push(holder.map_err(|error| damaged("unstable row", &error))?.to_vec());
+    }
+    Ok(holders)
+}
+
+/// Removes the headers of objects that hold nothing any more, after the last of their parts has gone.
+fn tidy(work: &mut Work<'_>, part: &[u8], holders: &[Vec<u8>]) -> Result<(), StoreError> {
+    let mut part = part;
+    for holder in holders.iter().rev() {
+        let Some((from, until)) = keys::parts_beside(part) else { return Ok(()) };
+        let (Some(kind), Some(bytes)) = (keys::holder_kind(holder), work.get(holder)?) else { return Ok(()) };
+        if !work.scan(&from, &until, 1)?.is_empty() || !Object::from_bytes(kind, &bytes)?.is_bottom() {
+            return Ok(());
+        }
+        work.delete(holder.clone());
+        part = holder;
+    }
+    Ok(())
 }
 
 /// Forgets what the cut allows, at most `rows_max` noted rows of it. Returns whether there may be more, and how
@@ -55,7 +129,8 @@ pub(crate) fn compact(
     Ok((false, rows_max - left))
 }
 
-fn compact_row(work: &mut Work<'_>, cut: &Frontier, key: &[u8], what: &[u8]) -> Result<(), StoreError> {
+fn compact_row(work: &mut Work<'_>, cut: &Frontier, key: &[u8], noted: &[u8]) -> Result<(), StoreError> {
+    let (what, holders) = noted.split_at_checked(1).unwrap_or((noted, &[]));
     let Some(bytes) = work.get(key)? else { return Ok(()) };
     let compacted = match what {
         [tag] if *tag == Unstable::Element as u8 || *tag == Unstable::Flag as u8 => {
@@ -78,9 +153,24 @@ fn compact_row(work: &mut Work<'_>, cut: &Frontier, key: &[u8], what: &[u8]) -> 
     match compacted {
         Some(compacted) if compacted == bytes => {}
         Some(compacted) => work.put(key.to_vec(), compacted),
-        None => work.delete(key.to_vec()),
+        None => {
+            work.delete(key.to_vec());
+            tidy(work, key, &decode_holders(holders)?)?;
+        }
     }
     Ok(())
+}
+
+/// Whether a noted row that comes from elsewhere is one of the space.
+pub(crate) fn check_unstable(space: &SpaceId, row: &[u8], noted: &[u8]) -> Result<(), StoreError> {
+    let Some((what, holders)) = noted.split_first() else {
+        return Err(damaged("unstable row", &"it is empty"));
+    };
+    let of_space = keys::with_space(0x30, space);
+    let is_one = |row: &[u8]| row.starts_with(&of_space) || matches!(row.first(), Some(0x31 | 0x32));
+    let holders = decode_holders(holders)?;
+    let is_sound = (1..=3).contains(what) && is_one(row) && holders.iter().all(|holder| is_one(holder));
+    if is_sound { Ok(()) } else { Err(damaged("unstable row", &"it is about nothing known")) }
 }
 
 /// Per lane the last entry that left something to be forgotten. O(such rows).

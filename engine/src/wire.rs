@@ -1,15 +1,18 @@
 //! The formats that replicas exchange and keep, for tools that inspect them and tests that forge them.
 //! `docs/wire.md` has the tables.
 
+pub use crate::bootstrap::{WalkRow, decode_piece, encode_piece, flipped};
 pub use crate::change::{Body, ChangeSet, LaneEntry, LaneOwner, LaneTip, decode_entry, encode_entry};
+pub use crate::deletion::deleted;
 pub use crate::dictionary::Dictionary;
 pub use crate::hash::Hash;
 #[cfg(feature = "stand-in-signatures")]
 pub use crate::head::use_stand_in_signatures;
 pub use crate::head::{HeadSignature, sign};
 pub use crate::message::{
-    Data, Denied, FrontierAnswer, FrontierRequest, Genesis, Have, Head, Hello, Join, LaneRef, Message, Open,
-    OpenLane, PROTOCOL_VERSION, Removed, RightsRequest, Subscribe, Unsubscribe,
+    Data, Denied, FrontierAnswer, FrontierRequest, Genesis, Gone, Have, Head, Hello, Join, LaneRef, Message,
+    Open, OpenLane, PROTOCOL_VERSION, Removed, RightsRequest, SnapshotAsk, SnapshotOffer, SnapshotPiece,
+    SnapshotRead, SnapshotSame, SnapshotStop, Subscribe, Unsubscribe,
 };
 pub use crate::op::{Group, Op};
 pub use crate::proof::Proof;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use comity_crdts::{LaneId, SpaceId};
 
-use crate::store::{Batch, LaneRecord, LogRead, Row, StateRead, StoreError};
+use crate::store::{Batch, LaneRecord, LaneSpan, LogRead, Row, StateRead, StoreError};
 
 /// Puts and appends gathered over a store; nothing is visible to others until the batch is committed.
 pub(crate) struct Work<'a> {
@@ -12,11 +12,13 @@ pub(crate) struct Work<'a> {
     state: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
     facts: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
     entries: Vec<LaneRecord>,
+    dropped: Vec<LaneSpan>,
 }
 
 impl<'a> Work<'a> {
     pub(crate) fn over(below: &'a dyn LogRead) -> Self {
-        Self { below, state: BTreeMap::new(), facts: BTreeMap::new(), entries: Vec::new() }
+        let (entries, dropped) = (Vec::new(), Vec::new());
+        Self { below, state: BTreeMap::new(), facts: BTreeMap::new(), entries, dropped }
     }
 
     pub(crate) fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
@@ -39,10 +41,16 @@ impl<'a> Work<'a> {
         self.entries.push(record);
     }
 
+    /// Lets go of entries. Reads of this batch still see them.
+    pub(crate) fn drop_entries(&mut self, span: LaneSpan) {
+        self.dropped.push(span);
+    }
+
     /// Ends the borrow of the store and hands over the batch.
     pub(crate) fn into_batch(self) -> Batch {
         Batch {
             entries: self.entries,
+            dropped: self.dropped,
             facts: self.facts.into_iter().collect(),
             state: self.state.into_iter().collect(),
         }

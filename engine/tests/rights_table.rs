@@ -6,10 +6,11 @@ mod world;
 
 use comity_crdts::{Kind, ObjectAddress, OriginId, SpaceId};
 use comity_engine::wire::{
-    Body, Data, Denied, FrontierAnswer, FrontierRequest, Genesis, Group, Have, Head, Hello, Join, LaneRef,
-    Message, Op, Open, OpenLane, PROTOCOL_VERSION, Removed, RightsRequest, Subscribe, Unsubscribe,
+    Body, Data, Denied, FrontierAnswer, FrontierRequest, Genesis, Gone, Group, Have, Head, Hello, Join,
+    LaneRef, Message, Op, Open, OpenLane, PROTOCOL_VERSION, Removed, RightsRequest, SnapshotAsk,
+    SnapshotOffer, SnapshotPiece, SnapshotRead, SnapshotSame, SnapshotStop, Subscribe, Unsubscribe,
 };
-use comity_engine::{CloseReason, Command, Location, Role, SessionId, Standing};
+use comity_engine::{CloseReason, Command, Location, Offer, Role, SessionId, SnapshotEnd, Standing};
 use world::World;
 use world::ghost::{Ghost, hello};
 
@@ -77,6 +78,13 @@ enum Type {
     RightsRequest,
     FrontierRequest,
     FrontierAnswer,
+    Gone,
+    SnapshotAsk,
+    SnapshotOffer,
+    SnapshotRead,
+    SnapshotSame,
+    SnapshotPiece,
+    SnapshotStop,
     Skippable,
 }
 
@@ -97,6 +105,13 @@ fn type_of(message: &Message<'_>) -> Type {
         Message::RightsRequest(_) => Type::RightsRequest,
         Message::FrontierRequest(_) => Type::FrontierRequest,
         Message::FrontierAnswer(_) => Type::FrontierAnswer,
+        Message::Gone(_) => Type::Gone,
+        Message::SnapshotAsk(_) => Type::SnapshotAsk,
+        Message::SnapshotOffer(_) => Type::SnapshotOffer,
+        Message::SnapshotRead(_) => Type::SnapshotRead,
+        Message::SnapshotSame(_) => Type::SnapshotSame,
+        Message::SnapshotPiece(_) => Type::SnapshotPiece,
+        Message::SnapshotStop(_) => Type::SnapshotStop,
         Message::Skippable(_) => Type::Skippable,
     }
 }
@@ -110,10 +125,13 @@ fn expected(of: Type) -> [Outcome; 8] {
         Type::Hello => [Unexpected; 8],
         Type::Join => [Denied, LetIn, Nothing, Nothing, Nothing, Denied, Denied, Denied],
         Type::Open => [Denied, Denied, Unexpected, Unexpected, Unexpected, Removed, Removed, Removed],
-        Type::Genesis | Type::Unsubscribe | Type::Skippable => [Nothing; 8],
+        Type::Genesis | Type::Unsubscribe | Type::Gone | Type::Skippable => [Nothing; 8],
+        // Of a snapshot that was not asked for.
+        Type::SnapshotOffer | Type::SnapshotSame | Type::SnapshotPiece | Type::SnapshotStop => [Nothing; 8],
+        Type::SnapshotRead => [Refused; 8],
         Type::Denied => [Nothing, Nothing, Closed, Closed, Closed, Nothing, Nothing, Nothing],
         Type::Removed => [Nothing, Nothing, Closed, Closed, Believed, Nothing, Nothing, Nothing],
-        Type::Subscribe | Type::FrontierRequest => {
+        Type::Subscribe | Type::FrontierRequest | Type::SnapshotAsk => {
             [Unexpected, Unexpected, Answered, Answered, Answered, Nothing, Unexpected, Unexpected]
         }
         Type::Data => [Unexpected, Unexpected, Refused, Kept, Kept, Nothing, Unexpected, Unexpected],
@@ -247,6 +265,19 @@ impl Scene {
             }),
             Message::FrontierRequest(FrontierRequest { space, number: 7 }),
             Message::FrontierAnswer(FrontierAnswer { number: 7, space_ref: 0, lanes: known }),
+            Message::Gone(Gone { subscription: 90, floor: 1 }),
+            Message::SnapshotAsk(SnapshotAsk { space, number: 8 }),
+            Message::SnapshotOffer(SnapshotOffer { number: 8, offer: Offer::default() }),
+            Message::SnapshotRead(SnapshotRead {
+                number: 9,
+                from: Vec::new(),
+                until: None,
+                hash: None,
+                pieces: 1,
+            }),
+            Message::SnapshotSame(SnapshotSame { number: 8, until: vec![1], check: last.hash }),
+            Message::SnapshotPiece(SnapshotPiece { number: 8, more: false, bytes: &[1] }),
+            Message::SnapshotStop(SnapshotStop { number: 8, why: SnapshotEnd::Done }),
             Message::Skippable(0x80),
         ];
         messages.iter().map(Message::encode).collect()
@@ -276,13 +307,15 @@ impl Scene {
         let outcome = match said.as_slice() {
             [Message::Denied(_)] if !is_changed => Outcome::Denied,
             [Message::Removed(_)] if !is_changed => Outcome::Removed,
-            [Message::Unsubscribe(_)] if !is_changed => Outcome::Refused,
+            [Message::Unsubscribe(_) | Message::SnapshotStop(_)] if !is_changed => Outcome::Refused,
             [Message::Open(_), ..] if members(self) == members_before + 1 => Outcome::LetIn,
             [] if self.world.status(0, space).standing == Standing::Removed => Outcome::Believed,
             [] if was_open && !open(self) && !is_changed => Outcome::Closed,
             [] if !is_changed => Outcome::Nothing,
             [Message::Have(_)] if self.world.likes(0, space) == 2 => Outcome::Kept,
-            [Message::Data(_) | Message::FrontierAnswer(_)] if !is_changed => Outcome::Answered,
+            [Message::Data(_) | Message::FrontierAnswer(_) | Message::SnapshotOffer(_)] if !is_changed => {
+                Outcome::Answered
+            }
             [Message::Have(_)] if is_changed => Outcome::Answered,
             said => panic!("{said:?}, changed: {is_changed}"),
         };

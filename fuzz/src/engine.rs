@@ -42,6 +42,7 @@ struct Driven {
     requests: u64,
     sessions: u64,
     sync_wanted: bool,
+    snapshots: comity_engine::SnapshotSource<comity_store::MemorySnapshot>,
     /// Sessions that neither side closed.
     open: BTreeSet<SessionId>,
     replies: Vec<Reply>,
@@ -70,6 +71,7 @@ impl Driven {
             requests: 0,
             sessions: 0,
             sync_wanted: false,
+            snapshots: comity_engine::SnapshotSource::default(),
             open: BTreeSet::new(),
             replies: Vec::new(),
             space: nowhere,
@@ -155,6 +157,12 @@ impl Driven {
                 Output::CloseSession { session, .. } => drop(self.open.remove(&session)),
                 Output::Reply { reply, .. } => self.replies.extend(reply),
                 Output::Notify(_) => {}
+                Output::Snapshot(task) => {
+                    let (now, view) = (self.clock, self.store.view());
+                    if let Some(answer) = self.snapshots.handle(now, task, || Ok(view)) {
+                        self.input(Input::Snapshot { answer });
+                    }
+                }
                 Output::Settle { space, object } => {
                     let result = comity_engine::settle(&self.store, &space, &object);
                     self.input(Input::Settled { result });

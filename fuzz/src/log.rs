@@ -141,6 +141,7 @@ fn batch(number: u64) -> Batch {
     let entry = LaneRecord { space: SPACE, lane: LANE, lsn: number, bytes: entry(number) };
     Batch {
         entries: vec![entry],
+        dropped: Vec::new(),
         facts: vec![(LAST.to_vec(), Some(number.to_be_bytes().to_vec()))],
         state: vec![(row(number), Some(vec![number as u8; 60])), (row(number.wrapping_sub(ROWS)), None)],
     }

@@ -157,7 +157,11 @@ impl ConflictEvents {
         let space = self.watch.token().space;
         let Some(looking) = &mut self.looking else { return Ok(None) };
         while let Some((location, touch)) = looking.places.front() {
-            let view = View::new(self.reader.snapshot()?, space, (&self.registry, &self.documents));
+            let snapshot = self.reader.snapshot()?;
+            if comity_engine::is_installing(&snapshot, &space)? {
+                return Err(StoreError::Installing(space));
+            }
+            let view = View::new(snapshot, space, (&self.registry, &self.documents));
             let event = told(&view, looking, location, touch)?;
             looking.places.pop_front();
             if event.is_some() {

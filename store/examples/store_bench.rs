@@ -30,6 +30,7 @@ fn change(number: u64, value_bytes: usize, state_rows: u64) -> Batch {
             lsn: number,
             bytes: value[..value_bytes].to_vec(),
         }],
+        dropped: Vec::new(),
         facts: Vec::new(),
         state: vec![(key.to_be_bytes().to_vec(), Some(value[..value_bytes * 2 / 3].to_vec()))],
     }

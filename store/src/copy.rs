@@ -40,8 +40,10 @@ impl Place {
     fn covers(&self, change: &Change<'_>) -> bool {
         match (self, change) {
             (Self::Log(last), Change::Entry(key, _)) => last.as_ref().is_some_and(|last| *key <= last),
+            (Self::Log(last), Change::Drop(key)) => last.as_ref().is_some_and(|last| key <= last),
             (Self::Log(_), Change::Put(..)) => false,
-            (Self::State(_) | Self::End, Change::Entry(..)) | (Self::End, Change::Put(..)) => true,
+            (Self::State(_) | Self::End, Change::Entry(..) | Change::Drop(_))
+            | (Self::End, Change::Put(..)) => true,
             (Self::State(last), Change::Put(key, _)) => {
                 last.as_ref().is_some_and(|last| *key <= last.as_slice())
             }
@@ -110,8 +112,9 @@ impl Copy {
                 continue;
             }
             let (key_bytes, value_bytes) = match change {
-                Change::Entry(key, entry) => (key.len(), (!entry.is_empty()).then_some(entry.len())),
+                Change::Entry(key, entry) => (key.len(), Some(entry.len())),
                 Change::Put(key, value) => (key.len(), value.map(<[u8]>::len)),
+                Change::Drop(key) => (key.len(), None),
             };
             let replaced = tables.replace(change)?;
             if let Some(replaced) = replaced {

@@ -12,9 +12,11 @@ use crate::data_file::DataFile;
 use crate::error::OpenError;
 
 /// The version this build writes, and the latest it reads.
-pub(crate) const FORMAT_VERSION: u32 = 2;
+pub(crate) const FORMAT_VERSION: u32 = 3;
 /// Without a log: every group was durable in the database itself.
 const VERSION_WITHOUT_LOG: u32 = 1;
+/// Nothing was ever dropped from the log.
+const VERSION_WITHOUT_DROPS: u32 = 2;
 
 /// Space, lane and lsn of an entry; sorts by them.
 pub(crate) type LogKey = [u8; 40];
@@ -188,7 +190,7 @@ pub(crate) fn check(path: &Path, database: &Database) -> Result<(), OpenError> {
     }
     let format = format.and_then(|bytes| Some(u32::from_be_bytes(bytes.try_into().ok()?)));
     match format {
-        Some(VERSION_WITHOUT_LOG | FORMAT_VERSION) => Ok(()),
+        Some(VERSION_WITHOUT_LOG | VERSION_WITHOUT_DROPS | FORMAT_VERSION) => Ok(()),
         Some(found) if found > FORMAT_VERSION => {
             Err(OpenError::NewerFormat { path: path.to_owned(), found, supported: FORMAT_VERSION })
         }

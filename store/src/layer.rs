@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use comity_crdts::{LaneId, SpaceId};
-use comity_engine::Batch;
+use comity_engine::{Batch, LaneSpan};
 
 use crate::format::{LogKey, log_key, lsn_of};
 use crate::merge::Sourced;
@@ -15,9 +15,12 @@ const ROW_BYTES: usize = 96;
 #[derive(Debug, Default)]
 pub(crate) struct Layer {
     state: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
-    log: BTreeMap<LogKey, Vec<u8>>,
+    /// `None` where an entry is dropped.
+    log: BTreeMap<LogKey, Option<Vec<u8>>>,
     /// The keys of `log` in the order of their commits.
     order: Vec<LogKey>,
+    /// How many of them are dropped.
+    dropped: usize,
     bytes: usize,
 }
 
@@ -25,11 +28,11 @@ impl Layer {
     /// Applies a batch over what is there. Where `facts` and `state` name the same key, `state` wins.
     pub(crate) fn apply(&mut self, batch: Batch) {
         for entry in batch.entries {
-            let key = log_key(&entry.space, &entry.lane, entry.lsn);
-            self.bytes += entry_bytes(entry.bytes.len());
-            match self.log.insert(key, entry.bytes) {
-                Some(old) => self.bytes -= entry_bytes(old.len()),
-                None => self.order.push(key),
+            self.note(log_key(&entry.space, &entry.lane, entry.lsn), Some(entry.bytes));
+        }
+        for span in batch.dropped {
+            for lsn in lsns(&span) {
+                self.note(log_key(&span.space, &span.lane, lsn), None);
             }
         }
         for (key, value) in batch.facts.into_iter().chain(batch.state) {
@@ -38,6 +41,18 @@ impl Layer {
             if let Some(old) = self.state.insert(key, value) {
                 self.bytes -= put_bytes(key_len, old.as_deref());
             }
+        }
+    }
+
+    fn note(&mut self, key: LogKey, entry: Option<Vec<u8>>) {
+        self.bytes += entry_bytes(entry.as_ref().map_or(0, Vec::len));
+        self.dropped += usize::from(entry.is_none());
+        match self.log.insert(key, entry) {
+            Some(old) => {
+                self.dropped -= usize::from(old.is_none());
+                self.bytes -= entry_bytes(old.map_or(0, |old| old.len()));
+            }
+            None => self.order.push(key),
         }
     }
 
@@ -50,8 +65,9 @@ impl Layer {
         self.bytes
     }
 
+    /// Entries that are there, not those that are dropped.
     pub(crate) fn entry_count(&self) -> usize {
-        self.log.len()
+        self.log.len() - self.dropped
     }
 
     pub(crate) fn put_count(&self) -> usize {
@@ -59,7 +75,7 @@ impl Layer {
     }
 
     pub(crate) fn row_count(&self) -> usize {
-        self.entry_count() + self.put_count()
+        self.log.len() + self.put_count()
     }
 
     /// `None` where the layer says nothing about the key, `Some(None)` where it deletes it.
@@ -74,9 +90,9 @@ impl Layer {
             .map(|(key, value)| Ok((key.clone(), value.clone())))
     }
 
-    /// `None` where the layer says nothing about the entry, `Some(None)` where it removes it.
+    /// As [`Layer::get`], of an entry.
     pub(crate) fn entry(&self, space: &SpaceId, lane: &LaneId, lsn: u64) -> Option<Option<Vec<u8>>> {
-        self.log.get(&log_key(space, lane, lsn)).map(|entry| kept(entry))
+        self.log.get(&log_key(space, lane, lsn)).cloned()
     }
 
     /// The entries of a lane from `from` on.
@@ -88,7 +104,7 @@ impl Layer {
     ) -> impl Iterator<Item = Sourced<u64>> {
         self.log
             .range(log_key(space, lane, from)..=log_key(space, lane, u64::MAX))
-            .map(|(key, entry)| Ok((lsn_of(key), kept(entry))))
+            .map(|(key, entry)| Ok((lsn_of(key), entry.clone())))
     }
 
     /// Every change to the state, by key.
@@ -98,20 +114,29 @@ impl Layer {
 
     /// Every entry, in the order of the commits.
     pub(crate) fn entries(&self) -> impl Iterator<Item = (&LogKey, &[u8])> {
-        self.order.iter().map(|key| (key, self.log[key].as_slice()))
+        self.order.iter().filter_map(|key| Some((key, self.log[key].as_deref()?)))
+    }
+
+    /// The entries that are dropped, by key.
+    pub(crate) fn dropped(&self) -> impl Iterator<Item = &LogKey> {
+        self.log.iter().filter(|(_, entry)| entry.is_none()).map(|(key, _)| key)
     }
 }
 
-/// An entry, unless it stands for its removal.
-fn kept(entry: &[u8]) -> Option<Vec<u8>> {
-    (!entry.is_empty()).then(|| entry.to_vec())
+/// The numbers of a span's entries.
+pub(crate) fn lsns(span: &LaneSpan) -> impl Iterator<Item = u64> + use<> {
+    let first = span.first;
+    (0..span.count).map_while(move |later| first.checked_add(later))
 }
 
 /// About how much memory a batch will take in a layer.
 pub(crate) fn batch_bytes(batch: &Batch) -> usize {
     let entries = batch.entries.iter().map(|entry| entry_bytes(entry.bytes.len()));
+    let dropped = batch.dropped.iter().map(|span| entry_bytes(0).saturating_mul(span.count as usize));
     let puts = batch.facts.iter().chain(&batch.state);
-    entries.sum::<usize>() + puts.map(|(key, value)| put_bytes(key.len(), value.as_deref())).sum::<usize>()
+    dropped.sum::<usize>()
+        + entries.sum::<usize>()
+        + puts.map(|(key, value)| put_bytes(key.len(), value.as_deref())).sum::<usize>()
 }
 
 fn entry_bytes(len: usize) -> usize {

@@ -37,5 +37,5 @@ pub use error::OpenError;
 pub use instance::InstanceToken;
 pub use memory::{MemoryReader, MemorySnapshot, MemoryStore};
 pub use recovery::Damage;
-pub use snapshot::{Reader, Snapshot};
+pub use snapshot::{KeptSnapshot, Reader, Snapshot};
 pub use syncer::Syncer;

@@ -26,7 +26,7 @@ pub(crate) use writer::{End, LogWriter, NEW_SUFFIX, prepare};
 /// The header of file 3 and in it the record of group 8, as `docs/storage.md` has them.
 #[cfg(test)]
 pub(crate) fn golden() -> (Vec<u8>, Vec<u8>) {
-    use comity_engine::{Batch, LaneRecord};
+    use comity_engine::{Batch, LaneRecord, LaneSpan};
 
     let entry = LaneRecord {
         space: comity_crdts::SpaceId([0xa1; 16]),
@@ -34,9 +34,11 @@ pub(crate) fn golden() -> (Vec<u8>, Vec<u8>) {
         lsn: 258,
         bytes: b"entry".to_vec(),
     };
+    let span = LaneSpan { space: entry.space, lane: entry.lane, first: 0, count: 0 };
     let mut layer = crate::layer::Layer::default();
     layer.apply(Batch {
         entries: vec![entry],
+        dropped: vec![LaneSpan { first: 250, count: 5, ..span }],
         facts: vec![(b"gone".to_vec(), None)],
         state: vec![(b"key".to_vec(), Some(b"value".to_vec()))],
     });

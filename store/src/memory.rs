@@ -8,6 +8,7 @@ use comity_crdts::{LaneId, SpaceId};
 use comity_engine::{Batch, LogRead, Position, Row, StateRead, Store, StoreError};
 
 use crate::format::{LogKey, log_key, lsn_of};
+use crate::layer::lsns;
 use crate::merge;
 
 /// Everything in a store. Keys and values are shared between the live and the durable rows.
@@ -23,18 +24,26 @@ type SharedPut = (Arc<[u8]>, Option<Arc<[u8]>>);
 /// A batch with its keys and values ready to be shared.
 #[derive(Clone, Debug)]
 struct Change {
-    log: Vec<(LogKey, Arc<[u8]>)>,
+    log: Vec<(LogKey, Option<Arc<[u8]>>)>,
     state: Vec<SharedPut>,
 }
 
 impl From<Batch> for Change {
     fn from(batch: Batch) -> Self {
         let entry = |entry: comity_engine::LaneRecord| {
-            (log_key(&entry.space, &entry.lane, entry.lsn), Arc::from(entry.bytes))
+            (log_key(&entry.space, &entry.lane, entry.lsn), Some(Arc::from(entry.bytes)))
+        };
+        let dropped = |span: comity_engine::LaneSpan| {
+            lsns(&span).map(move |lsn| (log_key(&span.space, &span.lane, lsn), None))
         };
         let puts = batch.facts.into_iter().chain(batch.state);
         Self {
-            log: batch.entries.into_iter().map(entry).collect(),
+            log: batch
+                .entries
+                .into_iter()
+                .map(entry)
+                .chain(batch.dropped.into_iter().flat_map(dropped))
+                .collect(),
             state: puts.map(|(key, value)| (Arc::from(key), value.map(Arc::from))).collect(),
         }
     }
@@ -43,10 +52,9 @@ impl From<Batch> for Change {
 impl Rows {
     fn apply(&mut self, change: Change) {
         for (key, entry) in change.log {
-            // An empty one stands for its removal.
-            match entry.is_empty() {
-                false => drop(self.log.insert(key, entry)),
-                true => drop(self.log.remove(&key)),
+            match entry {
+                Some(entry) => drop(self.log.insert(key, entry)),
+                None => drop(self.log.remove(&key)),
             }
         }
         for (key, value) in change.state {

@@ -201,6 +201,53 @@ impl Reader {
     }
 }
 
+impl Reader {
+    /// As [`Reader::snapshot`], and for as long as it is kept: none of what it shows is given back until it is dropped.
+    ///
+    /// # Errors
+    /// As [`Reader::snapshot`].
+    pub fn keep(&self) -> Result<KeptSnapshot, StoreError> {
+        let snapshot = self.snapshot()?;
+        Ok(KeptSnapshot { base: snapshot.base()?, health: snapshot.health })
+    }
+}
+
+/// The state as one sync left it, which does not expire. Whoever keeps one keeps its pages from being used again, so
+/// there should be few, and none for long.
+#[derive(Clone)]
+pub struct KeptSnapshot {
+    base: Arc<Base>,
+    health: Arc<Health>,
+}
+
+impl StateRead for KeptSnapshot {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.health.check()?;
+        self.base.get(key)
+    }
+
+    fn scan(&self, from: &[u8], until: &[u8], limit: usize) -> Result<Vec<Row>, StoreError> {
+        self.health.check()?;
+        if from >= until {
+            return Ok(Vec::new());
+        }
+        rows(self.base.scan(from, until)?, limit)
+    }
+}
+
+impl LogRead for KeptSnapshot {
+    fn lane_entry(&self, space: &SpaceId, lane: &LaneId, lsn: u64) -> Result<Option<Vec<u8>>, StoreError> {
+        self.health.check()?;
+        self.base.entry(space, lane, lsn)
+    }
+}
+
+impl std::fmt::Debug for KeptSnapshot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KeptSnapshot").finish_non_exhaustive()
+    }
+}
+
 impl std::fmt::Debug for Reader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Reader").finish_non_exhaustive()

@@ -29,8 +29,8 @@ impl<'transaction> Tables<'transaction> {
     /// As [`Tables::apply`]; returns how long the value was that was there before, if one was.
     pub(crate) fn replace(&mut self, change: Change<'_>) -> Result<Option<usize>, redb::Error> {
         let before = match change {
-            Change::Entry(key, []) => self.log.remove(key)?,
             Change::Entry(key, entry) => self.log.insert(key, entry)?,
+            Change::Drop(key) => self.log.remove(&key)?,
             Change::Put(key, Some(value)) => self.state.insert(key, value)?,
             Change::Put(key, None) => self.state.remove(key)?,
         };

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use comity_crdts::{OriginId, SpaceId};
-use comity_engine::{Batch, LaneRecord, LogRead, Position, Put, Row, StateRead, Store};
+use comity_engine::{Batch, LaneRecord, LaneSpan, LogRead, Position, Put, Row, StateRead, Store};
 use comity_store::{EmbeddedStore, MemoryStore, Opened, StoreOptions};
 use proptest::prelude::*;
 
@@ -21,6 +21,11 @@ impl Model {
     fn apply(&mut self, batch: &Batch) {
         for entry in &batch.entries {
             self.log.insert((entry.lane, entry.lsn), entry.bytes.clone());
+        }
+        for span in &batch.dropped {
+            self.log.retain(|(lane, lsn), _| {
+                *lane != span.lane || !(span.first..span.first + span.count).contains(lsn)
+            });
         }
         for (key, value) in batch.facts.iter().chain(&batch.state) {
             match value {
@@ -157,8 +162,17 @@ fn batch() -> impl Strategy<Value = Batch> {
     let lsn = prop_oneof![8 => 1u64..9, 1 => Just(u64::MAX - 1), 1 => Just(u64::MAX)];
     let entry = (lane(), lsn, proptest::collection::vec(any::<u8>(), 0..12))
         .prop_map(|(lane, lsn, bytes)| LaneRecord { space: SPACE, lane, lsn, bytes });
-    (proptest::collection::vec(entry, 0..4), puts(), puts()).prop_map(|(entries, facts, state)| Batch {
+    let span = (lane(), 1u64..9, 1u64..5).prop_map(|(lane, first, count)| LaneSpan {
+        space: SPACE,
+        lane,
+        first,
+        count,
+    });
+    let dropped = prop_oneof![3 => Just(None), 1 => span.prop_map(Some)];
+    let entries = proptest::collection::vec(entry, 0..4);
+    (entries, dropped, puts(), puts()).prop_map(|(entries, dropped, facts, state)| Batch {
         entries,
+        dropped: dropped.into_iter().collect(),
         facts,
         state,
     })

@@ -124,8 +124,8 @@ fn a_newer_format_is_refused_naming_both_versions() {
     transaction.commit().unwrap();
     drop(database);
     let error = refused(dir.path());
-    assert!(matches!(error, OpenError::NewerFormat { found: 7, supported: 2, .. }));
-    assert!(error.to_string().ends_with("has format version 7; this build reads up to version 2"));
+    assert!(matches!(error, OpenError::NewerFormat { found: 7, supported: 3, .. }));
+    assert!(error.to_string().ends_with("has format version 7; this build reads up to version 3"));
 }
 
 /// A store as the first version wrote it: all in the database, no log.
@@ -165,7 +165,7 @@ fn a_store_of_version_1_is_opened_and_brought_to_this_version() {
     drop(opened);
     let database = Database::open(dir.path().join("comity.redb")).unwrap();
     let meta = database.begin_read().unwrap().open_table(META).unwrap();
-    assert_eq!(meta.get("format").unwrap().unwrap().value(), 2u32.to_be_bytes());
+    assert_eq!(meta.get("format").unwrap().unwrap().value(), 3u32.to_be_bytes());
 }
 
 #[test]

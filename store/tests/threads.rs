@@ -24,6 +24,7 @@ fn row(number: u64) -> Vec<u8> {
 fn batch(number: u64) -> Batch {
     Batch {
         entries: vec![LaneRecord { space: SPACE, lane: LANE, lsn: number, bytes: numbered(number) }],
+        dropped: Vec::new(),
         facts: vec![(b"left".to_vec(), Some(numbered(number))), (row(number), Some(numbered(number)))],
         state: vec![(b"right".to_vec(), Some(numbered(number))), (row(number.saturating_sub(20)), None)],
     }

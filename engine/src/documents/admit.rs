@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use comity_crdts::{Admitted, DocumentError, LatestChange, RawChange, admit};
 
-use crate::documents::tail::{QuarantineRow, change_in, decode_latest, read_entry};
+use crate::documents::tail::{QuarantineRow, decode_latest, tail_change};
 use crate::documents::{DocumentCache, DocumentPlace};
 use crate::keys;
 use crate::rows::DocumentHeader;
@@ -66,10 +66,8 @@ impl Admitted for AdmittedRows<'_> {
     fn deps(&self, change: &[u8; 32]) -> Result<Vec<[u8; 32]>, StoreError> {
         let mut cache = self.cache.borrow_mut();
         if let Some(row) = cache.tail_row(self.read, self.place, self.header, change)? {
-            // From the log, because the library may have refused it.
-            let entry = read_entry(self.read, self.place.space, (row.lane, row.lsn))?;
-            let change = change_in(&entry, self.place.address, change);
-            return Ok(change.map_or_else(Vec::new, |(_, _, change)| change.deps().collect()));
+            // As it was brought, because the library may have refused it.
+            return Ok(tail_change(self.read, self.place, row.index)?.change.deps().collect());
         }
         if let Some(row) = self.quarantined(change)? {
             return Ok(row.deps);

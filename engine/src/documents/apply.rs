@@ -165,7 +165,8 @@ impl<'e, 'w> Editor<'e, 'w> {
     /// Adds a change that is in the entry at `at`.
     fn push(&mut self, change: &RawChange, (lane, lsn): (LaneId, u64)) -> TailRow {
         let (id, header) = (self.place.site.id, &mut self.header);
-        let row = TailRow { lane, lsn, change: change.hash(), max_op: change.max_op() };
+        let row =
+            TailRow { lane, lsn, change: change.hash(), max_op: change.max_op(), index: header.changes };
         self.work.put(keys::document_change(&id, header.changes), row.to_bytes());
         let latest = LatestChange::of(change);
         self.work.put(keys::document_actor(&id, change.actor()), encode_latest(&latest));

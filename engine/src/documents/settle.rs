@@ -8,9 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use comity_crdts::{Document, DocumentError, Dot, ObjectAddress, RawChange, SpaceId};
 
 use crate::apply::Effects;
-use crate::change::Body;
 use crate::conflicts::LocationRow;
-use crate::documents::tail::{QuarantineRow, TailRow, change_in, read_entry, read_snapshot, tail_rows};
+use crate::documents::tail::{QuarantineRow, TailChange, TailRow, read_snapshot, tail_change, tail_rows};
 use crate::documents::{DocumentPlace, Reached, read_tail};
 use crate::engine::Engine;
 use crate::io::{Now, Output};
@@ -135,12 +134,7 @@ fn quarantine(
     if work.get(&key)?.is_some() {
         return Ok(false);
     }
-    let entry = read_entry(work, place.space, (row.lane, row.lsn))?;
-    let (Some((seq, index, change)), Body::Change(set)) =
-        (change_in(&entry, place.address, hash), &entry.body)
-    else {
-        return Ok(false);
-    };
+    let TailChange { seq, op: index, written, change } = tail_change(work, place, row.index)?;
     let quarantined = QuarantineRow {
         object: LocationRow::new(place.address, &[]),
         lane: row.lane,
@@ -150,10 +144,10 @@ fn quarantine(
         reason: error.to_string(),
     };
     work.put(key, encode(&quarantined));
-    let dot = Dot { origin: set.origin, seq, index };
+    let dot = Dot { origin: row.lane, seq, index };
     effects.journalled = true;
     let reason = JournalReason::ChangeRefused { detail: error.to_string() };
-    let aside = ChangeAside { dot, written: set.hlc, change: change.bytes(), reason, by: dot, at: set.hlc };
+    let aside = ChangeAside { dot, written, change: change.bytes(), reason, by: dot, at: written };
     record_change(work, place.space, place.address, aside)?;
     Ok(true)
 }
@@ -198,7 +192,9 @@ impl Engine {
     }
 
     fn take_settled(&mut self, settled: Settled, store: &mut dyn Store) -> Result<(), StoreError> {
-        let Some(space) = self.spaces.get_mut(&settled.space) else { return Ok(()) };
+        let Some(space) = self.spaces.get_mut(&settled.space).filter(|space| !space.is_blocked()) else {
+            return Ok(());
+        };
         if settled.error().is_some() {
             space.documents.unsavable.insert(settled.address.clone(), settled.reached.changes);
         }

@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
+use comity_crdts::limits::CHANGE_SET_BYTES_MAX;
 use comity_crdts::{
-    DecodeError, Document, LaneId, LatestChange, ObjectAddress, ObjectId, RawChange, Reader, ReplicaId,
+    DecodeError, Document, Hlc, LaneId, LatestChange, ObjectAddress, ObjectId, RawChange, Reader, ReplicaId,
     SpaceId, Writer,
 };
 use serde::{Deserialize, Serialize};
@@ -16,8 +17,10 @@ use crate::keys;
 use crate::op::Op;
 use crate::read::author_of;
 use crate::rows::{DocumentHeader, damaged};
+use crate::site::Site;
 use crate::space::decode;
 use crate::store::{LogRead, StateRead, StoreError};
+use crate::work::Work;
 
 /// Where a change of a document stands in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,9 +29,43 @@ pub(crate) struct TailRow {
     pub(crate) lsn: u64,
     pub(crate) change: [u8; 32],
     pub(crate) max_op: u64,
+    /// Its place among the document's changes, which the row's key has.
+    pub(crate) index: u64,
+}
+
+/// A change of a tail, with what the entry that brought it says of it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct TailChange {
+    /// The number of its change set.
+    pub(crate) seq: u64,
+    /// Its index among the operations on its document there.
+    pub(crate) op: u16,
+    /// The stamp of the change set.
+    pub(crate) written: Hlc,
+    pub(crate) change: RawChange,
+}
+
+impl TailChange {
+    /// From the entry that brought it.
+    fn of(entry: &LaneEntry, address: &ObjectAddress, hash: &[u8; 32]) -> Option<Self> {
+        let (seq, op, change) = change_in(entry, address, hash)?;
+        let Body::Change(set) = &entry.body else { return None };
+        Some(Self { seq, op, written: set.hlc, change: change.clone() })
+    }
 }
 
 impl TailRow {
+    /// The row with the change itself, for when the entry is not kept.
+    pub(crate) fn with_change(self, carried: &TailChange) -> Vec<u8> {
+        let mut out = Writer::with_room(96 + carried.change.bytes().len());
+        out.bytes(&self.to_bytes());
+        out.varint(carried.seq);
+        out.varint(u64::from(carried.op));
+        out.bytes(&carried.written.bits().to_be_bytes());
+        out.blob(carried.change.bytes());
+        out.finish()
+    }
+
     pub(crate) fn to_bytes(self) -> Vec<u8> {
         let mut out = Writer::with_room(64);
         out.bytes(&self.lane.0);
@@ -38,19 +75,34 @@ impl TailRow {
         out.finish()
     }
 
-    pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self, StoreError> {
+    /// A row of a tail, and the change where the row has it itself.
+    pub(crate) fn from_bytes(index: u64, bytes: &[u8]) -> Result<(Self, Option<TailChange>), StoreError> {
         let mut reader = Reader::new(bytes);
-        let row = Self::decode(&mut reader).and_then(|row| reader.finish("tail row").map(|()| row));
+        let row = Self::decode(index, &mut reader);
+        let row = row.and_then(|row| reader.finish("tail row").map(|()| row));
         row.map_err(|error| damaged("tail row", &error))
     }
 
-    fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        Ok(Self {
+    fn decode(index: u64, reader: &mut Reader<'_>) -> Result<(Self, Option<TailChange>), DecodeError> {
+        let row = Self {
             lane: comity_crdts::OriginId(reader.array("lane")?),
             change: reader.array("change")?,
             lsn: reader.varint("entry")?,
             max_op: reader.varint("last operation")?,
-        })
+            index,
+        };
+        if reader.remaining() == 0 {
+            return Ok((row, None));
+        }
+        let seq = reader.varint("change set")?;
+        let op = reader.varint_max(u64::from(u16::MAX), "operation")? as u16;
+        let written = Hlc::from_bits(u64::from_be_bytes(reader.array("stamp")?));
+        let change = RawChange::parse(reader.blob(CHANGE_SET_BYTES_MAX, "document change")?)
+            .map_err(|_| DecodeError::Invalid { what: "document change", rule: "must be one" })?;
+        if change.hash() != row.change {
+            return Err(DecodeError::Invalid { what: "document change", rule: "is the one that is named" });
+        }
+        Ok((row, Some(TailChange { seq, op, written, change })))
     }
 }
 
@@ -137,18 +189,88 @@ pub(crate) fn quarantine_of(
     read.scan(&from, &until, usize::MAX)?.iter().map(|(key, _)| change_of(key)).collect()
 }
 
+/// A row of a tail, and the change where the row has it itself.
+type Carrying = (TailRow, Option<TailChange>);
+
 /// The rows of the tail in `range`, which is within it.
-pub(crate) fn tail_rows(
+fn carrying_rows(
     read: &dyn StateRead,
     id: &ObjectId,
     range: &Range<u64>,
-) -> Result<Vec<TailRow>, StoreError> {
+) -> Result<Vec<Carrying>, StoreError> {
     let (from, until) = (keys::document_change(id, range.start), keys::document_change(id, range.end));
     let rows = read.scan(&from, &until, usize::MAX)?;
     if rows.len() as u64 != range.end - range.start {
         return Err(damaged("document", &"rows of its tail are missing"));
     }
-    rows.iter().map(|(_, bytes)| TailRow::from_bytes(bytes)).collect()
+    range.clone().zip(&rows).map(|(index, (_, bytes))| TailRow::from_bytes(index, bytes)).collect()
+}
+
+/// As [`carrying_rows`], without the changes.
+pub(crate) fn tail_rows(
+    read: &dyn StateRead,
+    id: &ObjectId,
+    range: &Range<u64>,
+) -> Result<Vec<TailRow>, StoreError> {
+    Ok(carrying_rows(read, id, range)?.into_iter().map(|(row, _)| row).collect())
+}
+
+/// The change that a row of a tail stands for: from the row, or from the log.
+pub(crate) fn tail_change(
+    read: &dyn LogRead,
+    place: &DocumentPlace<'_>,
+    index: u64,
+) -> Result<TailChange, StoreError> {
+    let bytes = read.get(&keys::document_change(&place.site.id, index))?;
+    let bytes = bytes.ok_or_else(|| damaged("document", &"rows of its tail are missing"))?;
+    let (row, carried) = TailRow::from_bytes(index, &bytes)?;
+    if let Some(carried) = carried {
+        return Ok(carried);
+    }
+    let entry = read_entry(read, place.space, (row.lane, row.lsn))?;
+    let change = TailChange::of(&entry, place.address, &row.change);
+    change.ok_or_else(|| damaged("document", &"an entry lacks a change of it"))
+}
+
+/// Puts the changes of a document into the rows of its tail that are in entries which are not kept any longer. These
+/// come first in the tail, because both are in the order of applying. O(tail).
+pub(crate) fn carry_tail(
+    work: &mut Work<'_>,
+    space: &SpaceId,
+    address: &ObjectAddress,
+    is_dropped: impl Fn(&LaneId, u64) -> bool,
+) -> Result<(), StoreError> {
+    let site = Site::top(space, address);
+    let place = DocumentPlace { space, address, site: &site };
+    let header = place.header(work)?;
+    for (row, carried) in carrying_rows(work, &site.id, &(header.snapshot.through..header.changes))? {
+        if carried.is_some() {
+            continue;
+        }
+        if !is_dropped(&row.lane, row.lsn) {
+            break;
+        }
+        let change = tail_change(work, &place, row.index)?;
+        work.put(keys::document_change(&site.id, row.index), row.with_change(&change));
+    }
+    Ok(())
+}
+
+/// The row of a document's tail under a key, with the change itself.
+pub(crate) fn carried_tail_row(
+    read: &dyn LogRead,
+    space: &SpaceId,
+    address: &ObjectAddress,
+    (key, value): (&[u8], Vec<u8>),
+) -> Result<Vec<u8>, StoreError> {
+    let index = key.last_chunk::<8>().map(|index| u64::from_be_bytes(*index));
+    let index = index.ok_or_else(|| damaged("tail row", &"its key is none"))?;
+    let (row, carried) = TailRow::from_bytes(index, &value)?;
+    if carried.is_some() {
+        return Ok(value);
+    }
+    let site = Site::top(space, address);
+    Ok(row.with_change(&tail_change(read, &DocumentPlace { space, address, site: &site }, index)?))
 }
 
 /// The changes in a part of a document's tail that are not in quarantine, in the order admitted. O(their entries).
@@ -160,8 +282,12 @@ pub(crate) fn read_tail(
     let quarantine = quarantine_of(read, place.space, &place.site.id)?;
     let mut changes = Vec::new();
     let mut entry: Option<((LaneId, u64), LaneEntry)> = None;
-    for row in tail_rows(read, &place.site.id, &range)? {
+    for (row, carried) in carrying_rows(read, &place.site.id, &range)? {
         if quarantine.contains(&row.change) {
+            continue;
+        }
+        if let Some(carried) = carried {
+            changes.push(carried.change);
             continue;
         }
         let at = (row.lane, row.lsn);
@@ -177,7 +303,7 @@ pub(crate) fn read_tail(
 }
 
 /// An entry that a row names.
-pub(crate) fn read_entry(
+fn read_entry(
     read: &dyn LogRead,
     space: &SpaceId,
     (lane, lsn): (LaneId, u64),
@@ -189,7 +315,7 @@ pub(crate) fn read_entry(
 }
 
 /// A change in an entry, with the number of its change set and its index among the operations on its document.
-pub(crate) fn change_in<'e>(
+fn change_in<'e>(
     entry: &'e LaneEntry,
     address: &ObjectAddress,
     hash: &[u8; 32],

@@ -192,9 +192,11 @@ impl Roster {
     }
 }
 
-#[cfg(test)]
 impl Roster {
-    /// A row read and written again.
+    /// A row read and written again: the same bytes, if it is one.
+    ///
+    /// # Errors
+    /// [`DecodeError`] when it is none.
     pub(crate) fn row_again(row: &[u8]) -> Result<Vec<u8>, DecodeError> {
         decode_row(row).map(|statements| encode_row(&statements))
     }

@@ -27,6 +27,9 @@ pub enum TransactError<E> {
     /// The caller named a space this replica does not hold.
     #[error("there is no space {0} at this replica")]
     UnknownSpace(SpaceId),
+    /// The state of the space is being replaced by that of another replica. Try again; `Status` tells how far that is.
+    #[error("the state of space {0} is being installed")]
+    Installing(SpaceId),
     /// Nobody is known to be in a region in which the write was to be durable: its name is wrong, or nobody there has
     /// written in the space yet.
     #[error("no replica is known to be in the region {0:?}")]

@@ -23,14 +23,22 @@ pub(crate) struct Disk {
 impl Disk {
     /// Makes everything committed durable.
     pub(crate) fn sync(&mut self) -> Position {
-        for entry in self.batches[self.synced..].iter().flat_map(|batch| &batch.entries) {
-            if entry.is_removal() {
-                self.durable.remove(&(entry.space, entry.lane));
-                continue;
+        for batch in &self.batches[self.synced..] {
+            for entry in &batch.entries {
+                let lsn = self.durable.entry((entry.space, entry.lane)).or_insert(0);
+                assert_eq!(entry.lsn, *lsn + 1, "entries of a lane reach the log in order, each once");
+                *lsn = entry.lsn;
             }
-            let lsn = self.durable.entry((entry.space, entry.lane)).or_insert(0);
-            assert_eq!(entry.lsn, *lsn + 1, "entries of a lane reach the log in order, each once");
-            *lsn = entry.lsn;
+            if let Some(space) = comity_engine::wire::deleted(&batch.facts) {
+                self.durable.retain(|(of, _), _| *of != space);
+            }
+            // A snapshot brings lanes further; what is here beyond it is applied to it before anybody sees it.
+            if let Some((space, frontier)) = comity_engine::wire::flipped(&batch.facts) {
+                for (lane, through) in frontier.iter() {
+                    let lsn = self.durable.entry((space, lane)).or_insert(0);
+                    *lsn = through.max(*lsn);
+                }
+            }
         }
         self.synced = self.batches.len();
         self.memory.sync()

@@ -17,9 +17,9 @@ use std::time::Duration;
 
 use comity_crdts::{LaneId, Nonce, ReplicaId, SpaceId};
 use comity_engine::{
-    Acknowledgement, Class, CloseReason, Command, CommandError, Durability, Engine, EngineOptions, Input,
-    JournalLimits, LagLimits, Notice, Now, Output, Reply, RequestId, Role, SessionId, SpaceStatus,
-    StoreError, Throttle, TransactError, Tx, TxError, WriteOptions,
+    Acknowledgement, BootstrapLimits, Class, CloseReason, Command, CommandError, Durability, Engine,
+    EngineOptions, Input, JournalLimits, LagLimits, Notice, Now, Output, Reply, RequestId, Retention, Role,
+    SessionId, SnapshotSource, SpaceStatus, StoreError, Throttle, TransactError, Tx, TxError, WriteOptions,
 };
 
 use disk::{Backup, Disk};
@@ -48,6 +48,9 @@ pub(crate) struct Node {
     pub(crate) journal: JournalLimits,
     pub(crate) lag: LagLimits,
     pub(crate) throttle: Option<Throttle>,
+    pub(crate) retention: Retention,
+    pub(crate) bootstrap: BootstrapLimits,
+    pub(crate) snapshots: SnapshotSource<comity_store::MemorySnapshot>,
     next_request: u64,
 }
 
@@ -122,6 +125,9 @@ impl World {
             journal: JournalLimits::USUAL,
             lag: LagLimits::NONE,
             throttle: None,
+            retention: Retention::OFF,
+            bootstrap: BootstrapLimits::USUAL,
+            snapshots: SnapshotSource::default(),
             next_request: 0,
         });
         self.nodes.len() - 1
@@ -152,6 +158,12 @@ impl World {
                 Output::Settle { space, object } => {
                     let result = comity_engine::settle(&node.disk.view(), &space, &object);
                     self.input(index, Input::Settled { result });
+                }
+                Output::Snapshot(task) => {
+                    let (now, view) = (self.clock, node.disk.view());
+                    if let Some(answer) = node.snapshots.handle(now, task, || Ok(view)) {
+                        self.input(index, Input::Snapshot { answer });
+                    }
                 }
                 Output::RequestSync => {
                     assert!(!node.sync_wanted, "at most one sync is outstanding");
@@ -537,8 +549,11 @@ impl World {
             journal,
             lag,
             throttle,
+            retention: target.retention,
+            bootstrap: target.bootstrap,
             ..EngineOptions::new(fresh_key, target.instance)
         };
+        target.snapshots = SnapshotSource::default();
         target.engine = Engine::open(&options, &mut target.disk).unwrap();
         self.drain(node);
     }

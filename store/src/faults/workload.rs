@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use comity_crdts::{OriginId, SpaceId};
-use comity_engine::{Batch, LaneRecord, StateRead, Store};
+use comity_engine::{Batch, LaneRecord, LaneSpan, LogRead, StateRead, Store};
 
 use super::{Disk, open_with};
 use crate::embedded::{EmbeddedStore, Opened, StoreOptions};
@@ -14,6 +14,8 @@ const LANE: OriginId = OriginId([2; 16]);
 const OTHER_LANE: OriginId = OriginId([3; 16]);
 /// Every third batch has an entry in the other lane too.
 const OTHER_EVERY: u64 = 3;
+/// Each batch drops the entry of the first lane that is so many numbers older.
+const KEPT: u64 = 8;
 
 /// Small files and frequent checkpoints, so that a short life has many of both.
 pub(super) fn options() -> StoreOptions {
@@ -76,8 +78,10 @@ pub(super) fn batch(number: u64) -> Batch {
     if number.is_multiple_of(OTHER_EVERY) {
         entries.push(record(OTHER_LANE, number / OTHER_EVERY, value.clone()));
     }
+    let first = number.saturating_sub(KEPT);
     Batch {
         entries,
+        dropped: vec![LaneSpan { space: SPACE, lane: LANE, first, count: u64::from(first > 0) }],
         facts: vec![(b"left".to_vec(), Some(value.clone())), (row(number), Some(vec![number as u8; 90]))],
         state: vec![(b"right".to_vec(), Some(value)), (row(number.saturating_sub(5)), None)],
     }
@@ -100,8 +104,10 @@ pub(super) fn held(store: &EmbeddedStore) -> Result<u64, String> {
     if rows != expected {
         return Err(format!("the state is not that after {held} batches"));
     }
-    let lane = store.lane_entries(&SPACE, &LANE, 1, usize::MAX).map_err(failed)?;
-    if !lane.into_iter().eq((1..=held).map(|lsn| (lsn, entry(lsn)))) {
+    let first = held.saturating_sub(KEPT) + 1;
+    let lane = store.lane_entries(&SPACE, &LANE, first, usize::MAX).map_err(failed)?;
+    let dropped = store.lane_entry(&SPACE, &LANE, first - 1).map_err(failed)?;
+    if dropped.is_some() || !lane.into_iter().eq((first..=held).map(|lsn| (lsn, entry(lsn)))) {
         return Err(format!("the lane is not that after {held} batches"));
     }
     let other = store.lane_entries(&SPACE, &OTHER_LANE, 1, usize::MAX).map_err(failed)?;

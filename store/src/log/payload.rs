@@ -1,16 +1,22 @@
-//! What a record holds: the group's entries in commit order, then its net changes to the state.
+//! What a record holds: the group's entries in commit order, its net changes to the state, and the entries that it
+//! drops.
 
-use crate::format::LogKey;
+use crate::format::{LogKey, lsn_of};
 use crate::layer::Layer;
 
 /// One thing to do to the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Change<'a> {
-    /// Put an entry into the log table, or remove it when it is empty.
+    /// Put an entry into the log table.
     Entry(&'a LogKey, &'a [u8]),
     /// Set a key of the state, or delete it.
     Put(&'a [u8], Option<&'a [u8]>),
+    /// Delete an entry of the log table.
+    Drop(LogKey),
 }
+
+/// Entries that one span of a record drops.
+const SPAN_ENTRIES_MAX: u64 = 65_536;
 
 /// Appends a group to `out`.
 pub(crate) fn encode(layer: &Layer, out: &mut Vec<u8>) {
@@ -30,12 +36,42 @@ pub(crate) fn encode(layer: &Layer, out: &mut Vec<u8>) {
             None => out.push(0),
         }
     }
+    let spans = spans(layer);
+    if !spans.is_empty() {
+        put_number(spans.len() as u64, out);
+        for (first, count) in spans {
+            out.extend_from_slice(&first);
+            put_number(count, out);
+        }
+    }
+}
+
+/// What a layer drops, as first entries with how many consecutive ones there are.
+fn spans(layer: &Layer) -> Vec<(LogKey, u64)> {
+    let mut spans: Vec<(LogKey, u64)> = Vec::new();
+    for key in layer.dropped() {
+        match spans.last_mut() {
+            Some((first, count)) if *count < SPAN_ENTRIES_MAX && nth(first, *count) == Some(*key) => {
+                *count += 1
+            }
+            _ => spans.push((*key, 1)),
+        }
+    }
+    spans
+}
+
+/// The key of the entry so many numbers later in the same lane.
+fn nth(first: &LogKey, later: u64) -> Option<LogKey> {
+    let mut key = *first;
+    key[32..].copy_from_slice(&lsn_of(first).checked_add(later)?.to_be_bytes());
+    Some(key)
 }
 
 /// The changes of a group that is not encoded, in the same order.
 pub(crate) fn layer_changes(layer: &Layer) -> impl Iterator<Item = Change<'_>> {
     let entries = layer.entries().map(|(key, entry)| Change::Entry(key, entry));
-    entries.chain(layer.puts().map(|(key, value)| Change::Put(key, value)))
+    let puts = layer.puts().map(|(key, value)| Change::Put(key, value));
+    entries.chain(puts).chain(layer.dropped().map(|key| Change::Drop(*key)))
 }
 
 /// Visits the changes of an encoded group in order. `None` where the bytes are not one; some of the changes
@@ -55,6 +91,16 @@ pub(crate) fn changes<E>(
         let Some((key, value)) = put(input) else { return Ok(None) };
         visit(Change::Put(key, value))?;
     }
+    if !input.is_empty() {
+        let Some(spans) = number(input).filter(|spans| *spans > 0) else { return Ok(None) };
+        for _ in 0..spans {
+            let Some((first, count)) = span(input) else { return Ok(None) };
+            for later in 0..count {
+                let Some(key) = nth(&first, later) else { return Ok(None) };
+                visit(Change::Drop(key))?;
+            }
+        }
+    }
     Ok(input.is_empty().then_some(()))
 }
 
@@ -73,6 +119,13 @@ fn put<'a>(input: &mut &'a [u8]) -> Option<(&'a [u8], Option<&'a [u8]>)> {
         None => None,
     };
     Some((key, value))
+}
+
+fn span(input: &mut &[u8]) -> Option<(LogKey, u64)> {
+    let (key, rest) = input.split_first_chunk()?;
+    *input = rest;
+    let count = number(input).filter(|count| (1..=SPAN_ENTRIES_MAX).contains(count))?;
+    Some((*key, count))
 }
 
 fn take<'a>(input: &mut &'a [u8], length: u64) -> Option<&'a [u8]> {
@@ -115,6 +168,7 @@ fn number(input: &mut &[u8]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use comity_engine::LaneSpan;
 
     #[test]
     fn numbers_decode_to_what_was_encoded_and_too_large_ones_are_refused() {
@@ -132,13 +186,29 @@ mod tests {
         let mut layer = Layer::default();
         layer.apply(comity_engine::Batch {
             facts: vec![(b"key".to_vec(), Some(b"value".to_vec())), (b"gone".to_vec(), None)],
+            dropped: vec![LaneSpan {
+                space: comity_crdts::SpaceId([1; 16]),
+                lane: comity_crdts::OriginId([2; 16]),
+                first: 7,
+                count: 3,
+            }],
             ..comity_engine::Batch::default()
         });
         let mut bytes = Vec::new();
         encode(&layer, &mut bytes);
         let valid = |bytes: &[u8]| changes(bytes, |_| Ok::<_, ()>(())).unwrap().is_some();
         assert!(valid(&bytes));
-        assert!((0..bytes.len()).all(|length| !valid(&bytes[..length])));
+        // A group that drops nothing ends before the spans.
+        let without = bytes.len() - 42;
+        assert!((0..bytes.len()).all(|length| valid(&bytes[..length]) == (length == without)));
+        let mut dropped = Vec::new();
+        let visited = changes(&bytes, |change| {
+            if let Change::Drop(key) = change {
+                dropped.push(lsn_of(&key));
+            }
+            Ok::<_, ()>(())
+        });
+        assert_eq!((visited, dropped), (Ok(Some(())), vec![7, 8, 9]));
         bytes.push(0);
         assert!(!valid(&bytes));
     }

@@ -1,7 +1,9 @@
 //! Looking at everything at once: after every start, and when all is calm.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
+use comity_crdts::{Dot, Value};
 use comity_engine::{LaneStatus, SpaceStatus};
 
 use crate::oracle::{Oracle, Violation};
@@ -25,7 +27,8 @@ impl World {
     }
 
     fn audit_prefix(&self, node: usize, space: usize) -> Result<(), Violation> {
-        let Some(status) = self.status(node, space) else { return Ok(()) };
+        let status = self.status(node, space).filter(|_| !self.is_installing(node, space));
+        let Some(status) = status else { return Ok(()) };
         let held = &self.nodes[node].held[space];
         let shown = comity_engine::frontier(self.nodes[node].disk.view().as_ref(), &self.truth.ids[space]);
         let shown = shown.map_err(|error| self.violation(Oracle::Prefix, error.to_string()))?;
@@ -110,6 +113,7 @@ impl World {
                 self.audit_prefix(*node, space)?;
                 self.audit_objects(*node, space)?;
                 self.audit_journal(*node, space)?;
+                self.audit_carried_journal(*node, space)?;
             }
             if self.truth.spaces[space].forked {
                 self.audit_fork(space)?;
@@ -161,15 +165,54 @@ impl World {
         let journal = comity_engine::journal(view.as_ref(), &self.truth.ids[space], usize::MAX);
         let journal = journal.map_err(|error| self.violation(Oracle::Siblings, error.to_string()))?;
         let is = |value: &i64| {
-            journal
-                .iter()
-                .any(|entry| matches!(entry.value, comity_crdts::Value::I64(number) if number == *value))
+            journal.iter().any(|entry| matches!(entry.value, Value::I64(number) if number == *value))
         };
         match must.iter().find(|value| !is(value)) {
             None => Ok(()),
             Some(value) => {
                 let detail =
                     format!("value {value} was set aside at replica {node} and is not in its journal");
+                Err(self.violation(Oracle::Siblings, detail))
+            }
+        }
+    }
+
+    /// What a space's journal at a replica has: each value with the operation that set it aside.
+    fn journalled(&self, node: usize, space: usize) -> Result<BTreeSet<(i64, Dot)>, Violation> {
+        let view = self.nodes[node].disk.view();
+        let journal = comity_engine::journal(view.as_ref(), &self.truth.ids[space], usize::MAX);
+        let journal = journal.map_err(|error| self.violation(Oracle::Siblings, error.to_string()))?;
+        let value = |entry: &comity_engine::JournalEntry| match entry.value {
+            Value::I64(number) => Some((number, entry.by)),
+            _ => None,
+        };
+        Ok(journal.iter().filter_map(value).collect())
+    }
+
+    /// What everybody else has in the journal, of what came with a snapshot, came with its journal. `O7`.
+    fn audit_carried_journal(&self, node: usize, space: usize) -> Result<(), Violation> {
+        let (truth, held) = (&self.truth.spaces[space], &self.nodes[node].held[space]);
+        if held.installed.is_empty() || truth.forked {
+            return Ok(());
+        }
+        let mut of_all: Option<BTreeSet<(i64, Dot)>> = None;
+        for other in self.members[space].iter().filter(|other| **other != node) {
+            let journalled = self.journalled(*other, space)?;
+            of_all = Some(of_all.map_or(journalled.clone(), |all| &all & &journalled));
+        }
+        let is_carried = |(_, by): &&(i64, Dot)| {
+            let Some(lane) = truth.numbers.get(&by.origin).copied() else { return false };
+            let changes = truth.lanes[lane].entries.iter().zip(1..);
+            let mut changes = changes.filter(|((write, _), _)| !self.truth.write(*write).silent);
+            let lsn = changes.nth(by.seq as usize - 1).map_or(u32::MAX, |(_, lsn)| lsn);
+            held.installed.get(lane).is_some_and(|count| *count >= lsn)
+        };
+        let own = self.journalled(node, space)?;
+        let of_all = of_all.unwrap_or_default();
+        match of_all.iter().filter(is_carried).find(|aside| !own.contains(aside)) {
+            None => Ok(()),
+            Some((value, _)) => {
+                let detail = format!("value {value} is in every journal but that of replica {node}");
                 Err(self.violation(Oracle::Siblings, detail))
             }
         }

@@ -91,6 +91,10 @@ impl World {
         match self.plan.events[event].event.clone() {
             Event::Write(write) if self.plan.throttle.is_some() => self.await_room(event, node, write.space),
             Event::Write(write) => self.write(event, node, &write),
+            Event::Read(read) if self.is_installing(node, read.space) => {
+                self.tally.refused += 1;
+                Ok(())
+            }
             Event::Read(read) => {
                 self.tally.operations += 1;
                 if self.plan.events[event].id.is_multiple_of(8) {

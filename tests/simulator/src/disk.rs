@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use std::mem;
 use std::sync::Arc;
 
-use comity_crdts::{LaneId, SpaceId};
-use comity_engine::{Batch, LogRead, Position, Row, StateRead, Store, StoreError};
+use comity_crdts::{Frontier, LaneId, SpaceId};
+use comity_engine::{Batch, LaneSpan, LogRead, Position, Row, StateRead, Store, StoreError};
 use comity_store::MemoryStore;
 
 use crate::random::{Dice, mix};
@@ -24,6 +24,55 @@ pub(crate) struct Appended {
     pub(crate) checksum: u64,
     /// Whether it is no change set but an announcement.
     pub(crate) silent: bool,
+}
+
+/// A batch that moves the lanes of a space to where a snapshot has them.
+#[derive(Clone, Debug)]
+pub(crate) struct Flip {
+    /// Counted over the life of the data.
+    pub(crate) batch: u64,
+    pub(crate) space: SpaceId,
+    pub(crate) frontier: Frontier,
+}
+
+/// What was written, apart from rows.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct History {
+    pub(crate) entries: Vec<Appended>,
+    pub(crate) flips: Vec<Flip>,
+    /// Entries that were let go of because of their age or size.
+    pub(crate) dropped: Vec<LaneSpan>,
+}
+
+/// What of a batch is not rows.
+fn history(number: u64, batch: &Batch) -> History {
+    let flip = comity_engine::wire::flipped(&batch.facts);
+    let is_kept = |prefix: u8| batch.facts.iter().any(|(key, _)| key.first() == Some(&prefix));
+    History {
+        entries: appended(number, batch).collect(),
+        flips: flip.map(|(space, frontier)| Flip { batch: number, space, frontier }).into_iter().collect(),
+        // An installation lets go of entries too, without saying what is kept, or with its mark.
+        dropped: if is_kept(0x26) && !is_kept(0x51) { batch.dropped.clone() } else { Vec::new() },
+    }
+}
+
+/// A view of any store.
+pub(crate) struct View(pub(crate) Box<dyn LogRead>);
+
+impl StateRead for View {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.0.get(key)
+    }
+
+    fn scan(&self, from: &[u8], until: &[u8], limit: usize) -> Result<Vec<Row>, StoreError> {
+        self.0.scan(from, until, limit)
+    }
+}
+
+impl LogRead for View {
+    fn lane_entry(&self, space: &SpaceId, lane: &LaneId, lsn: u64) -> Result<Option<Vec<u8>>, StoreError> {
+        self.0.lane_entry(space, lane, lsn)
+    }
 }
 
 /// A copy of what was durable at some moment.
@@ -47,7 +96,7 @@ pub(crate) struct Disk {
     base: u64,
     /// Batches committed since.
     committed: u64,
-    appended: Vec<Appended>,
+    written: History,
     /// Where the last entry of each batch is that is not synced.
     unsynced: VecDeque<(u64, SpaceId, LaneId, u64)>,
 }
@@ -77,8 +126,8 @@ impl Disk {
     }
 
     fn over(data: Data, keeps_history: bool) -> Self {
-        let (batches, appended, unsynced) = (Vec::new(), Vec::new(), VecDeque::new());
-        Self { data, batches, keeps_history, base: 0, committed: 0, appended, unsynced }
+        let (batches, written, unsynced) = (Vec::new(), History::default(), VecDeque::new());
+        Self { data, batches, keeps_history, base: 0, committed: 0, written, unsynced }
     }
 
     /// The last batch that was written.
@@ -95,9 +144,9 @@ impl Disk {
             }
     }
 
-    /// The entries written since this was last asked.
-    pub(crate) fn take_appended(&mut self) -> Vec<Appended> {
-        mem::take(&mut self.appended)
+    /// What was written since this was last asked.
+    pub(crate) fn take_written(&mut self) -> History {
+        mem::take(&mut self.written)
     }
 
     /// Ends a sync that began when `batch` was the last one; with `full`, the disk has no room.
@@ -145,7 +194,7 @@ impl Disk {
         if self.keeps_history {
             self.batches.truncate(kept as usize);
         }
-        self.appended.clear();
+        self.written = History::default();
         self.unsynced.clear();
     }
 
@@ -181,19 +230,19 @@ impl Disk {
     }
 
     /// A disk with the content of a copy, and the entries that are on it.
-    pub(crate) fn restored(Backup(batches): &Backup) -> (Self, Vec<Appended>) {
+    pub(crate) fn restored(Backup(batches): &Backup) -> (Self, History) {
         let mut disk = Self::new(true);
         for batch in batches {
             let committed = disk.commit(Batch::clone(batch));
             committed.expect("a store in memory fails only when told to");
         }
-        let (entries, count) = (disk.take_appended(), disk.committed());
+        let (written, count) = (disk.take_written(), disk.committed());
         if let Data::Memory(memory) = &mut disk.data {
             memory.sync();
             memory.crash();
         }
         disk.reopened(count);
-        (disk, entries)
+        (disk, written)
     }
 
     /// The state as readers see it.
@@ -280,7 +329,7 @@ impl LogRead for Disk {
 impl Store for Disk {
     fn commit(&mut self, batch: Batch) -> Result<Position, StoreError> {
         let number = self.committed() + 1;
-        let mut entries: Vec<Appended> = appended(number, &batch).collect();
+        let mut written = history(number, &batch);
         let kept = self.keeps_history.then(|| Arc::new(batch.clone()));
         let position = match &mut self.data {
             Data::Memory(memory) => memory.commit(batch)?,
@@ -288,8 +337,10 @@ impl Store for Disk {
         };
         self.committed += 1;
         self.batches.extend(kept);
-        self.unsynced.extend(entries.last().map(|last| (number, last.space, last.lane, last.lsn)));
-        self.appended.append(&mut entries);
+        self.unsynced.extend(written.entries.last().map(|last| (number, last.space, last.lane, last.lsn)));
+        self.written.entries.append(&mut written.entries);
+        self.written.flips.append(&mut written.flips);
+        self.written.dropped.append(&mut written.dropped);
         Ok(position)
     }
 

@@ -1,15 +1,15 @@
 //! Holding what replicas do against the truth, as they do it.
 
 use comity_crdts::automerge::{ROOT, ReadDoc};
-use comity_crdts::{Kind, Nonce, OriginId, Policy, Value};
-use comity_engine::{Applied, LogRead, ReadError, StoreError};
+use comity_crdts::{Frontier, Kind, Nonce, OriginId, Policy, Value};
+use comity_engine::{Applied, LaneSpan, LogRead, ReadError, StoreError};
 
 use crate::clients::{COLLECTION, INNER, location, map_location, number, policy, siblings, value_of};
-use crate::disk::Appended;
+use crate::disk::{Appended, History};
 use crate::oracle::{Oracle, Violation};
 use crate::plan::Object;
 use crate::reference::{Deed, Reference};
-use crate::truth::{LaneTruth, WriteRef, WriteTruth, covers};
+use crate::truth::{Counts, LaneTruth, Trailing, WriteRef, WriteTruth, covers};
 use crate::world::World;
 
 impl World {
@@ -162,18 +162,16 @@ impl World {
         let mut batches = Vec::new();
         let replica = self.nodes[node].replica;
         for (space, held) in self.nodes[node].held.iter_mut().enumerate() {
-            let ends = held.trail.iter().map(|(batch, _)| *batch).take_while(|batch| *batch <= synced);
-            let ends: Vec<u64> = ends.collect();
             let hardened = held.harden(synced, &self.truth);
-            batches.extend(ends.into_iter().zip(hardened).map(|(batch, write)| (batch, space, write)));
+            batches.extend(hardened.into_iter().map(|trailing| (trailing.batch, space, trailing)));
             self.truth.note_ever(space, replica, &held.durable);
         }
         // Spaces share the log: announcements come in its order.
         batches.sort_by_key(|(batch, ..)| *batch);
         let writes: Vec<(usize, WriteRef)> =
-            batches.iter().map(|(_, space, write)| (*space, *write)).collect();
-        for (_, space, write) in batches {
-            if !self.truth.write(write).silent {
+            batches.iter().map(|(_, space, trailing)| (*space, trailing.write)).collect();
+        for (_, space, Trailing { write, is_installed, .. }) in batches {
+            if !self.truth.write(write).silent && !is_installed {
                 self.nodes[node].announcements.push_back((space, write));
             }
             shown.extend(self.truth.write(write).deeds.iter().map(|deed| (space, deed.object())));
@@ -190,6 +188,56 @@ impl World {
                 }
             }
             return Err(violation);
+        }
+        Ok(())
+    }
+
+    /// Whether readers of a replica are told that the state is being replaced.
+    pub(crate) fn is_installing(&self, node: usize, space: usize) -> bool {
+        let view = self.nodes[node].disk.view();
+        comity_engine::is_installing(view.as_ref(), &self.truth.ids[space]) == Ok(true)
+    }
+
+    /// What a frontier names of each lane.
+    pub(crate) fn counts(&self, space: usize, frontier: &Frontier) -> Counts {
+        let lanes = self.truth.spaces[space].lanes.iter();
+        lanes.map(|lane| frontier.at(&lane.id) as u32).collect()
+    }
+
+    /// The lanes of a space moved to where a snapshot has them, and entries were let go of.
+    pub(crate) fn note_kept(&mut self, node: usize, written: &History) -> Result<(), Violation> {
+        for flip in &written.flips {
+            let Some(space) = self.truth.space(&flip.space) else { continue };
+            let counts = self.counts(space, &flip.frontier);
+            self.tally.installed += 1;
+            self.nodes[node].held[space].flip(flip.batch, &counts, &self.truth, space);
+        }
+        for span in &written.dropped {
+            self.tally.dropped += span.count;
+            self.judge_dropping(node, span)?;
+        }
+        Ok(())
+    }
+
+    /// A replica lets go of entries: the owners of all lanes that it holds must have applied them.
+    fn judge_dropping(&self, node: usize, span: &LaneSpan) -> Result<(), Violation> {
+        let Some(space) = self.truth.space(&span.space) else { return Ok(()) };
+        let truth = &self.truth.spaces[space];
+        let Some(lane) = truth.numbers.get(&span.lane).copied().filter(|_| !truth.forked) else {
+            return Ok(());
+        };
+        let last = (span.first + span.count - 1) as u32;
+        let held = &self.nodes[node].held[space];
+        for (number, other) in truth.lanes.iter().enumerate().filter(|(number, _)| *number != lane) {
+            let newest = (held.applied(number) as usize).checked_sub(1).and_then(|at| other.entries.get(at));
+            let Some((newest, _)) = newest else { continue };
+            let seen = self.truth.write(*newest).seen.get(lane).copied().unwrap_or(0);
+            if seen < last {
+                let detail = format!(
+                    "replica {node} lets go of entry {last} of lane {lane}, of which {seen} are known to the owner of {number}"
+                );
+                return Err(self.violation(Oracle::Retention, detail));
+            }
         }
         Ok(())
     }
@@ -261,7 +309,7 @@ impl World {
 
     /// Compares what readers of a replica see with what they must see.
     pub(crate) fn compare(&mut self, node: usize, space: usize, object: Object) -> Result<(), Violation> {
-        if self.truth.spaces[space].forked {
+        if self.truth.spaces[space].forked || self.is_installing(node, space) {
             return Ok(());
         }
         self.tally.comparisons += 1;

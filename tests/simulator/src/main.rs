@@ -157,6 +157,7 @@ fn report(tally: &Tally) {
         let (name, copies, needed) = (topology.name(), copies.per_needed(), copies.needed);
         println!("{name}: {copies:.4} copies of each of {needed} bytes needed in calm");
     }
+    println!("{} entries let go of, {} states taken over", tally.dropped, tally.installed);
     println!("{} comparisons, {world:.1} virtual days, {replicas:.1} replica-days", tally.comparisons);
 }
 

@@ -2,7 +2,7 @@
 //! every event. Swarm testing (Groce et al., 2012): each run has about half of the classes.
 
 use crate::plan::{
-    Effect, Event, Fault, FaultClass, Freshness, Plan, Planned, Read, Tampering, WallClock, Write,
+    Effect, Event, Fault, FaultClass, Freshness, Keeping, Plan, Planned, Read, Tampering, WallClock, Write,
 };
 use crate::random::{Dice, Domain};
 use crate::topology::Topology;
@@ -70,6 +70,7 @@ pub fn plan(seed: u64, scale: Scale) -> Plan {
         observed: dice.percent(15),
         sectors: false,
         signed: dice.percent(5),
+        keeping: None,
         chaos_us: dice.log_between(2_000_000, 600_000_000),
         events: Vec::new(),
     };
@@ -90,6 +91,9 @@ pub fn plan(seed: u64, scale: Scale) -> Plan {
     plan.sectors = !is_copied && (classes.contains(&FaultClass::Rot) || dice.percent(8));
     if classes.contains(&FaultClass::Clock) {
         plan.clocks.iter_mut().enumerate().for_each(|(node, clock)| *clock = wall_clock(seed, node));
+    }
+    if !classes.contains(&FaultClass::Rot) {
+        plan.keeping = keeping(seed);
     }
     workload(&mut plan, scale);
     for class in classes {
@@ -120,6 +124,18 @@ fn has(dice: &mut Dice, class: FaultClass) -> bool {
 /// Whether members come and go, where no data is copied or lost: then who is a member is what the founder says.
 fn has_changing_members(seed: u64) -> bool {
     Dice::keyed(seed, Domain::Menu, u64::MAX, 0).percent(40)
+}
+
+/// How long logs are kept, in about half of the runs. Draws from dice of its own, so that all else stays.
+fn keeping(seed: u64) -> Option<Keeping> {
+    let mut dice = Dice::keyed(seed, Domain::Menu, 0, 1);
+    let keeping = Keeping {
+        age_ms: dice.log_between(1, 60_000),
+        bytes_max: if dice.percent(30) { dice.log_between(100, 100_000) } else { u64::MAX },
+        announce_ms: dice.log_between(10, 5_000),
+        entries_min: if dice.percent(30) { dice.log_between(5, 500) } else { 50_000 },
+    };
+    dice.percent(50).then_some(keeping)
 }
 
 fn spaces(dice: &mut Dice, nodes: usize) -> Vec<Vec<usize>> {

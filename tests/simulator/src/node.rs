@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use comity_crdts::ReplicaId;
-use comity_engine::Engine;
+use comity_engine::{Engine, SnapshotSource};
 
-use crate::disk::{Backup, Disk};
+use crate::disk::{Backup, Disk, View};
 use crate::plan::WallClock;
 use crate::promises::Before;
 use crate::truth::{Counts, Held, WriteRef};
@@ -70,6 +70,10 @@ pub(crate) struct Node {
     pub(crate) held: Vec<Held>,
     /// What must be announced next.
     pub(crate) announcements: VecDeque<(usize, WriteRef)>,
+    /// Views that it keeps for who takes over its state.
+    pub(crate) snapshots: SnapshotSource<View>,
+    /// When it is done with what it was last asked for them.
+    pub(crate) snapshot_at: u64,
     pub(crate) backup: Option<Backup>,
     pub(crate) set_aside: Vec<SetAside>,
     /// Whether it reported that a lane is frozen, or that data was lost.
@@ -104,6 +108,8 @@ impl Node {
             requests: 0,
             held: (0..spaces).map(|_| Held::default()).collect(),
             announcements: VecDeque::new(),
+            snapshots: SnapshotSource::default(),
+            snapshot_at: 0,
             backup: None,
             set_aside: Vec::new(),
             reported: false,

@@ -79,6 +79,9 @@ pub enum Oracle {
     Lag,
     /// A writer is held up only when too few others follow, and not for ever.
     Throttle,
+    /// An entry is let go of only by who knows that the owners of all lanes have applied it, and the state is the same as if it
+    /// were kept.
+    Retention,
     /// Nothing leaves a replica before it is durable there, and frames decode to what they encode
     /// (invariants 3, 4, 11 of the protocol). Looks at observed runs only.
     Wire,
@@ -116,6 +119,7 @@ impl Oracle {
             Self::Copies => "copies",
             Self::Lag => "lag",
             Self::Throttle => "throttle",
+            Self::Retention => "retention",
             Self::Determinism => "O18 determinism",
             Self::Wire => "wire",
             Self::Clock => "clock",

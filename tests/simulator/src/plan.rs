@@ -39,10 +39,26 @@ pub struct Plan {
     pub(crate) sectors: bool,
     /// Whether signatures are real. Without the feature `stand-in-signatures` they always are.
     pub(crate) signed: bool,
+    /// How long logs are kept; for good where nothing is said.
+    #[serde(default)]
+    pub(crate) keeping: Option<Keeping>,
     /// When the unrest ends, microseconds.
     pub(crate) chaos_us: u64,
     /// What happens until then, in order of time.
     pub(crate) events: Vec<Planned>,
+}
+
+/// How long replicas keep their logs, and who takes over a state instead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Keeping {
+    /// Milliseconds.
+    pub(crate) age_ms: u64,
+    /// Of a space.
+    pub(crate) bytes_max: u64,
+    /// Milliseconds until it is announced what was applied.
+    pub(crate) announce_ms: u64,
+    /// Entries from which on a new replica takes over a state.
+    pub(crate) entries_min: u64,
 }
 
 /// How a replica's clocks run.

@@ -1,8 +1,12 @@
 //! Processes and their disks: syncs, crashes, starts, copies.
 
-use comity_engine::{Away, Engine, EngineOptions, Input, LagLimits, LogRead, StoreError, Throttle};
+use std::time::Duration;
 
-use crate::disk::Disk;
+use comity_engine::{
+    Away, Engine, EngineOptions, Input, LagLimits, LogRead, Retention, SnapshotSource, StoreError, Throttle,
+};
+
+use crate::disk::{Disk, History};
 use crate::node::{Node, Waiting};
 use crate::oracle::{Oracle, Violation};
 use crate::plan::{Event, Fault, FaultClass, WallClock};
@@ -55,6 +59,17 @@ impl World {
         // Documents here have a few dozen changes.
         options.tail.changes = 8;
         options.throttle = self.plan.throttle.map(throttle);
+        if let Some(keeping) = self.plan.keeping {
+            options.retention = Retention {
+                age: Duration::from_millis(keeping.age_ms),
+                bytes_max: keeping.bytes_max,
+                announce_after: Duration::from_millis(keeping.announce_ms),
+            };
+            options.bootstrap.entries_min = keeping.entries_min;
+        }
+        // Spaces here are small.
+        let piece_bytes = 100 << (self.plan.seed % 8);
+        (target.snapshots, target.snapshot_at) = (SnapshotSource::with_pieces_of(piece_bytes), 0);
         let engine = match Engine::open(&options, &mut target.disk) {
             Ok(engine) => engine,
             Err(error) => {
@@ -169,7 +184,12 @@ impl World {
         for (space, truth) in self.truth.spaces.iter().enumerate() {
             let mut writes = Vec::new();
             for lane in &truth.lanes {
+                let disk = &self.nodes[node].disk;
+                let floor = comity_engine::lane_floor(disk, &self.truth.ids[space], &lane.id).unwrap_or(0);
                 let is_there = |lsn: u64| {
+                    if lsn <= floor {
+                        return true;
+                    }
                     let entry = self.nodes[node].disk.lane_entry(&self.truth.ids[space], &lane.id, lsn);
                     matches!(entry, Ok(Some(_)))
                 };
@@ -228,13 +248,23 @@ impl World {
     }
 
     /// What a disk holds, from its log.
-    fn held_of(&self, entries: &[crate::disk::Appended]) -> Vec<Held> {
+    fn held_of(&self, history: &History) -> Vec<Held> {
         let mut held: Vec<Held> = self.truth.spaces.iter().map(|_| Held::default()).collect();
-        for entry in entries {
+        let mut flips = history.flips.iter().peekable();
+        let mut flip_until = |batch: u64, held: &mut Vec<Held>| {
+            while let Some(flip) = flips.next_if(|flip| flip.batch <= batch) {
+                if let Some(space) = self.truth.space(&flip.space) {
+                    held[space].flip(flip.batch, &self.counts(space, &flip.frontier), &self.truth, space);
+                }
+            }
+        };
+        for entry in &history.entries {
+            flip_until(entry.batch, &mut held);
             if let Some((space, write)) = self.known(entry) {
                 held[space].apply(entry.batch, write, &self.truth);
             }
         }
+        flip_until(u64::MAX, &mut held);
         for held in &mut held {
             held.harden(u64::MAX, &self.truth);
         }

@@ -25,6 +25,7 @@ fn story(nodes: usize) -> Plan {
         observed: true,
         sectors: false,
         signed: true,
+        keeping: None,
         chaos_us: 60_000_000,
         events: Vec::new(),
     };
@@ -81,9 +82,11 @@ impl Plan {
 
 #[test]
 fn nothing_goes_wrong() {
-    let outcome = story(3).holds();
+    let plan = story(3);
+    let of_calm = u64::from(plan.calm);
+    let outcome = plan.holds();
     assert_eq!(outcome.tally.refused, 0);
-    assert_eq!(outcome.tally.writes, 180);
+    assert_eq!(outcome.tally.writes, 180 + of_calm);
 }
 
 #[test]

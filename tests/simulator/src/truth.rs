@@ -114,6 +114,15 @@ impl Truth {
     }
 }
 
+/// A write that is applied and not durable.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Trailing {
+    pub(crate) batch: u64,
+    pub(crate) write: WriteRef,
+    /// It came with a snapshot: nobody is told of it by itself.
+    pub(crate) is_installed: bool,
+}
+
 /// What one replica holds of one space.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Held {
@@ -121,10 +130,12 @@ pub(crate) struct Held {
     pub(crate) applied: Counts,
     /// Durable, and therefore visible to readers.
     pub(crate) durable: Counts,
-    /// What is applied and not durable: its batch and the write.
-    pub(crate) trail: VecDeque<(u64, WriteRef)>,
+    /// What is applied and not durable.
+    pub(crate) trail: VecDeque<Trailing>,
     /// What readers must see.
     pub(crate) shown: Reference,
+    /// What the last snapshot held that took the place of the state; nothing when none did.
+    pub(crate) installed: Counts,
 }
 
 fn count(counts: &mut Counts, lane: usize) -> &mut u32 {
@@ -147,18 +158,37 @@ impl Held {
     pub(crate) fn apply(&mut self, batch: u64, write: WriteRef, truth: &Truth) {
         let of = truth.write(write);
         *count(&mut self.applied, of.lane) = of.lsn;
-        self.trail.push_back((batch, write));
+        self.trail.push_back(Trailing { batch, write, is_installed: false });
+    }
+
+    /// A snapshot with these counts took the place of the state; what was held besides stays.
+    pub(crate) fn flip(&mut self, batch: u64, counts: &[u32], truth: &Truth, space: usize) {
+        self.installed = counts.to_vec();
+        let lanes = truth.spaces[space].lanes.iter().enumerate();
+        let missing = lanes.flat_map(|(number, lane)| {
+            let until = counts.get(number).copied().unwrap_or(0) as usize;
+            let from = self.applied(number) as usize;
+            lane.entries.get(from..until).unwrap_or_default().iter().map(|(write, _)| *write)
+        });
+        // They are numbered in an order that respects what their authors had seen.
+        let mut missing: Vec<WriteRef> = missing.collect();
+        missing.sort_unstable();
+        for write in missing {
+            let of = truth.write(write);
+            *count(&mut self.applied, of.lane) = of.lsn;
+            self.trail.push_back(Trailing { batch, write, is_installed: true });
+        }
     }
 
     /// Every batch up to this one is durable. Returns what became so, in order.
-    pub(crate) fn harden(&mut self, batch: u64, truth: &Truth) -> Vec<WriteRef> {
+    pub(crate) fn harden(&mut self, batch: u64, truth: &Truth) -> Vec<Trailing> {
         let mut hardened = Vec::new();
-        while let Some((_, write)) = self.trail.front().copied().filter(|(of, _)| *of <= batch) {
+        while let Some(trailing) = self.trail.front().copied().filter(|of| of.batch <= batch) {
             self.trail.pop_front();
-            let of = truth.write(write);
+            let of = truth.write(trailing.write);
             *count(&mut self.durable, of.lane) = of.lsn;
-            truth.show(&mut self.shown, write);
-            hardened.push(write);
+            truth.show(&mut self.shown, trailing.write);
+            hardened.push(trailing);
         }
         hardened
     }
@@ -166,6 +196,6 @@ impl Held {
     /// What is not durable is lost. Returns it.
     pub(crate) fn lose_trail(&mut self) -> Vec<WriteRef> {
         self.applied = self.durable.clone();
-        self.trail.drain(..).map(|(_, write)| write).collect()
+        self.trail.drain(..).map(|trailing| trailing.write).collect()
     }
 }

@@ -5,10 +5,14 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use comity_crdts::Nonce;
-use comity_engine::{Class, Engine, Input, Notice, Now, Output, SessionId, Settled, Store, StoreError};
+use comity_engine::{
+    Class, Engine, Input, Notice, Now, Output, SessionId, Settled, SnapshotAnswer, SnapshotTask, Store,
+    StoreError,
+};
 
 use crate::calm::Copies;
 use crate::clients::Client;
+use crate::disk::View;
 use crate::enrolment::Enrolment;
 use crate::network::{Connection, Link};
 use crate::node::{Node, Waiting};
@@ -73,6 +77,11 @@ pub(crate) enum Happening {
         boot: u32,
         result: Result<Box<Settled>, StoreError>,
     },
+    Snapshot {
+        node: usize,
+        boot: u32,
+        answer: Box<SnapshotAnswer>,
+    },
     Wake {
         node: usize,
         boot: u32,
@@ -132,6 +141,10 @@ pub struct Tally {
     pub acknowledged: u64,
     /// Operations that were not carried out: the replica was down, failed, or behind the client's token.
     pub refused: u64,
+    /// States that were taken over.
+    pub installed: u64,
+    /// Entries that were let go of.
+    pub dropped: u64,
     /// Faults that took place.
     pub faults: u64,
     /// Processes started.
@@ -163,6 +176,8 @@ impl Tally {
         self.fresh += other.fresh;
         self.acknowledged += other.acknowledged;
         self.refused += other.refused;
+        self.installed += other.installed;
+        self.dropped += other.dropped;
         self.faults += other.faults;
         self.starts += other.starts;
         self.frames += other.frames;
@@ -328,6 +343,9 @@ impl World {
             Happening::Settled { node, boot, result } if self.nodes[node].boot == boot => {
                 self.input(node, Input::Settled { result })
             }
+            Happening::Snapshot { node, boot, answer } if self.nodes[node].boot == boot => {
+                self.input(node, Input::Snapshot { answer: *answer })
+            }
             Happening::Sync { node, boot, through } if self.nodes[node].boot == boot => {
                 self.sync(node, through)
             }
@@ -345,6 +363,7 @@ impl World {
             | Happening::Room { .. }
             | Happening::Sync { .. }
             | Happening::Settled { .. }
+            | Happening::Snapshot { .. }
             | Happening::Wake { .. }
             | Happening::Crash { .. } => Ok(()),
         }
@@ -433,11 +452,27 @@ impl World {
                     let at = self.now + dice.between(least, most);
                     self.at(at, Happening::Settled { node, boot, result });
                 }
+                Output::Snapshot(task) => self.snapshot(node, task),
                 Output::Notify(notice) => self.noticed(node, notice)?,
             }
         }
         self.plan_wake(node);
         Ok(())
+    }
+
+    /// Does what a core wants done with snapshots, one thing after the other.
+    fn snapshot(&mut self, node: usize, task: SnapshotTask) {
+        let mut dice = self.dice(Domain::Disk, node as u64, self.nodes[node].calls);
+        let (least, most) = self.plan.sync_us;
+        let target = &mut self.nodes[node];
+        let (now, boot) = (target.monotonic(self.now), target.boot);
+        let view = View(target.disk.view());
+        let answer = target.snapshots.handle(now, task, || Ok(view));
+        target.snapshot_at = target.snapshot_at.max(self.now) + dice.between(least, most);
+        let at = target.snapshot_at;
+        if let Some(answer) = answer {
+            self.at(at, Happening::Snapshot { node, boot, answer: Box::new(answer) });
+        }
     }
 
     fn plan_wake(&mut self, node: usize) {
@@ -482,7 +517,9 @@ impl World {
         mut authored: Option<(u32, Vec<Deed>)>,
     ) -> Result<Option<WriteRef>, Violation> {
         let mut own = None;
-        for entry in self.nodes[node].disk.take_appended() {
+        let written = self.nodes[node].disk.take_written();
+        self.note_kept(node, &written)?;
+        for entry in written.entries {
             let write = self.identify(node, fresh, &entry, &mut authored, &mut own)?;
             self.judge_application(node, &entry, write)?;
         }
@@ -495,7 +532,7 @@ impl Happening {
     fn is_under_way(&self) -> bool {
         match self {
             Self::Frame { .. } | Self::Opened { .. } | Self::Closed { .. } | Self::Sync { .. } => true,
-            Self::Settled { .. } => true,
+            Self::Settled { .. } | Self::Snapshot { .. } => true,
             Self::Resume { .. } | Self::Room { .. } | Self::Start { .. } | Self::Crash { .. } => true,
             Self::Planned(_)
             | Self::Wake { .. }
@@ -517,7 +554,7 @@ impl Happening {
             | Self::Room { node, .. }
             | Self::Sync { node, .. }
             | Self::Wake { node, .. } => Some(*node),
-            Self::Settled { node, .. } => Some(*node),
+            Self::Settled { node, .. } | Self::Snapshot { node, .. } => Some(*node),
             Self::Planned(_)
             | Self::Dial { .. }
             | Self::Start { .. }
