@@ -336,7 +336,9 @@ fn a_source_that_lies_about_the_state_is_found_out_before_any_of_it_is_seen() {
                     }
                     Message::SnapshotPiece(piece) => {
                         let offer = offered.as_ref().unwrap();
-                        let Ok((from, until, mut rows)) = decode_piece(offer, piece.bytes) else { continue };
+                        let Ok(([from, until], mut rows)) = decode_piece(offer, piece.bytes) else {
+                            continue;
+                        };
                         assert!(!piece.more && until == [0xff], "all of it is one piece");
                         lie(&mut rows);
                         let bytes = encode_piece(offer, (&from, &until), &rows);
