@@ -174,8 +174,8 @@ pub fn encode_piece(offer: &Offer, (from, until): (&[u8], &[u8]), rows: &[WalkRo
 ///
 /// # Errors
 /// [`DecodeError`] when it is none of what was offered.
-pub fn decode_piece(offer: &Offer, bytes: &[u8]) -> Result<(Vec<u8>, Vec<u8>, Vec<WalkRow>), DecodeError> {
+pub fn decode_piece(offer: &Offer, bytes: &[u8]) -> Result<([Vec<u8>; 2], Vec<WalkRow>), DecodeError> {
     let Piece { from, until, rows } = Piece::decode(offer, bytes)?;
     let rows = rows_of(&from, &until, &rows)?;
-    Ok((from, until, rows))
+    Ok(([from, until], rows))
 }
