@@ -85,8 +85,8 @@ impl Listener {
 #[derive(Clone)]
 pub(super) struct Listening {
     pub(super) router: Router,
-    /// One permit for each connection that may be open.
-    pub(super) connections: Arc<Semaphore>,
+    /// Connections that may be open on each socket, so that whoever uses up those of one leaves the others reachable.
+    pub(super) connections_max: usize,
     pub(super) header_time_max: Duration,
     pub(super) draining: watch::Receiver<bool>,
 }
@@ -95,13 +95,14 @@ impl Listening {
     /// Serves until it is time to go down, and then until the last request under way is answered. Cancelling it cuts
     /// them.
     pub(super) async fn run(self, listener: Listener) {
+        let connections = Arc::new(Semaphore::new(self.connections_max));
         let mut open = JoinSet::new();
         let mut draining = self.draining.clone();
         loop {
             let permit = tokio::select! {
                 biased;
                 () = drained(&mut draining) => break,
-                permit = Arc::clone(&self.connections).acquire_owned() => permit,
+                permit = Arc::clone(&connections).acquire_owned() => permit,
             };
             let Ok(permit) = permit else { break };
             let accepted = tokio::select! {
