@@ -316,7 +316,7 @@ const SAYS = {
 };
 
 async function typeInTwo(texts) {
-  byId("regions").scrollIntoView({ block: "nearest", behavior: isStill() ? "auto" : "smooth" });
+  byId(`note-${Object.keys(texts)[0]}`).scrollIntoView({ block: "nearest", behavior: isStill() ? "auto" : "smooth" });
   const pause = isStill() ? 0 : 45;
   await Promise.all(Object.entries(texts).map(([region, text]) => parts[region].editor.type(text, pause)));
 }

@@ -26,6 +26,9 @@ function moved(offset, old, text) {
   return text.length - suffix;
 }
 
+/** The place of a code point in a text, in the units in which fields count. */
+const offsetOf = (text, position) => Array.from(text).slice(0, position).join("").length;
+
 export class Editor {
   /** `send` takes a splice and answers with the version that is on the screen then. */
   constructor(region, field, backdrop, send) {
@@ -54,13 +57,16 @@ export class Editor {
     const isClean = !this.sending && (this.base === undefined || this.field.value === this.base.text);
     // What was typed here is part of what is applied from this count on; what is older would take it back for a moment.
     if (!isClean || applied < this.seen) return;
+    const own = note.cursors.find(({ region }) => region === this.region);
     if (this.field.value !== note.text) {
       const { value, selectionStart, selectionEnd } = this.field;
+      // Where something was typed last is known exactly, for it is part of what was sent.
+      const to = (offset) => (own && offset === this.typedAt ? offsetOf(note.text, own.position) : moved(offset, value, note.text));
+      const [start, end] = [to(selectionStart), to(selectionEnd)];
       this.field.value = note.text;
-      if (document.activeElement === this.field) {
-        this.field.setSelectionRange(moved(selectionStart, value, note.text), moved(selectionEnd, value, note.text));
-      }
+      this.field.setSelectionRange(start, end);
     }
+    this.typedAt = own && offsetOf(note.text, own.position);
     this.base = { text: note.text, heads: note.heads };
     this.draw(note);
   }
@@ -76,6 +82,7 @@ export class Editor {
         const splice = difference(Array.from(this.base.text), Array.from(text), caret);
         const { heads, applied } = await this.send({ heads: this.base.heads, ...splice });
         this.base = { text, heads };
+        this.typedAt = offsetOf(text, splice.position + Array.from(splice.insert).length);
         this.seen = applied;
       }
     } catch (error) {
@@ -88,15 +95,17 @@ export class Editor {
     if (this.latest) this.adopt();
   }
 
-  /** Types at the end, as a person would, for who watches. */
+  /** Types at the end, as a person would, for who watches. The field's own caret goes along. */
   async type(text, pause) {
-    for (const character of Array.from(text)) {
-      // What others typed meanwhile moves the end, or the field's caret when the person is in it.
-      this.field.value += character;
-      if (document.activeElement !== this.field) this.field.setSelectionRange(this.field.value.length, this.field.value.length);
-      this.flush();
-      if (pause) await new Promise((wake) => setTimeout(wake, pause));
+    const end = this.field.value.length;
+    this.field.setSelectionRange(end, end);
+    for (const letter of Array.from(text)) {
+      const at = this.field.selectionStart;
+      this.field.setRangeText(letter, at, at, "end");
+      const sent = this.flush();
+      await (pause ? new Promise((wake) => setTimeout(wake, pause)) : sent);
     }
+    this.field.scrollTop = this.field.scrollHeight;
   }
 
   /** Draws where the others typed last, behind the text. */
