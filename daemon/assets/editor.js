@@ -3,12 +3,23 @@
 
 import { el } from "./page.js";
 
-/** What leads from one list of code points to another, as one replacement that ends at the caret where it can. */
+/**
+ * What leads from one list of code points to another, as one replacement. Of several, it is the one that ends at the
+ * caret: which of two equal letters was typed matters to who types beside it.
+ */
 export function difference(before, after, caret) {
   const shorter = Math.min(before.length, after.length);
-  const start = Math.min(shorter, Math.max(0, caret - Math.max(0, after.length - before.length)));
+  const atCaret = replacement(before, after, Math.max(0, caret - Math.max(0, after.length - before.length)));
+  // The caret may have moved on since.
+  const least = replacement(before, after, shorter);
+  return atCaret.delete <= least.delete ? atCaret : least;
+}
+
+/** As one replacement, of which the part that is equal before it is no longer than `prefixMax`. */
+function replacement(before, after, prefixMax) {
+  const shorter = Math.min(before.length, after.length);
   let prefix = 0;
-  while (prefix < start && before[prefix] === after[prefix]) prefix += 1;
+  while (prefix < Math.min(shorter, prefixMax) && before[prefix] === after[prefix]) prefix += 1;
   let suffix = 0;
   while (suffix < shorter - prefix && before[before.length - 1 - suffix] === after[after.length - 1 - suffix]) suffix += 1;
   return { position: prefix, delete: before.length - prefix - suffix, insert: after.slice(prefix, after.length - suffix).join("") };
@@ -36,7 +47,7 @@ export class Editor {
     this.base = undefined;
     this.latest = undefined;
     this.seen = 0;
-    this.sending = false;
+    this.sending = undefined;
     field.addEventListener("input", (event) => {
       if (!event.isComposing) this.flush();
     });
@@ -72,11 +83,16 @@ export class Editor {
   }
 
   /** Sends what was typed since the last time, until nothing is left. */
-  async flush() {
-    if (this.sending || this.base === undefined) return;
-    this.sending = true;
+  flush() {
+    this.sending ??= this.sendAll();
+    return this.sending;
+  }
+
+  async sendAll() {
     try {
-      while (this.field.value !== this.base.text) {
+      // What asked for it has to see that it is under way first.
+      await undefined;
+      while (this.base !== undefined && this.field.value !== this.base.text) {
         const text = this.field.value;
         const caret = Array.from(text.slice(0, this.field.selectionStart)).length;
         const splice = difference(Array.from(this.base.text), Array.from(text), caret);
@@ -90,7 +106,7 @@ export class Editor {
       this.base = undefined;
       this.failed?.(error);
     } finally {
-      this.sending = false;
+      this.sending = undefined;
     }
     if (this.latest) this.adopt();
   }
@@ -105,6 +121,7 @@ export class Editor {
       const sent = this.flush();
       await (pause ? new Promise((wake) => setTimeout(wake, pause)) : sent);
     }
+    await this.flush();
     this.field.scrollTop = this.field.scrollHeight;
   }
 
