@@ -310,13 +310,25 @@ function showJournal() {
 
 // The five steps.
 
+let waiting = [];
+
+/** Waits until the state is so. */
+const until = (isSo) => new Promise((resolve) => {
+  waiting.push({ isSo, resolve });
+  wake();
+});
+
+function wake() {
+  waiting = waiting.filter(({ isSo, resolve }) => !isSo() || resolve());
+}
+
 const SAYS = {
   eu: "\nIn Europe: we open at nine.",
   us: "\nIn America: we open at eight.",
 };
 
 async function typeInTwo(texts) {
-  byId("regions").scrollIntoView({ block: "nearest", behavior: isStill() ? "auto" : "smooth" });
+  byId(`note-${Object.keys(texts)[0]}`).scrollIntoView({ block: "nearest", behavior: isStill() ? "auto" : "smooth" });
   const pause = isStill() ? 0 : 45;
   await Promise.all(Object.entries(texts).map(([region, text]) => parts[region].editor.type(text, pause)));
 }
@@ -334,7 +346,11 @@ const STEPS = [
     name: "Write",
     text: "Type in any region, like, tag, sell. It is saved on that region’s own disk at once, and then travels to the others.",
     action: "Type in two regions at once",
-    run: () => typeInTwo(SAYS),
+    run: async () => {
+      await typeInTwo(SAYS);
+      // What is still on its way when a region is cut off would meet what is typed there next.
+      await until(() => agrees() || state.links.some(({ condition }) => condition === "cut"));
+    },
     isDone: () => newestNumber() > newestAtStart,
   },
   {
@@ -438,6 +454,7 @@ function show(next) {
   showLog();
   showInbox();
   showJournal();
+  wake();
   showGuide();
   document.body.dataset.ready = "true";
 }

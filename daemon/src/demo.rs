@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use crate::serve::{Listener, Listening, StartError, wait_for_signal};
 use world::{World, WorldError};
@@ -75,12 +75,8 @@ pub(crate) async fn run(demo: Demo) -> Result<(), DemoError> {
     let world = Arc::new(World::open(&directory.path).await?);
     let (drain, draining) = watch::channel(false);
     let (shown, router) = page::open(&world, &draining);
-    let listening = Listening {
-        router,
-        connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
-        header_time_max: HEADER_TIME_MAX,
-        draining,
-    };
+    let listening =
+        Listening { router, connections_max: CONNECTIONS_MAX, header_time_max: HEADER_TIME_MAX, draining };
     let serving = tokio::spawn(listening.run(listener));
     greet(&world, at);
     wait_for_signal().await;

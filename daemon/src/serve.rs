@@ -153,7 +153,7 @@ impl Daemon {
         });
         let listening = Listening {
             router: router(&app),
-            connections: Arc::new(Semaphore::new(app.config.http.connections_max)),
+            connections_max: app.config.http.connections_max,
             header_time_max: Duration::from_millis(app.config.http.header_ms_max),
             draining,
         };

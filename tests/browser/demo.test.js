@@ -149,6 +149,17 @@ withDemo("people who type in one note at once keep every letter", async (page) =
       await noteHas(at, region, words.us);
     }
   }
+  // Both go on at the end: whatever comes in between, the words of one stay together.
+  const more = { eu: " Und hier geht es weiter.", us: " And on it goes from there." };
+  await Promise.all([[page, "eu"], [other, "us"]].map(async ([at, region]) => {
+    await field(at, region).focus();
+    await at.keyboard.press("Control+End");
+    await at.keyboard.type(more[region]);
+  }));
+  for (const at of [page, other]) {
+    await noteHas(at, "ap", more.eu);
+    await noteHas(at, "ap", more.us);
+  }
   // What is taken away is taken away, and nothing else.
   await field(page, "eu").focus();
   await page.keyboard.press("Control+Home");
@@ -158,10 +169,17 @@ withDemo("people who type in one note at once keep every letter", async (page) =
   await page.waitForSelector("#region-ap .caret[data-region=eu]", { state: "attached" });
 });
 
-withDemo("the five steps go by their own buttons", async (page) => {
+for (const reducedMotion of ["reduce", "no-preference"]) withDemo(`the five steps go by their own buttons, motion: ${reducedMotion}`, async (page) => {
+  await page.emulateMedia({ reducedMotion });
   for (const [name, done] of [["Type in two regions at once", 1], ["Cut America off", 2], ["Write on both sides", 3], ["Heal the links", 4]]) {
     await page.getByRole("button", { name, exact: true }).click();
     await page.waitForFunction((wanted) => document.querySelectorAll("#steps .done").length >= wanted && !document.getElementById("guide-do").disabled, done);
+  }
+  for (const region of REGIONS) {
+    const text = await field(page, region).inputValue();
+    for (const line of ["In Europe: we open at nine.", "In America: we open at eight.", "Europe, alone.", "America, alone."]) {
+      assert.ok(text.split("\n").includes(line), text);
+    }
   }
   await page.getByRole("button", { name: "Show the two names" }).click();
   await page.waitForFunction(() => document.activeElement.id === "inbox-title");

@@ -95,7 +95,12 @@ pub(super) const KEYS: &[Key] = &[
         "Web origins whose pages may use the API, such as \"https://desk.example\". Others are refused.",
     ),
     key("http.body_bytes_max", Form::Number, "4194304", "The longest body of a request, bytes."),
-    key("http.connections_max", Form::Number, "1024", "Connections at one time; more wait to be accepted."),
+    key(
+        "http.connections_max",
+        Form::Number,
+        "1024",
+        "Connections at one time on each socket; more wait to be accepted.",
+    ),
     key("http.streams_max", Form::Number, "256", "Change feeds open at one time."),
     key(
         "http.header_ms_max",
@@ -126,7 +131,7 @@ pub(super) const KEYS: &[Key] = &[
         "How long the journal of a space keeps what was set aside, days.",
     ),
     key("journal.bytes_max", Form::Number, "67108864", "How much the journal of a space keeps, bytes."),
-    key("storage.cache_bytes", Form::Number, "67108864", "Memory for pages of the data file, bytes."),
+    key("storage.cache_bytes", Form::Number, "33554432", "Memory for pages of the data file, bytes."),
     key(
         "storage.headroom_bytes",
         Form::Number,

@@ -50,7 +50,7 @@ impl Served {
 
 /// All figures. O(spaces), off the threads that answer others.
 pub(crate) async fn metrics(State(app): State<Arc<App>>, access: Access) -> Result<Response, Problem> {
-    access.require(Scope::Read)?;
+    access.require_everywhere(Scope::Read)?;
     let status = app.replica.status().await?;
     let traffic = app.replica.traffic().await?;
     let meters = app.replica.meters();

@@ -30,7 +30,7 @@ pub(crate) async fn readyz(State(app): State<Arc<App>>) -> Response {
 
 /// The daemon in short.
 pub(crate) async fn status(State(app): State<Arc<App>>, access: Access) -> Result<Response, Problem> {
-    access.require(Scope::Read)?;
+    access.require_everywhere(Scope::Read)?;
     let status = app.replica.status().await?;
     let ready = app.readiness.judge(&app, &status);
     let damage = app.replica.damage().map(|damage| format!("{damage:?}"));
@@ -50,7 +50,7 @@ pub(crate) async fn status(State(app): State<Arc<App>>, access: Access) -> Resul
 
 /// The connected peers, with what went over each connection.
 pub(crate) async fn peers(State(app): State<Arc<App>>, access: Access) -> Result<Response, Problem> {
-    access.require(Scope::Read)?;
+    access.require_everywhere(Scope::Read)?;
     let peers: Vec<Json> = app
         .replica
         .traffic()

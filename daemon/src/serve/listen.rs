@@ -85,8 +85,8 @@ impl Listener {
 #[derive(Clone)]
 pub(crate) struct Listening {
     pub(crate) router: Router,
-    /// One permit for each connection that may be open.
-    pub(crate) connections: Arc<Semaphore>,
+    /// Connections that may be open on each socket, so that whoever uses up those of one leaves the others reachable.
+    pub(crate) connections_max: usize,
     pub(crate) header_time_max: Duration,
     pub(crate) draining: watch::Receiver<bool>,
 }
@@ -95,13 +95,14 @@ impl Listening {
     /// Serves until it is time to go down, and then until the last request under way is answered. Cancelling it cuts
     /// them.
     pub(crate) async fn run(self, listener: Listener) {
+        let connections = Arc::new(Semaphore::new(self.connections_max));
         let mut open = JoinSet::new();
         let mut draining = self.draining.clone();
         loop {
             let permit = tokio::select! {
                 biased;
                 () = drained(&mut draining) => break,
-                permit = Arc::clone(&self.connections).acquire_owned() => permit,
+                permit = Arc::clone(&connections).acquire_owned() => permit,
             };
             let Ok(permit) = permit else { break };
             let accepted = tokio::select! {
