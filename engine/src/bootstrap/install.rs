@@ -438,6 +438,9 @@ impl Engine {
     fn end_install(&mut self, now: &Now, id: SpaceId, store: &mut dyn Store) -> Result<(), StoreError> {
         let source = self.spaces.get(&id).and_then(|space| space.installing.as_ref()?.source);
         self.reload_space(id, store)?;
+        // Who takes part came with it.
+        self.restore_standing(id, store)?;
+        self.enforce_members(id);
         let Some(space) = self.spaces.get_mut(&id) else { return Ok(()) };
         space.installing = None;
         space.durable = space.frontier.clone();

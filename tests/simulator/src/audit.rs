@@ -196,8 +196,8 @@ impl World {
             return Ok(());
         }
         let mut of_all: Option<BTreeSet<(i64, Dot)>> = None;
-        for other in self.members[space].iter().filter(|other| **other != node) {
-            let journalled = self.journalled(*other, space)?;
+        for other in self.taking_part(space).into_iter().filter(|other| *other != node) {
+            let journalled = self.journalled(other, space)?;
             of_all = Some(of_all.map_or(journalled.clone(), |all| &all & &journalled));
         }
         let is_carried = |(_, by): &&(i64, Dot)| {
