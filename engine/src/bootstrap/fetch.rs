@@ -256,7 +256,14 @@ impl Engine {
             work.delete_fact(keys::staged_rows(&id, until));
         }
         let batch = work.into_batch();
-        self.committed = store.commit(batch)?;
+        match store.commit(batch) {
+            Ok(position) => self.committed = position,
+            Err(error) => {
+                // It is still there.
+                space.bootstrap = Some(bootstrap);
+                return Err(error);
+            }
+        }
         self.request_sync();
         Ok(())
     }
@@ -530,7 +537,17 @@ impl Engine {
         let Some(pass) = bootstrap.pass.as_mut().filter(|pass| pass.is_verifying) else { return Ok(()) };
         let offer = pass.offer.clone().unwrap_or_default();
         match result {
-            Ok(Verified { fault: None }) => self.begin_install(now, id, offer, store),
+            Ok(Verified { fault: None }) => {
+                let begun = self.begin_install(now, id, offer, store);
+                let bootstrap = self.spaces.get_mut(&id).and_then(|space| space.bootstrap.as_mut());
+                if begun.is_err()
+                    && let Some(pass) = bootstrap.and_then(|bootstrap| bootstrap.pass.as_mut())
+                {
+                    pass.is_verifying = false;
+                    self.retry_bootstrap(now, id);
+                }
+                begun
+            }
             Ok(Verified { fault: Some(fault) }) => {
                 self.refuse_source(now, id, (fault, FAULTY_FOR));
                 let taken = self.spaces.get_mut(&id).and_then(|space| space.bootstrap.take());

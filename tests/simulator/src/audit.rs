@@ -95,7 +95,7 @@ impl World {
             let _ = write!(states, "\n  {number} is {:?}: ", node.replica);
             let Some(status) = self.status(number, space) else { continue };
             let _ =
-                write!(states, "{:?}, peers {:?}, members {:?}", status.digest, status.peers, status.members);
+                write!(states, "{:?}, {:?}, peers {:?}, members {:?}", status.digest, status.bootstrap, status.peers, status.members);
             for lane in status.lanes {
                 let _ = write!(states, "\n    {lane:?}");
             }

@@ -110,7 +110,9 @@ impl World {
             })
         };
         // Who joined again may be known only to somebody who is not among them.
-        let is_unfit = core.len() < 2 || self.plan.has(FaultClass::Wipe);
+        // And nobody takes over a state from who does not write.
+        let has_followers = self.plan.keeping.is_some() && self.plan.has(FaultClass::Members);
+        let is_unfit = core.len() < 2 || self.plan.has(FaultClass::Wipe) || has_followers;
         if is_unfit || !core.iter().all(linked) {
             return Ok(());
         }
