@@ -198,8 +198,8 @@ async fn a_view_expires_and_says_so() {
     options.store.view_age_max = Duration::ZERO;
     let replica = Replica::open_with(directory.path(), options).await.unwrap();
     let space = replica.create_space("test").await.unwrap();
-    let view = space.view().unwrap();
-    assert_eq!(view.counter("test", "counter"), Err(ReadError::Store(StoreError::ViewExpired)));
+    let read = space.view().map_err(ReadError::Store).and_then(|view| view.counter("test", "counter"));
+    assert_eq!(read, Err(ReadError::Store(StoreError::ViewExpired)));
     replica.shutdown().await;
 }
 

@@ -49,7 +49,10 @@ async fn a_replica_that_lacks_something_says_how_much() {
     assert_eq!(stale.to_string(), "this replica lacks 7 change sets that the token names");
     let elsewhere = Token { space: comity::SpaceId([1; 16]), ..token.clone() };
     let unknown = there.space.at(&elsewhere).await.map(|_| ()).unwrap_err();
-    assert_eq!(unknown, RequestError::Command(CommandError::UnknownSpace(elsewhere.space)));
+    assert_eq!(
+        unknown,
+        RequestError::Command(CommandError::OtherSpace { token: elsewhere.space, space: there.space.id() })
+    );
     // A token can be waited for before anything connects.
     let (space, waiting) = (there.space.clone(), token.clone());
     let waiting = tokio::spawn(async move { space.at_within(&waiting, PATIENCE).await.map(|_| ()) });

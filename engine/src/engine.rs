@@ -187,6 +187,7 @@ impl Engine {
                 .map_err(|_| StoreError::Corrupt { detail: "a space row's key is not one".to_owned() })?;
             let row: SpaceRow = decode("space row", &bytes)?;
             let mut space = Space::load(store, (SpaceId(id), row), self.tail, &self.replica, &self.instance)?;
+            space.note_shortening(&self.retention);
             if space.is_brought_up() {
                 self.brought_up.insert(SpaceId(id));
             }
@@ -573,11 +574,19 @@ impl Engine {
     }
 
     fn settle_space(&mut self, now: &Now, id: SpaceId, store: &mut dyn Store) -> Result<(), StoreError> {
-        if let Err(error) = self.apply_ready(now, id, store) {
+        let settled = self.settle_steps(now, id, store);
+        if settled.is_err() {
             // After a full disk it is tried again.
             self.postponed.insert(id);
-            return Err(error);
         }
+        settled
+    }
+
+    fn settle_steps(&mut self, now: &Now, id: SpaceId, store: &mut dyn Store) -> Result<(), StoreError> {
+        if let Some(space) = self.spaces.get_mut(&id) {
+            space.note_shortening(&self.retention);
+        }
+        self.apply_ready(now, id, store)?;
         self.tend_install(now, id, store)?;
         self.tend_bootstrap(now, id, store)?;
         if !self.spaces.get(&id).is_some_and(Space::is_brought_up) {

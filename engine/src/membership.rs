@@ -9,6 +9,7 @@ use crate::limits::PART_AFTER;
 use crate::members::Roster;
 use crate::message::{Denied, Message, Removed};
 use crate::op::Role;
+use crate::retention::Retention;
 use crate::space::{Lane, Leave, Space};
 use crate::status::Standing;
 use crate::store::{Position, StateRead, Store, StoreError};
@@ -49,11 +50,22 @@ impl Space {
         self.members.get(replica).is_some_and(|role| *role >= Role::Writer)
     }
 
-    /// Whether what the owner of a lane has not seen has to be kept for it.
+    /// Whether what the owner of a lane has not seen has to be kept for it. Who does not write any more may still have
+    /// something on its way that was made before; what that needs comes back from the log, so where the log is
+    /// shortened it has to be kept.
     pub(crate) fn counts(&self, lane: &Lane) -> bool {
         let owner = &lane.row.owner.replica;
         let is_over = self.roster.knows(owner) && !self.writes(owner);
-        !is_over || !lane.staged.is_empty() || canary!(RemovedStallCut)
+        !is_over || !lane.staged.is_empty() || self.is_shortened || canary!(RemovedStallCut)
+    }
+
+    /// Notes whether entries of the log are let go of, or were.
+    pub(crate) fn note_shortening(&mut self, retention: &Retention) {
+        let is_shortened = *retention != Retention::OFF || self.kept.dropped > 0 || self.kept.installs > 0;
+        if self.is_shortened != is_shortened {
+            self.is_shortened = is_shortened;
+            self.move_cut();
+        }
     }
 }
 

@@ -283,6 +283,8 @@ pub(crate) struct Space {
     /// Changes of documents that are in quarantine.
     pub(crate) quarantined: u64,
     pub(crate) lag: LagState,
+    /// Entries of the log are let go of, or were.
+    pub(crate) is_shortened: bool,
     /// A snapshot that is wanted or on its way.
     pub(crate) bootstrap: Option<Bootstrap>,
     /// A snapshot that is taking the place of the state.
@@ -330,6 +332,7 @@ impl Space {
             compacting: false,
             quarantined: 0,
             lag: LagState::default(),
+            is_shortened: false,
             bootstrap: None,
             installing: None,
         }

@@ -313,6 +313,8 @@ impl Engine {
         held.has_greeted = old.has_greeted;
         held.region_said = old.region_said;
         held.installing = old.installing;
+        held.is_shortened = true;
+        held.move_cut();
         Ok(())
     }
 

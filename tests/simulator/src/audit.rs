@@ -94,8 +94,11 @@ impl World {
         for (number, node) in self.nodes.iter().enumerate() {
             let _ = write!(states, "\n  {number} is {:?}: ", node.replica);
             let Some(status) = self.status(number, space) else { continue };
-            let _ =
-                write!(states, "{:?}, {:?}, peers {:?}, members {:?}", status.digest, status.bootstrap, status.peers, status.members);
+            let _ = write!(
+                states,
+                "{:?}, {:?}, peers {:?}, members {:?}",
+                status.digest, status.bootstrap, status.peers, status.members
+            );
             for lane in status.lanes {
                 let _ = write!(states, "\n    {lane:?}");
             }
@@ -256,6 +259,10 @@ impl World {
 
     /// What everybody has seen removed has left nothing behind, unless somebody's lane stands still.
     pub(crate) fn audit_forgotten(&self) -> Result<(), Violation> {
+        if self.plan.keeping.is_some() && self.plan.has(FaultClass::Members) {
+            // Where logs are shortened, who does not write any more holds it up.
+            return Ok(());
+        }
         let is_whole = |space: &usize| !self.truth.spaces[*space].forked;
         for space in (0..self.truth.spaces.len()).filter(is_whole) {
             for node in &self.taking_part(space) {

@@ -231,10 +231,6 @@ impl World {
         for (number, other) in truth.lanes.iter().enumerate().filter(|(number, _)| *number != lane) {
             let newest = (held.applied(number) as usize).checked_sub(1).and_then(|at| other.entries.get(at));
             let Some((newest, _)) = newest else { continue };
-            if self.was_spoken_of(space, other.owner) {
-                // Nobody waits for who does not write any more.
-                continue;
-            }
             let seen = self.truth.write(*newest).seen.get(lane).copied().unwrap_or(0);
             if seen < last {
                 let detail = format!(

@@ -55,12 +55,6 @@ impl World {
         Ok(())
     }
 
-    /// Whether anything was ever said of a replica in a space after it was let in.
-    pub(crate) fn was_spoken_of(&self, space: usize, replica: comity_crdts::ReplicaId) -> bool {
-        let mut of_space = self.statements.iter().filter(|statement| statement.space == space);
-        of_space.any(|statement| self.nodes[statement.node].replica == replica)
-    }
-
     /// Whether a statement was made and is not lost.
     fn stands(&self, statement: &Statement) -> bool {
         let truth = self.truth.write(statement.write);
