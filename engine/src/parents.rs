@@ -64,6 +64,8 @@ impl Engine {
             let best = candidates.iter().filter(|c| c.has >= have).max_by_key(|c| (c.is_owner, c.has));
             if let Some(best) = best.filter(|_| staged_bytes <= STAGED_BYTES_SUBSCRIBE) {
                 self.subscribe(now, id, lane_id, best.session);
+                // Somebody else may have more.
+                self.choose_parent(now, id, lane_id);
             }
             return;
         };
