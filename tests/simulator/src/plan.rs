@@ -375,6 +375,12 @@ impl Plan {
         self.events.iter().any(|planned| matches!(planned.event, Event::Fault(f) if f.class() == class))
     }
 
+    /// Whether disks are copied, put back or lost.
+    pub(crate) fn is_copied(&self) -> bool {
+        use FaultClass::{Clone, Restore, Rollback, Rot, Wipe};
+        [Clone, Restore, Rollback, Rot, Wipe].into_iter().any(|class| self.has(class))
+    }
+
     /// Whether there are no links but those of the topology.
     pub(crate) fn is_bare(&self) -> bool {
         self.bare && self.spaces.iter().all(|members| are_connected(members, &self.links))
