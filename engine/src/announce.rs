@@ -56,8 +56,7 @@ impl Space {
 
     /// Whether a writer that is confirmed itself has heard of an incarnation.
     fn is_vouched_for(&self, origin: &OriginId) -> bool {
-        let vouches = |(id, lane): (&LaneId, &Lane)| lane.row.tip.admitted.at(origin) > 0 && self.speaks(id);
-        self.lanes.iter().any(vouches)
+        self.lanes.iter().any(|(id, lane)| lane.row.tip.admitted.at(origin) > 0 && self.speaks(id))
     }
 
     /// Whether every other replica that writes, as far as is known here, has written since it heard of an
@@ -77,14 +76,14 @@ impl Space {
     /// replica has not answered either.
     fn owes_answer(&self, own: Option<&LaneId>, replica: &ReplicaId) -> bool {
         let answered = own.and_then(|own| self.lanes.get(own)).map(|lane| &lane.row.tip.admitted);
-        let is_owed = |(id, lane): (&LaneId, &Lane)| {
+        let is_owed = |id: &LaneId, lane: &Lane| {
             let greets = self.unstable.at(id) > 0 && !self.speaks(id) && self.counts(lane);
             greets
                 && lane.row.owner.replica != *replica
                 && answered.is_none_or(|admitted| admitted.at(id) == 0)
                 && !self.is_vouched_for(id)
         };
-        self.writes(replica) && self.lanes.iter().any(is_owed)
+        self.writes(replica) && self.lanes.iter().any(|(id, lane)| is_owed(id, lane))
     }
 
     /// Whether this replica has something to say: how far it has come, or that it has heard of who greets.
@@ -137,11 +136,10 @@ impl Space {
 
     /// Owners of lanes that have not announced to have applied what could be forgotten.
     pub(crate) fn stalled_by(&self) -> Vec<ReplicaId> {
-        let stalls = |lane: &&Lane| {
-            lane.row.tip.lsn > 0 && self.counts(lane) && !lane.announced.covers(&self.unstable)
-        };
+        let stalls =
+            |lane: &Lane| lane.row.tip.lsn > 0 && self.counts(lane) && !lane.announced.covers(&self.unstable);
         let mut owners: Vec<ReplicaId> =
-            self.lanes.values().filter(stalls).map(|lane| lane.row.owner.replica).collect();
+            self.lanes.values().filter(|lane| stalls(lane)).map(|lane| lane.row.owner.replica).collect();
         owners.sort_unstable();
         owners.dedup();
         owners

@@ -109,7 +109,7 @@ impl Engine {
             Err(error) => {
                 // They are staged again.
                 space.documents.clear();
-                space.lanes.values_mut().for_each(Lane::drop_staged);
+                space.lanes.values_mut().for_each(|lane| lane.drop_staged());
                 return Err(error);
             }
         };

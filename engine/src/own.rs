@@ -100,7 +100,8 @@ impl Space {
             self.incarnation = Some(incarnation);
         }
         self.frontier.advance(incarnation.origin, row.tip.lsn);
-        let lane = self.lanes.entry(incarnation.origin).or_insert_with(|| Lane::new(&self.id, row.owner));
+        let lane =
+            self.lanes.entry(incarnation.origin).or_insert_with(|| Box::new(Lane::new(&self.id, row.owner)));
         lane.marks.note(row.tip.lsn, row.tip.at.millis(), bytes);
         lane.row = row;
         self.progress = progress;

@@ -102,7 +102,7 @@ impl Space {
         if kept == self.forgotten {
             return None;
         }
-        match self.lanes.get(lane_id) {
+        match self.lanes.get(lane_id).map(Box::as_ref) {
             Some(Lane { was_late: true, announced_staged, .. }) => {
                 Some(meet(&kept, announced_staged, lane_id))
             }

@@ -497,7 +497,7 @@ impl Engine {
             if space.lanes.len() >= LANES_MAX {
                 return Err(CloseReason::TooMany.into());
             }
-            space.lanes.insert(lane_id, Lane::new(&id, run.owner));
+            space.lanes.insert(lane_id, Box::new(Lane::new(&id, run.owner)));
         }
         space.note_progress(lane_id, now.monotonic);
         space.review.insert(lane_id);

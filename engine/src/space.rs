@@ -220,7 +220,8 @@ pub(crate) struct Space {
     /// `None` until the first write, and again when continuity cannot be proved.
     pub(crate) incarnation: Option<Incarnation>,
     pub(crate) clock: Clock,
-    pub(crate) lanes: BTreeMap<LaneId, Lane>,
+    /// Boxed, because a map reserves room for eleven of them, and most spaces have few.
+    pub(crate) lanes: BTreeMap<LaneId, Box<Lane>>,
     pub(crate) parents: BTreeMap<LaneId, Parent>,
     /// What is applied.
     pub(crate) frontier: Frontier,
@@ -367,7 +368,7 @@ impl Space {
                     space.unstable.advance(lane_id, 1);
                 }
             }
-            space.lanes.insert(lane_id, lane);
+            space.lanes.insert(lane_id, Box::new(lane));
         }
         space.set_roster(Roster::load(read, &id)?);
         space.unstable.merge(&unstable_entries(read, &id)?);

@@ -98,7 +98,7 @@ impl Engine {
         put_mark(&mut work, &id, &offer, Stage::Clear);
         let batch = work.into_batch();
         self.committed = store.commit(batch)?;
-        space.lanes.values_mut().for_each(crate::space::Lane::drop_staged);
+        space.lanes.values_mut().for_each(|lane| lane.drop_staged());
         space.documents.clear();
         space.bootstrap = None;
         space.installing = Some(Installing { offer, stage: Stage::Clear, source, rows: 0, done: None });
