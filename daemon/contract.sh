@@ -4,9 +4,10 @@
 # Python 3.10 or later.
 set -euo pipefail
 cd "$(dirname "$0")"
+config=$PWD/contract.toml
 program=${1:?usage: contract.sh PROGRAM}
 version=4.32.5
-tools=${CONTRACT_TOOLS:-${CARGO_TARGET_DIR:-../target}/contract}
+tools=$(realpath -m "${CONTRACT_TOOLS:-${CARGO_TARGET_DIR:-../target}/contract}")
 if ! "$tools/bin/schemathesis" --version 2>/dev/null | grep -qF "$version"; then
     python3 -m venv "$tools"
     "$tools/bin/pip" install --quiet --disable-pip-version-check "schemathesis==$version"
@@ -35,8 +36,10 @@ done
 [ -n "$address" ] || { cat "$directory/log" >&2; exit 1; }
 # Something for the operations on documents to find.
 "$program" --url "http://$address" put contract document texts one '{"text": "Comity", "list": [1, 2]}' >/dev/null
+# Where the tool keeps notes that nobody needs.
+cd "$directory"
 # Feeds have no end, and the space has to stay.
-"$tools/bin/schemathesis" --no-color --config-file contract.toml run "http://$address/v1/openapi.json" \
+"$tools/bin/schemathesis" --no-color --config-file "$config" run "http://$address/v1/openapi.json" \
     --phases fuzzing \
     --checks not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance,response_headers_conformance \
     --exclude-operation-id changes --exclude-operation-id conflictEvents \

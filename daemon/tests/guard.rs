@@ -131,3 +131,32 @@ fn long_bodies_and_slow_heads_are_refused() {
     stream.read_to_end(&mut rest).unwrap();
     assert!(!rest.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&rest));
 }
+
+/// The key is for this test alone and protects nothing; the certificate is good for a hundred years.
+#[test]
+fn addresses_that_others_reach_speak_tls_and_want_a_token() {
+    let directory = tempfile::tempdir().unwrap();
+    let (token, lines) = token("operator", "admin");
+    let config = directory.path().join("comity.toml");
+    let file = |name: &str| format!("{}/tests/process/{name}", env!("CARGO_MANIFEST_DIR"));
+    let (certificate, key) = (file("certificate.pem"), file("key.pem"));
+    let tls = format!("[http.tls]\ncertificate = \"{certificate}\"\nkey = \"{key}\"\n");
+    std::fs::write(&config, format!("{tls}{lines}\n")).unwrap();
+    let data = directory.path().join("data");
+    let args =
+        ["--config", config.to_str().unwrap(), "--http", "0.0.0.0:0", "--set", "http.local_scope=none"];
+    let daemon = Daemon::start(&data, &args);
+    let url = format!("https://127.0.0.1:{}", daemon.address.port());
+    let ask = |more: &[&str]| process::complaint(&[&["--url", &url, "--json", "status"], more].concat());
+    let (code, said) = ask(&["--ca", &certificate]);
+    assert!(code == 5 && said.contains("COMITY_TOKEN"), "{said}");
+    assert_eq!(ask(&["--ca", &certificate, "--token", &token]).0, 0);
+    let (code, said) = ask(&["--token", &token]);
+    assert!(code == 3 && said.contains("certificate"), "it is not trusted: {said}");
+    // Who speaks no TLS gets no answer.
+    let mut stream = std::net::TcpStream::connect(("127.0.0.1", daemon.address.port())).unwrap();
+    std::io::Write::write_all(&mut stream, b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    let _ = std::io::Read::read_to_end(&mut stream, &mut answer);
+    assert!(!answer.starts_with(b"HTTP"), "{}", String::from_utf8_lossy(&answer));
+}

@@ -60,8 +60,11 @@ impl Daemon {
     #[expect(clippy::zombie_processes, reason = "one that does not start fails the test")]
     pub(crate) fn start(dir: &Path, args: &[&str]) -> Self {
         let text = dir.to_str().unwrap();
-        let fixed = ["serve", "--data-dir", text, "--http", "127.0.0.1:0", "--log-format", "json"];
-        let mut child = comity(&[&fixed, args].concat()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut fixed = vec!["serve", "--data-dir", text, "--log-format", "json"];
+        if !args.contains(&"--http") {
+            fixed.extend(["--http", "127.0.0.1:0"]);
+        }
+        let mut child = comity(&[fixed.as_slice(), args].concat()).stderr(Stdio::piped()).spawn().unwrap();
         let stderr = child.stderr.take().unwrap();
         let (sender, log) = mpsc::channel();
         std::thread::spawn(move || {
