@@ -3,6 +3,8 @@
 # types, schemas and headers. The same examples each time. Installs the tool beside the build when it is missing; needs
 # Python 3.10 or later.
 set -euo pipefail
+# The program takes every COMITY_ variable for one of its own.
+unset "${!COMITY_@}"
 cd "$(dirname "$0")"
 config=$PWD/contract.toml
 program=${1:?usage: contract.sh PROGRAM}

@@ -2,6 +2,8 @@
 # A daemon refuses to start on a disk that is full, with a sentence that says so, and starts once there is room. Needs to
 # mount a file system of its own, which takes root or user namespaces.
 set -euo pipefail
+# The program takes every COMITY_ variable for one of its own.
+unset "${!COMITY_@}"
 program=$(realpath "${1:?usage: full-disk.sh PROGRAM}")
 if [ -z "${FULL_DISK_INSIDE:-}" ]; then
     inside=(unshare --mount)
