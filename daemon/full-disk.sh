@@ -16,10 +16,21 @@ if [ -z "${FULL_DISK_INSIDE:-}" ]; then
 fi
 directory=$(mktemp -d)
 trap 'umount "$directory"; rmdir "$directory"' EXIT
-mount -t tmpfs -o size=24m tmpfs "$directory"
-"$program" --data-dir "$directory/data" init --space shop >/dev/null
-head -c 30M /dev/zero >"$directory/ballast" 2>/dev/null || true
-if said=$("$program" serve --data-dir "$directory/data" --http 127.0.0.1:0 2>&1); then
+mount -t tmpfs -o size=48m tmpfs "$directory"
+here=(--data-dir "$directory/data")
+serve=(serve "${here[@]}" --http 127.0.0.1:0 --listen 127.0.0.1:0)
+"$program" "${here[@]}" init --space shop >/dev/null
+# What was written before it was killed has to be read back, which takes a file of the log more.
+"$program" "${serve[@]}" 2>/dev/null &
+daemon=$!
+for _ in $(seq 100); do
+    ! "$program" "${here[@]}" put shop document texts one '{"text": "Comity"}' >/dev/null 2>&1 || break
+    sleep 0.1
+done
+kill -9 "$daemon"
+wait "$daemon" 2>/dev/null || true
+head -c 64M /dev/zero >"$directory/ballast" 2>/dev/null || true
+if said=$(timeout 30 "$program" "${serve[@]}" 2>&1) || [ $? = 124 ]; then
     echo "it started on a full disk" >&2
     exit 1
 fi
