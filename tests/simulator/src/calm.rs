@@ -45,8 +45,7 @@ impl Copies {
 impl World {
     /// Whether what replicas hold can only grow and is what they say.
     fn is_honest(&self) -> bool {
-        use FaultClass::{Clone, Restore, Rollback, Rot, Tamper, Wipe};
-        ![Clone, Restore, Rollback, Rot, Tamper, Wipe].into_iter().any(|class| self.plan.has(class))
+        !self.plan.is_copied() && !self.plan.has(FaultClass::Tamper)
     }
 
     /// Everybody writes while nothing goes wrong.

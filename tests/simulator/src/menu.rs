@@ -166,10 +166,9 @@ fn topology(dice: &mut Dice, seed: u64) -> Topology {
 
 /// What draws from dice of its own, so that all else stays as it is.
 fn beside(plan: &mut Plan) {
-    use FaultClass::{Clone, Members, Restore, Rollback, Rot, Wipe};
     let mut dice = Dice::keyed(plan.seed, Domain::Menu, 0, 2);
     // Who has to be let in again needs its founder, and where a member goes others may have been linked by it only.
-    let needs_more = [Clone, Members, Restore, Rollback, Rot, Wipe].into_iter().any(|class| plan.has(class));
+    let needs_more = plan.is_copied() || plan.has(FaultClass::Members);
     plan.bare = dice.percent(60) && !needs_more;
     plan.throttle = dice.percent(15).then(|| dice.log_between(1, 200));
     plan.calm = dice.between(20, 60) as u32;
