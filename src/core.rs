@@ -361,9 +361,23 @@ impl Core {
         if !moved.is_empty() {
             // Once for all that became visible together.
             self.signals.visible.send_modify(|visible| {
-                moved.into_iter().for_each(|space| *visible.entry(space).or_default() += 1);
+                moved.into_iter().for_each(|space| visible.note(space));
             });
         }
+        self.tell_of_failure();
+    }
+
+    /// Once storage has failed nothing becomes visible any more, which watchers are told instead of waiting for good.
+    fn tell_of_failure(&self) {
+        let Some(error) = self.engine.failure() else { return };
+        self.signals.visible.send_if_modified(|visible| {
+            let is_news = visible.failed.is_none();
+            if is_news {
+                tracing::error!(%error, "storage failed: this replica goes on when it is opened again");
+                visible.failed = Some(error.clone());
+            }
+            is_news
+        });
     }
 
     fn send(&mut self, session: SessionId, class: Class, frame: Vec<u8>) {

@@ -71,12 +71,10 @@ impl DocumentFeed {
     pub async fn next(&mut self) -> Result<DocumentUpdate, WatchError> {
         loop {
             if self.position.is_some() {
-                let (space, read_at) = (self.space, self.read_at);
-                let moved = |visible: &Visible| visible.get(&space).copied() != read_at;
-                self.visible.wait_for(moved).await.map_err(|_| WatchError::Stopped)?;
+                Visible::wait(&mut self.visible, &self.space, self.read_at).await?;
                 tokio::time::sleep_until(self.not_before.into()).await;
             }
-            let read_at = self.visible.borrow_and_update().get(&self.space).copied();
+            let read_at = Some(self.visible.borrow_and_update().moves(&self.space));
             let started = Instant::now();
             let followed = self.advance().await?;
             let took = started.elapsed();

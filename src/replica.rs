@@ -212,7 +212,7 @@ impl Replica {
         let (stop, stopped) = watch::channel(false);
         let (connected_sender, connected) = watch::channel(BTreeSet::new());
         let (online_sender, online) = watch::channel(true);
-        let (visible_sender, visible) = watch::channel(Visible::new());
+        let (visible_sender, visible) = watch::channel(Visible::default());
         let (lag_sender, lag) = broadcast::channel(LAG_EVENTS_MAX);
         let trust = Arc::new(TrustSet::default());
         let measured = Arc::new(Measured::default());

@@ -15,8 +15,43 @@ use crate::error::WatchError;
 /// How far behind a watcher may be before it is told, when nothing else is said: lane entries.
 pub const LAG_MAX: u64 = 10_000;
 
-/// For each space in which something became visible since the replica was opened, how often it did.
-pub(crate) type Visible = BTreeMap<SpaceId, u64>;
+/// What is to be seen of a replica's state.
+#[derive(Default)]
+pub(crate) struct Visible {
+    moved: BTreeMap<SpaceId, u64>,
+    /// Why nothing becomes visible any more.
+    pub(crate) failed: Option<StoreError>,
+}
+
+impl Visible {
+    /// How often something became visible in a space since the replica was opened.
+    pub(crate) fn moves(&self, space: &SpaceId) -> u64 {
+        self.moved.get(space).copied().unwrap_or_default()
+    }
+
+    pub(crate) fn note(&mut self, space: SpaceId) {
+        *self.moved.entry(space).or_default() += 1;
+    }
+
+    /// Waits until something became visible in a space since `seen`.
+    ///
+    /// # Errors
+    /// [`WatchError::Stopped`] when the replica was shut down, and [`WatchError::Store`] when storage failed with nothing
+    /// left to be seen.
+    pub(crate) async fn wait(
+        this: &mut watch::Receiver<Self>,
+        space: &SpaceId,
+        seen: Option<u64>,
+    ) -> Result<(), WatchError> {
+        let has_moved = |visible: &Self| Some(visible.moves(space)) != seen;
+        let visible = this.wait_for(|visible| has_moved(visible) || visible.failed.is_some()).await;
+        let visible = visible.map_err(|_| WatchError::Stopped)?;
+        match &visible.failed {
+            Some(error) if !has_moved(&visible) => Err(error.clone().into()),
+            _ => Ok(()),
+        }
+    }
+}
 
 /// The change sets of a space, or what they did to one collection or object, in the order in which they became
 /// visible here: each after everything its author had seen, each once.
@@ -85,7 +120,7 @@ impl Watch {
     /// From now on.
     pub(crate) fn from_now(reader: Reader, visible: watch::Receiver<Visible>, space: SpaceId) -> Self {
         // Before the state is read: what becomes visible in between is looked for once more than needed.
-        let read_at = visible.borrow().get(&space).copied();
+        let read_at = Some(visible.borrow().moves(&space));
         let cursor = reader.snapshot().and_then(|state| ChangeCursor::after_state(&state, space));
         let (cursor, failed) = match cursor {
             Ok(cursor) => (cursor, None),
@@ -217,16 +252,14 @@ impl Watch {
             return Err(error.clone().into());
         }
         if !self.more {
-            let (space, read_at) = (self.cursor.space(), self.read_at);
-            let moved = |visible: &Visible| visible.get(&space).copied() != read_at;
-            self.visible.wait_for(moved).await.map_err(|_| WatchError::Stopped)?;
+            Visible::wait(&mut self.visible, &self.cursor.space(), self.read_at).await?;
         }
         Ok(())
     }
 
     fn start_reading(&mut self) -> Result<(), WatchError> {
         // Before the snapshot is taken, so that what it lacks is looked for.
-        self.read_at = self.visible.borrow_and_update().get(&self.cursor.space()).copied();
+        self.read_at = Some(self.visible.borrow_and_update().moves(&self.cursor.space()));
         self.more = true;
         let snapshot = self.reader.snapshot().map_err(|error| self.read_failed(error.into()))?;
         let mut cursor = self.cursor.clone();
@@ -269,7 +302,29 @@ impl Watch {
 
 #[cfg(test)]
 mod tests {
+    use comity_engine::{Input, StoreError};
+
+    use crate::core::Event;
+    use crate::error::WatchError;
     use crate::{OpenOptions, Replica};
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_waits_for_changes_is_told_that_storage_failed() {
+        let directory = tempfile::tempdir().unwrap();
+        let options = OpenOptions { stay_offline: true, ..OpenOptions::default() };
+        let replica = Replica::open_with(directory.path(), options).await.unwrap();
+        let space = replica.create_space("test").await.unwrap();
+        let (mut watch, mut feed) = (space.watch(), space.document("test", "note").follow().unwrap());
+        feed.next().await.unwrap();
+        space.counter("test", "last").add(1).await.unwrap();
+        let error = StoreError::Failed { detail: "the disk is gone".to_owned() };
+        let result = Err(error.clone());
+        replica.send(Event::Input(Input::Synced { result })).await.unwrap();
+        assert!(watch.next().await.is_ok(), "what was visible before comes first");
+        assert_eq!(watch.next().await.err(), Some(WatchError::Store(error.clone())));
+        assert_eq!(feed.next().await.err(), Some(WatchError::Store(error)));
+        replica.shutdown().await;
+    }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_watch_holds_one_page_however_far_behind_it_is() {

@@ -59,6 +59,8 @@ canaries! {
     RemoveTakesConcurrent,
     /// A document that is ahead of its rows stays loaded after a commit failed.
     DocumentKeptLoaded,
+    /// What a document's tail held is remembered after it went into a snapshot.
+    TailKeptInMind,
     /// A write is acknowledged when it is committed, not when it is synced.
     AckBeforeSync,
     /// What waited for a sync that failed is acknowledged.

@@ -12,7 +12,7 @@ mod tail;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use comity_crdts::{Document, ObjectAddress, ObjectId, SpaceId};
+use comity_crdts::{Document, ObjectAddress, ObjectId, SpaceId, canary};
 
 use crate::options::TailLimits;
 use crate::rows::{DocumentHeader, Object, damaged};
@@ -91,6 +91,8 @@ struct Loaded {
 /// The changes in a document's tail, by hash.
 struct TailIndex {
     reached: Reached,
+    /// The changes before this one are in the snapshot, and not in here.
+    through: u64,
     rows: BTreeMap<[u8; 32], TailRow>,
     used: u64,
 }
@@ -231,10 +233,15 @@ impl DocumentCache {
                 let oldest = self.tails.iter().min_by_key(|(_, tail)| tail.used).map(|(id, _)| *id);
                 oldest.map(|oldest| self.tails.remove(&oldest));
             }
-            self.tails.insert(id, TailIndex { reached, rows, used });
+            self.tails.insert(id, TailIndex { reached, through: header.snapshot.through, rows, used });
         }
         let tail = self.tails.get_mut(&id).expect("the index was inserted above when it was absent");
         tail.used = used;
+        if tail.through < header.snapshot.through && !canary!(TailKeptInMind) {
+            // It was settled since, and settling takes rows away.
+            tail.through = header.snapshot.through;
+            tail.rows.retain(|_, row| row.index >= header.snapshot.through);
+        }
         Ok(tail.rows.get(change).copied())
     }
 

@@ -204,6 +204,11 @@ impl Engine {
         self.load_invitations(store)
     }
 
+    /// Why nothing is taken in and written any more, once storage has failed: the store has to be opened again.
+    pub fn failure(&self) -> Option<&StoreError> {
+        self.failed.as_ref()
+    }
+
     /// Who this replica is.
     pub fn replica(&self) -> ReplicaId {
         self.replica

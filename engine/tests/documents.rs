@@ -119,6 +119,43 @@ fn what_was_settled_of_another_version_is_dropped() {
     assert_eq!((rows(&world, 0, TAIL), rows(&world, 0, SNAPSHOT)), (3, 0));
 }
 
+#[test]
+fn a_change_follows_its_authors_previous_one_through_what_was_settled_meanwhile() {
+    let (mut world, space) = World::mesh(2);
+    let part = |world: &mut World| world.disconnect_all(None);
+    let meet = |world: &mut World| {
+        world.connect(0, 1);
+        world.run();
+    };
+    // An edit at a version names just that version, though it may have the author's previous change in it.
+    let put_at = |world: &mut World, value: i64| {
+        let heads = document(world, 1, space).heads();
+        world
+            .write(1, space, |tx| tx.document_edit_at("d", "k", &heads, |edit| put_in(edit, "b", value)))
+            .unwrap();
+    };
+    put(&mut world, 1, space, "b", 1);
+    put(&mut world, 0, space, "a", 1);
+    part(&mut world);
+    put(&mut world, 0, space, "a", 2);
+    put_at(&mut world, 2);
+    // Node 0 looks up what its own change depends on.
+    meet(&mut world);
+    put(&mut world, 0, space, "a", 3);
+    part(&mut world);
+    put(&mut world, 0, space, "a", 4);
+    let result = comity_engine::settle(&world.nodes[0].disk.view(), &space, &address());
+    world.input(0, Input::Settled { result });
+    world.run();
+    assert_eq!((rows(&world, 0, TAIL), rows(&world, 0, SNAPSHOT)), (0, 1));
+    put_at(&mut world, 3);
+    meet(&mut world);
+    world.assert_converged(space);
+    assert_eq!(document(&world, 0, space).change_count(), 7);
+    let journal = comity_engine::journal(&world.nodes[0].disk.view(), &space, 10).unwrap();
+    assert!(journal.is_empty());
+}
+
 /// A change that keeps all rules and that automerge panics on: it writes to an object that nobody made.
 fn poison(document: &Document, actor: u8) -> RawChange {
     let max_op = document.changes().iter().map(RawChange::max_op).max().unwrap_or(0);

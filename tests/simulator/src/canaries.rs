@@ -51,7 +51,7 @@ pub fn expected(canary: Canary) -> Oracle {
         Canary::LimitDiffers | Canary::ReceiverClockRefuses | Canary::SubscribedWithoutHash => {
             Oracle::Acceptance
         }
-        Canary::LengthBelieved | Canary::DeadlineRepeated => Oracle::Robustness,
+        Canary::LengthBelieved | Canary::DeadlineRepeated | Canary::TailKeptInMind => Oracle::Robustness,
         Canary::ForkIgnored => Oracle::LossReport,
         Canary::HashMapOrder => Oracle::Determinism,
         Canary::SentBeforeSync => Oracle::Wire,

@@ -379,13 +379,21 @@ fn perform_one(tx: &mut Tx<'_>, own: i64, effect: Effect) -> Result<(), TxError>
         Effect::Remove { element, .. } => tx.set_remove(COLLECTION, &key, element_of(element)),
         Effect::Empty { .. } => tx.remove_at(&location(Kind::Set, &key)?),
         Effect::Edit { .. } => {
-            use comity_crdts::automerge::{ROOT, transaction::Transactable};
-            tx.document_edit::<(), TxError>(COLLECTION, &key, |edit| {
+            use comity_crdts::automerge::ROOT;
+            use comity_crdts::automerge::transaction::{Transactable, Transaction};
+            let put = |edit: &mut Transaction<'_>| {
                 let put =
                     edit.put(ROOT, format!("key-{own}"), own).and_then(|()| edit.put(ROOT, "last", own));
                 put.expect("the root of a document is a map");
                 Ok(())
-            })
+            };
+            // The two differ in what the change names that it depends on.
+            let heads = comity_engine::document_heads(tx.state(), &tx.space(), COLLECTION, &key)?;
+            if own % 2 == 0 && !heads.is_empty() {
+                tx.document_edit_at(COLLECTION, &key, &heads, put)
+            } else {
+                tx.document_edit(COLLECTION, &key, put)
+            }
         }
         Effect::Discard { .. } => tx.remove_at(&location(Kind::Document, &key)?),
         Effect::Enable { .. } => tx.flag_enable_at(&location(Kind::Flag, &key)?),

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use comity_engine::{Class, CloseReason, Input, SessionId};
+use comity_engine::{Class, CloseReason, Input, SessionId, StoreError};
 
 use crate::oracle::{Oracle, Violation};
 use crate::plan::{FaultClass, Tampering};
@@ -335,6 +335,12 @@ impl World {
         let Some(connection) = self.connections.get(&session) else { return Ok(()) };
         let Some(end) = connection.ends.iter().position(|end| *end == node) else { return Ok(()) };
         self.tell(|| format!("{node} closes {session}: {reason:?}"));
+        if let Some(StoreError::Corrupt { detail }) =
+            self.nodes[node].engine.as_ref().and_then(|it| it.failure())
+        {
+            // No disk here damages what was written without saying so when it is opened.
+            return Err(self.violation(Oracle::Robustness, format!("replica {node} cannot read: {detail}")));
+        }
         let is_fault = reason == CloseReason::Storage || connection.tampered.contains(&true);
         let (peer, link) = (connection.ends[1 - end], connection.link);
         let is_parting = reason == CloseReason::NotMember && self.plan.has(FaultClass::Members);
