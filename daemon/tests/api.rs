@@ -3,6 +3,8 @@
 
 mod process;
 
+use std::collections::BTreeSet;
+
 use process::{Answer, Daemon};
 use serde_json::{Value, json};
 
@@ -260,4 +262,27 @@ fn two_regions_replicate_disagree_and_decide() {
     };
     assert_eq!((refused.status, refused.problem()), (403, "not-writer"));
     assert_eq!(eu.ask("DELETE", &format!("{space}/members/{us_id}"), &[], "").problem(), "not-member");
+}
+
+/// The figures that a file of rules or panels names.
+fn figures_in(text: &str) -> BTreeSet<&str> {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    words.filter(|word| word.starts_with("comity_")).collect()
+}
+
+#[test]
+fn the_rules_and_panels_that_are_handed_out_name_figures_that_there_are() {
+    let directory = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start(directory.path(), &[]);
+    let space = daemon.space("shop");
+    written(&daemon.send("POST", &format!("{space}/counter/c/k"), &json!({"op": "add", "by": 1})));
+    let text = daemon.until("/metrics", |answer| answer.text.contains("comity_http_requests_total"));
+    let there: BTreeSet<&str> = figures_in(&text.text);
+    for file in [include_str!("../deploy/alerts.yml"), include_str!("../deploy/grafana.json")] {
+        let named = figures_in(file);
+        assert!(named.len() > 5, "{named:?}");
+        // Those of single peers are there once one was connected.
+        let missing = named.iter().filter(|name| !there.contains(*name) && !name.starts_with("comity_peer_"));
+        assert_eq!(missing.collect::<Vec<_>>(), Vec::<&&str>::new());
+    }
 }

@@ -14,6 +14,7 @@ use crate::limits::{FRESH_ANSWERS_MAX, FRESH_WAITS_MAX};
 use crate::message::{FrontierAnswer, FrontierRequest, Message};
 use crate::receive::Refusal;
 use crate::space::Space;
+use crate::status::Standing;
 use crate::store::Store;
 
 /// How fresh this replica is towards one member.
@@ -84,6 +85,10 @@ impl Engine {
         (max_age, within): (Duration, Duration),
     ) -> Result<(), CommandError> {
         let space = self.spaces.get(&id).ok_or(CommandError::UnknownSpace(id))?;
+        let standing = space.standing(&self.replica);
+        if matches!(standing, Standing::Left | Standing::Removed) {
+            return Err(CommandError::NotFollowing { space: id, standing });
+        }
         let deadline = now.monotonic.saturating_add(within);
         let wait = FreshWait { space: id, whom, since: now.monotonic.checked_sub(max_age), deadline };
         let (fresh, needed) = space.fresh_tally(&wait, &self.replica);

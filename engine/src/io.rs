@@ -323,6 +323,14 @@ pub enum CommandError {
         /// How it takes part.
         standing: Standing,
     },
+    /// This replica takes no part in the space any more, so it cannot learn what others have.
+    #[error("this replica {standing} in space {space}, and hears no more of it")]
+    NotFollowing {
+        /// The space.
+        space: SpaceId,
+        /// How it took part.
+        standing: Standing,
+    },
     /// The replica that was to be removed is no member.
     #[error("{replica} is no member of space {space}")]
     NotMember {

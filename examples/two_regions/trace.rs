@@ -17,6 +17,9 @@ use crate::{Failure, PATIENCE, claim, ms};
 /// How long everything takes from one region to the other.
 const ONE_WAY: Duration = Duration::from_millis(10);
 
+/// How long one author may have to wait for the other, who has thousands of transactions to make first.
+const PATIENCE_FOR_OTHER: Duration = PATIENCE.saturating_mul(10);
+
 /// Transactions of one author that may wait for their acknowledgement at once.
 const IN_FLIGHT_MAX: usize = 256;
 
@@ -135,6 +138,15 @@ struct Arrivals {
 }
 
 impl Arrivals {
+    async fn next_in_time(&mut self, of_other: &[usize], shared: &Shared) -> Result<(), Failure> {
+        let next = tokio::time::timeout(PATIENCE_FOR_OTHER, self.next(of_other, shared)).await;
+        next.unwrap_or_else(|_| {
+            let (arrived, other) = (self.arrived, self.other);
+            Err(format!("nothing more of {other} in {PATIENCE_FOR_OTHER:?} after {arrived} transactions")
+                .into())
+        })
+    }
+
     /// Takes in one more change of the text.
     async fn next(&mut self, of_other: &[usize], shared: &Shared) -> Result<(), Failure> {
         let change = match self.watch.next().await {
@@ -177,7 +189,7 @@ async fn play(
         let needed =
             parents.iter().filter_map(|parent| place.get(parent)).map(|place| place + 1).max().unwrap_or(0);
         while arrivals.arrived < needed {
-            tokio::time::timeout(PATIENCE, arrivals.next(&others, &shared)).await??;
+            arrivals.next_in_time(&others, &shared).await?;
         }
         let (trace, shared) = (Arc::clone(&trace), Arc::clone(&shared));
         let write = space.transact(move |tx| make(tx, index, &trace.transactions[index], &shared));
@@ -192,7 +204,7 @@ async fn play(
         write.receipt().await?;
     }
     while arrivals.arrived < others.len() {
-        tokio::time::timeout(PATIENCE, arrivals.next(&others, &shared)).await??;
+        arrivals.next_in_time(&others, &shared).await?;
     }
     Ok(arrivals.lags)
 }

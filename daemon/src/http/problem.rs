@@ -70,6 +70,8 @@ troubles! {
     NotAdmin = "not-admin", FORBIDDEN, "This replica is no admin of the space";
     /// This replica does not write in the space; another one does.
     NotWriter = "not-writer", FORBIDDEN, "This replica does not write in the space";
+    /// This replica left the space, or was removed from it.
+    NotFollowing = "not-following", FORBIDDEN, "This replica takes no part in the space any more";
     /// The replica is no member of the space.
     NotMember = "not-member", NOT_FOUND, "There is no such member";
     /// No admin would be left.
@@ -204,6 +206,7 @@ impl From<CommandError> for Problem {
         match error {
             CommandError::UnknownSpace(_) => Trouble::UnknownSpace.because(detail),
             CommandError::NotWriter { .. } => Trouble::NotWriter.because(detail),
+            CommandError::NotFollowing { .. } => Trouble::NotFollowing.because(detail),
             CommandError::NotMember { .. } => Trouble::NotMember.because(detail),
             CommandError::LastAdmin { .. } => Trouble::LastAdmin.because(detail),
             CommandError::SpaceDeleted(_) => Trouble::UnknownSpace.because(detail),
