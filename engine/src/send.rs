@@ -17,8 +17,7 @@ use crate::io::{Class, CloseReason, Now, Output, SessionId};
 use crate::keys;
 use crate::limits::{FRAME_BYTES_MAX, HAVE_INTERVAL, RUN_BYTES_MAX, RUN_BYTES_TARGET};
 use crate::message::{
-    DATA_HEADER_BYTES_MAX, Data, Gone, Have, Hello, Join, Message, Open, OpenLane, PROTOCOL_VERSION,
-    Subscribe, Unsubscribe,
+    DATA_HEADER_BYTES_MAX, Data, Gone, Have, Join, Message, Open, OpenLane, Subscribe, Unsubscribe,
 };
 use crate::proof::Proof;
 use crate::rows::damaged;
@@ -43,10 +42,8 @@ impl Engine {
         if self.failed.is_some() {
             return self.push(Output::CloseSession { session, reason: CloseReason::Storage });
         }
-        self.sessions.insert(session, Session::new(peer));
-        let hello =
-            Hello { version_min: PROTOCOL_VERSION, version_max: PROTOCOL_VERSION, wall_ms: now.wall_ms };
-        self.send(session, Class::Control, &Message::Hello(hello));
+        self.sessions.insert(session, Session::new(peer, self.versions.min));
+        self.send(session, Class::Control, &Message::Hello(self.hello(now)));
         let shared: Vec<SpaceId> =
             self.spaces.values().filter(|space| space.admits(&peer)).map(|space| space.id).collect();
         for space in shared {
@@ -216,6 +213,7 @@ impl Engine {
                 in_flight_bytes: 0,
                 moved: now.monotonic,
                 class: Class::Live,
+                stops_at: None,
             };
             session.serve(subscribe.subscription, outgoing);
             self.to_serve.insert((subscribe.space, session_id));
@@ -311,7 +309,8 @@ impl Engine {
         let (id, lane_id) = (outgoing.space, outgoing.lane);
         let known = if canary!(SentBeforeSync) { &space.frontier } else { &space.durable };
         let durable = known.at(&lane_id);
-        if outgoing.sent.lsn >= durable || !session.has_room(outgoing) {
+        let is_stopped = outgoing.stops_at == Some(outgoing.sent.lsn + 1);
+        if outgoing.sent.lsn >= durable || is_stopped || !session.has_room(outgoing) {
             return Ok(false);
         }
         let Some(lane) = space.lanes.get_mut(&lane_id) else { return Ok(false) };
@@ -334,6 +333,8 @@ impl Engine {
         };
         let Some((stretch, proof)) = run else { return Ok(false) };
         let Some(outgoing) = session.outgoing.get_mut(&subscription) else { return Ok(false) };
+        let version = session.negotiated.unwrap_or(self.versions.min);
+        let Some((stretch, proof)) = stretch.sayable_in(version, outgoing, proof) else { return Ok(false) };
         // Nothing unacknowledged means that nothing can be overtaken: the moment to change streams. A lane
         // is live when one run brings it to the tip.
         let reaches_tip = stretch.entries.last().is_some_and(|(_, tip)| tip.lsn >= durable);
@@ -476,6 +477,23 @@ impl Stretch {
 
     fn reached(&self, from: &LaneTip) -> u64 {
         from.lsn + self.entries.len() as u64
+    }
+
+    /// As much of it as can be said in a version, with what proves that; `None` when nothing can. The links of the rest take
+    /// its place in the proof, as where somebody has applied a part of a run only.
+    fn sayable_in(mut self, version: u16, outgoing: &mut Outgoing, proof: Proof) -> Option<(Self, Proof)> {
+        let cannot = |(entry, _): &(LaneEntry, LaneTip)| entry.version() > version;
+        let Some(keep) = self.entries.iter().position(cannot) else { return Some((self, proof)) };
+        outgoing.stops_at = Some(outgoing.sent.lsn + keep as u64 + 1);
+        let (space, before) = (outgoing.space, outgoing.sent.clone());
+        let tips = std::iter::once(&before).chain(self.entries.iter().map(|(_, tip)| tip));
+        let rest = tips.zip(&self.entries).skip(keep);
+        let mut links: Vec<Hash> = rest.map(|(tip, (entry, _))| tip.after_linked(&space, entry).1).collect();
+        links.extend_from_slice(&proof.links);
+        self.entries.truncate(keep);
+        self.sizes.truncate(keep);
+        let fits = keep > 0 && keep + links.len() <= RUN_ENTRIES_MAX;
+        fits.then_some((self, Proof { links, signature: proof.signature }))
     }
 }
 

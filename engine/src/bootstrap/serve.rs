@@ -14,7 +14,10 @@ use crate::message::{
     SnapshotSame, SnapshotStop,
 };
 use crate::receive::Refusal;
+use crate::session::Session;
+use crate::space::Space;
 use crate::store::{Store, StoreError};
+use crate::version::WITH_EXTENSIONS;
 
 /// A snapshot that a peer is being sent.
 #[derive(Clone, Copy, Debug)]
@@ -26,6 +29,14 @@ pub(crate) struct Served {
     used: Duration,
     /// Reads that are under way.
     reads: usize,
+}
+
+impl Space {
+    /// Whether a peer can make something of the state: of what is held, and of all kinds there are.
+    fn can_be_told(&self, session: &Session) -> bool {
+        let knows_kinds = session.knows.as_ref().is_some_and(|knows| !knows.kinds.is_empty());
+        (self.held == 0 || session.version() >= WITH_EXTENSIONS) && (!self.has_later_kinds || knows_kinds)
+    }
 }
 
 impl Engine {
@@ -54,6 +65,10 @@ impl Engine {
             return Err(CloseReason::Unexpected.into());
         }
         if count >= SNAPSHOTS_SERVED_MAX || blocked {
+            self.stop_snapshot(session_id, ask.number, SnapshotEnd::Busy);
+            return Ok(());
+        }
+        if !self.spaces.get(&ask.space).is_some_and(|space| space.can_be_told(session)) {
             self.stop_snapshot(session_id, ask.number, SnapshotEnd::Busy);
             return Ok(());
         }
