@@ -113,8 +113,11 @@ pub(crate) fn decode_held(
     Ok((change, ops))
 }
 
-/// Whether something of an object is held. O(log n).
-pub(crate) fn is_held(
+/// Whether something of an object is held, so that what it holds is known only in part. O(log n).
+///
+/// # Errors
+/// [`StoreError`] when storage fails.
+pub fn is_held(
     read: &dyn StateRead,
     space: &SpaceId,
     address: &ObjectAddress,

@@ -80,7 +80,7 @@ pub use documents::{
 };
 pub use engine::{Engine, Trust};
 pub use extension::Extensions;
-pub use held::held_objects;
+pub use held::{held_objects, is_held};
 pub use io::{
     Acknowledgement, Applied, Class, CloseReason, Command, CommandError, Durability, Input, Notice, Now,
     Output, Reply, RequestId, SessionId, Whom,

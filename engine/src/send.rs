@@ -322,19 +322,32 @@ impl Engine {
             return Ok(false);
         }
         let is_ours = lane.row.owner.replica == self.replica;
-        let from = &outgoing.sent;
-        let stretch = read_stretch(store, &id, &lane_id, from, durable)?;
-        let run = if is_ours {
-            let last = stretch.entries.last().map(|(_, tip)| (tip.lsn, tip.hash));
-            let signature = last.map(|last| sign_once(&self.key, (&id, &lane_id), lane, last));
-            signature.map(|signature| (stretch, signature.into()))
-        } else {
-            cut_at_head(store, (&id, &lane_id), lane, (from, durable), stretch)?
+        let (from, version) = (outgoing.sent.clone(), session.version());
+        let (mut until, mut stops_at) = (durable, None);
+        let run = loop {
+            if until <= from.lsn {
+                break None;
+            }
+            let stretch = read_stretch(store, &id, &lane_id, &from, until)?;
+            let run = if is_ours {
+                let last = stretch.entries.last().map(|(_, tip)| (tip.lsn, tip.hash));
+                let signature = last.map(|last| sign_once(&self.key, (&id, &lane_id), lane, last));
+                signature.map(|signature| (stretch, signature.into()))
+            } else {
+                cut_at_head(store, (&id, &lane_id), lane, (&from, until), stretch)?
+            };
+            match run.as_ref().and_then(|(stretch, _)| stretch.first_beyond(version)) {
+                None => break run,
+                Some(lsn) => (until, stops_at) = (lsn - 1, Some(lsn)),
+            }
         };
-        let Some((stretch, proof)) = run else { return Ok(false) };
         let Some(outgoing) = session.outgoing.get_mut(&subscription) else { return Ok(false) };
-        let version = session.negotiated.unwrap_or(self.versions.min);
-        let Some((stretch, proof)) = stretch.sayable_in(version, outgoing, proof) else { return Ok(false) };
+        let Some((stretch, proof)) = run else {
+            // Nothing before what cannot be said can be proved.
+            outgoing.stops_at = stops_at.map(|_| from.lsn + 1);
+            return Ok(false);
+        };
+        outgoing.stops_at = stops_at;
         // Nothing unacknowledged means that nothing can be overtaken: the moment to change streams. A lane
         // is live when one run brings it to the tip.
         let reaches_tip = stretch.entries.last().is_some_and(|(_, tip)| tip.lsn >= durable);
@@ -346,7 +359,7 @@ impl Engine {
             // References into a long dictionary can be longer than those of the stored form, up to twice.
             outgoing.dictionary.spend();
         }
-        let (from, owner, entries) = (outgoing.sent.clone(), &lane.row.owner, stretch.entries);
+        let (owner, entries) = (&lane.row.owner, stretch.entries);
         let bytes = encode_run(&lane_id, owner, &from, &entries, &proof, &mut outgoing.dictionary);
         let class = outgoing.class;
         outgoing.moved = now.monotonic;
@@ -479,21 +492,9 @@ impl Stretch {
         from.lsn + self.entries.len() as u64
     }
 
-    /// As much of it as can be said in a version, with what proves that; `None` when nothing can. The links of the rest take
-    /// its place in the proof, as where somebody has applied a part of a run only.
-    fn sayable_in(mut self, version: u16, outgoing: &mut Outgoing, proof: Proof) -> Option<(Self, Proof)> {
-        let cannot = |(entry, _): &(LaneEntry, LaneTip)| entry.version() > version;
-        let Some(keep) = self.entries.iter().position(cannot) else { return Some((self, proof)) };
-        outgoing.stops_at = Some(outgoing.sent.lsn + keep as u64 + 1);
-        let (space, before) = (outgoing.space, outgoing.sent.clone());
-        let tips = std::iter::once(&before).chain(self.entries.iter().map(|(_, tip)| tip));
-        let rest = tips.zip(&self.entries).skip(keep);
-        let mut links: Vec<Hash> = rest.map(|(tip, (entry, _))| tip.after_linked(&space, entry).1).collect();
-        links.extend_from_slice(&proof.links);
-        self.entries.truncate(keep);
-        self.sizes.truncate(keep);
-        let fits = keep > 0 && keep + links.len() <= RUN_ENTRIES_MAX;
-        fits.then_some((self, Proof { links, signature: proof.signature }))
+    /// The first entry that cannot be said in a version.
+    fn first_beyond(&self, version: u16) -> Option<u64> {
+        self.entries.iter().find(|(entry, _)| entry.version() > version).map(|(_, tip)| tip.lsn)
     }
 }
 

@@ -64,8 +64,6 @@ fn both_sides_learn_that_no_version_is_shared_and_what_each_speaks() {
     speak(&mut world, 1, NEW);
     let session = world.connect(0, 1);
     world.run();
-    assert!(world.is_connected(session), "each has time to read what the other says");
-    world.pass(Duration::from_millis(250));
     assert!(!world.is_connected(session));
     let reasons: Vec<_> = (0..2).filter_map(|node| world.close_reason(node, session)).collect();
     assert!(reasons.contains(&CloseReason::Version), "{reasons:?}");
@@ -160,7 +158,7 @@ fn somebody_in_between_passes_on_what_an_old_peer_can_take_of_a_copied_lane() {
     speak(&mut world, 2, OLD);
     connect(&mut world, 0, 1);
     connect(&mut world, 1, 2);
-    world.add_unsent(0, space, 2);
+    world.add(0, space, 2);
     world
         .write(0, space, |tx| {
             tx.speak_of_the_future();
@@ -169,7 +167,7 @@ fn somebody_in_between_passes_on_what_an_old_peer_can_take_of_a_copied_lane() {
         .unwrap();
     world.add(0, space, 4);
     world.pass(Duration::from_secs(1));
-    assert_eq!(likes(&world, 2, space), Ok(2), "with links in the place of the rest");
+    assert_eq!(likes(&world, 2, space), Ok(2), "up to where the lane could be proved");
     let reached = world.status(2, space).frontier;
     speak(&mut world, 2, VersionRange::ALL);
     connect(&mut world, 1, 2);

@@ -69,7 +69,7 @@ impl Engine {
             return Ok(());
         }
         if !self.spaces.get(&ask.space).is_some_and(|space| space.can_be_told(session)) {
-            self.stop_snapshot(session_id, ask.number, SnapshotEnd::Busy);
+            self.stop_snapshot(session_id, ask.number, SnapshotEnd::Gone);
             return Ok(());
         }
         let place = self.spaces.get(&ask.space).map_or(0, |space| space.kept.dropped);
@@ -109,7 +109,9 @@ impl Engine {
     pub(crate) fn on_snapshot_stop(&mut self, now: &Now, session_id: SessionId, stop: &SnapshotStop) {
         match stop.why {
             SnapshotEnd::Done => self.end_served(session_id, stop.number),
-            SnapshotEnd::Busy | SnapshotEnd::Gone => self.on_snapshot_ended(now, session_id, stop.number),
+            SnapshotEnd::Busy | SnapshotEnd::Gone => {
+                self.on_snapshot_ended(now, session_id, (stop.number, stop.why));
+            }
         }
     }
 
