@@ -108,8 +108,8 @@ pub use comity_engine::{
     Lag, LagChange, LagEvent, LagLimits, LagSide, LaneLag, LaneStatus, Listing, Location, Matter, Matters,
     OPERATION_NAME_BYTES_MAX, ObjectChange, OperationNameError, PeerStatus, QuarantinedChange,
     REGION_BYTES_MAX, ReadError, Replayed, Retention, Role, SessionStatus, SiblingReport, SpaceStatus,
-    Standing, StateDigest, Status, StoreError, Throttle, Throttled, Token, TransactError, TxError,
-    Verified, VersionRange, VersionRefusal,
+    Standing, StateDigest, Status, StoreError, Throttle, Throttled, Token, TransactError, TxError, Verified,
+    VersionRange, VersionRefusal,
 };
 pub use comity_store::{
     BackupError, BackupProgress, BackupReport, CompactError as StorageCompactError, CompactReport, Damage,

@@ -117,11 +117,7 @@ pub(crate) fn decode_held(
 ///
 /// # Errors
 /// [`StoreError`] when storage fails.
-pub fn is_held(
-    read: &dyn StateRead,
-    space: &SpaceId,
-    address: &ObjectAddress,
-) -> Result<bool, StoreError> {
+pub fn is_held(read: &dyn StateRead, space: &SpaceId, address: &ObjectAddress) -> Result<bool, StoreError> {
     Ok(held_from(read, space, address)?.is_some())
 }
 

@@ -137,7 +137,7 @@ impl<'a> Tx<'a> {
     pub fn future_counter_add(&mut self, collection: &str, key: &str, delta: i64) -> Result<(), TxError> {
         let at = Location::from(ObjectAddress::new(FUTURE_KIND, collection, key)?);
         self.check_confirmed(&at)?;
-        self.push(&at, wrapped(Op::CounterAdd(delta), self.hlc))
+        self.push(&at, wrapped(Op::CounterAdd(delta), FUTURE_KIND, self.hlc))
     }
 
     /// Under which id the client asked for it.
@@ -227,7 +227,7 @@ impl<'a> Tx<'a> {
         self.check_known(at)?;
         let op = if at.path.is_empty() { op } else { Op::Nested { path: at.path.clone(), op: Box::new(op) } };
         #[cfg(feature = "future-operations")]
-        let op = if self.is_future { wrapped(op, self.hlc) } else { op };
+        let op = if self.is_future { wrapped(op, at.object.kind(), self.hlc) } else { op };
         let value_bytes = self.check_size(op.value_bytes())?;
         let group = self.group(&at.object)?;
         let index = self.groups[group].ops.len() as u16;

@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use comity_crdts::automerge::transaction::{CommitOptions, Transactable};
 use comity_crdts::automerge::{Automerge, ObjType, ROOT};
 use comity_crdts::{
-    ExtensionTag, Frontier, Hlc, Kind, Nonce, ObjectAddress, OriginId, RawChange, ReplicaId, SpaceId, Value, Writer,
+    ExtensionTag, Frontier, Hlc, Kind, Nonce, ObjectAddress, OriginId, RawChange, ReplicaId, SpaceId, Value,
+    Writer,
 };
 use comity_engine::wire::{
     Body, ChangeSet, Data, Denied, Dictionary, FrontierAnswer, FrontierRequest, Genesis, Group, Have, Head,

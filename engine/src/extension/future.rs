@@ -29,10 +29,10 @@ pub(crate) fn stored_as(kind: Kind) -> Kind {
     if kind == FUTURE_KIND { Kind::Counter } else { kind }
 }
 
-/// An operation of a change set made at `at`, as the version that does not exist has it; documents and members it leaves as
-/// they are.
-pub(crate) fn wrapped(op: Op, at: Hlc) -> Op {
-    if !can_be_wrapped(&op) {
+/// An operation on an object of a kind, in a change set made at `at`, as the version that does not exist has it; documents,
+/// members and settings it leaves as they are.
+pub(crate) fn wrapped(op: Op, kind: Kind, at: Hlc) -> Op {
+    if !can_be_wrapped(&op) || kind == Kind::Settings {
         return op;
     }
     let mut body = Writer::new();
