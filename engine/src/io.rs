@@ -426,6 +426,13 @@ pub enum CommandError {
         /// The counter's value: the rights of everybody together.
         value: i128,
     },
+    /// Something was done to the object that this build does not know: what it holds is known only in part. Ask at a
+    /// replica of a newer build, or again after an upgrade.
+    #[error("{object}: an operation on it is of a version that this build does not know")]
+    Held {
+        /// The object.
+        object: ObjectAddress,
+    },
     /// Too few others followed what is written here in the time allowed.
     #[error("too few others follow what is written here: {} of {} are within the bound", .0.within, .0.needed)]
     Throttled(Throttled),

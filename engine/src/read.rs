@@ -348,8 +348,17 @@ pub fn document(
 ) -> Result<Document, ReadError> {
     let address = ObjectAddress::new(Kind::Document, collection, key)?;
     check_known(read, space, &address.clone().into())?;
-    let site = Site::top(space, &address);
-    let place = DocumentPlace { space, address: &address, site: &site };
+    Ok(stored_document(read, space, &address)?)
+}
+
+/// A document as its rows have it, also where something of it is held.
+pub(crate) fn stored_document(
+    read: &dyn LogRead,
+    space: &SpaceId,
+    address: &ObjectAddress,
+) -> Result<Document, StoreError> {
+    let site = Site::top(space, address);
+    let place = DocumentPlace { space, address, site: &site };
     // Nothing is written through a document that was loaded for reading, so its actor never shows.
     Ok(load(read, &place, &place.header(read)?, [0; 16])?.0)
 }

@@ -10,8 +10,8 @@ use comity_crdts::automerge::{ROOT, ReadDoc};
 use comity_crdts::{ExtensionTag, Kind, ObjectAddress, SpaceId, Value};
 use comity_engine::wire::{Group, Op};
 use comity_engine::{
-    BootstrapLimits, Command, Extensions, Fault, Listing, Location, Matters, Notice, ReadError, Retention,
-    Role, TransactError, Tx, TxError, held_objects,
+    BootstrapLimits, Command, CommandError, Extensions, Fault, Listing, Location, Matters, Notice, ReadError,
+    Retention, Role, TransactError, Tx, TxError, held_objects,
 };
 use world::World;
 use world::ghost::Ghost;
@@ -147,6 +147,18 @@ fn an_object_that_is_held_can_be_neither_written_nor_removed_and_others_can() {
     refused(world.write(1, space, |tx| tx.counter_add_at(&within(&["b"]), 1)));
     refused(world.write(1, space, |tx| tx.remove_at(&within(&["a"]))));
     assert_held(read(&world, 1, |view| comity_engine::map_len(view, &space, &top(Kind::Map))));
+    // Rights to a counter that is held are not asked for.
+    world
+        .write(0, space, |tx| {
+            ahead(tx);
+            tx.bounded_increment_at(&top(Kind::BoundedCounter), 9)
+        })
+        .unwrap();
+    let at = top(Kind::BoundedCounter).object;
+    let (collection, key) = (at.collection().to_owned(), at.key().to_owned());
+    let acquire =
+        Command::AcquireRights { space, collection, key, amount: 2, within: Duration::from_secs(1) };
+    assert!(matches!(world.command(1, acquire), Err(CommandError::Held { .. })));
     world.write(1, space, |tx| tx.counter_add("stats", "other", 1)).unwrap();
     // A transaction that was refused one operation can go on with another.
     world
@@ -326,10 +338,12 @@ fn documents_are_held_too_and_need_no_log_when_they_go_on() {
     }
     let status = world.status(1, space);
     assert!(status.lanes.iter().any(|lane| lane.floor > 3), "{status:?}");
+    assert_verified(&world);
     upgrade(&mut world, 1);
     connect_all(&mut world);
     assert_eq!(keys(&world, 1), Ok(3));
     world.assert_converged(space);
+    assert_verified(&world);
 }
 
 #[test]

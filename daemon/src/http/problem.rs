@@ -220,6 +220,7 @@ impl From<CommandError> for Problem {
             CommandError::NoQuorum { reached, needed } => {
                 Trouble::NoQuorum.because(detail).with("reached", reached).with("needed", needed)
             }
+            CommandError::Held { .. } => Trouble::Held.because(detail),
             CommandError::Unconfirmed(_) => Trouble::Unconfirmed.because(detail),
             CommandError::Rights { held, needed, .. } => {
                 Trouble::Insufficient.because(detail).with("held", held).with("needed", needed)

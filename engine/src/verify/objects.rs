@@ -7,7 +7,7 @@ use crate::conflicts::{Location, kinds_under};
 use crate::held::{HeldRows, address_of, is_held};
 use crate::keys;
 use crate::members::Roster;
-use crate::read::{ReadError, document};
+use crate::read::stored_document;
 use crate::rows::{
     Object, Parts, Share, damaged, decode_element, decode_rw_element, element_share, held_share,
     member_digest, rw_element_share,
@@ -195,11 +195,7 @@ impl Walk<'_> {
     /// Loads a document, as whoever reads it does, and compares its heads with those that are kept.
     fn document(&mut self, address: &ObjectAddress, id: &ObjectId) -> Result<(), StoreError> {
         self.verified.documents += 1;
-        let loaded = document(self.read, &self.space, address.collection(), address.key());
-        let loaded = loaded.map_err(|error| match error {
-            ReadError::Store(error) => error,
-            error => damaged("document", &error),
-        });
+        let loaded = stored_document(self.read, &self.space, address);
         let loaded = match loaded {
             Ok(loaded) => loaded,
             Err(StoreError::Corrupt { detail }) => {
@@ -213,8 +209,11 @@ impl Walk<'_> {
         if !self.read.scan(&from, &until, 1)?.is_empty() {
             return Ok(());
         }
-        let kept = crate::read::document_heads(self.read, &self.space, address.collection(), address.key());
-        if kept.is_ok_and(|kept| kept != loaded.heads()) {
+        let kept = match Site::top(&self.space, address).load(self.read) {
+            Ok(Object::Document(header)) => Some(header.head_hashes()),
+            _ => None,
+        };
+        if kept.is_some_and(|kept| kept != loaded.heads()) {
             let detail = "what is loaded is another version than its header names";
             self.fault(Matters::Document, Location::from(address.clone()), detail);
         }
