@@ -42,7 +42,8 @@ impl From<CloseReason> for Refusal {
 
 impl Engine {
     pub(crate) fn on_frame(&mut self, now: &Now, session: SessionId, frame: &[u8], store: &mut dyn Store) {
-        if !self.sessions.contains_key(&session) {
+        // A peer that speaks no common version may not know yet.
+        if self.sessions.get(&session).is_none_or(|session| session.is_refused) {
             return;
         }
         let result = match Message::decode(frame) {
@@ -68,10 +69,6 @@ impl Engine {
         store: &mut dyn Store,
     ) -> Result<(), Refusal> {
         let greeted = self.sessions.get(&session).is_some_and(|session| session.greeted);
-        if self.sessions.get(&session).is_some_and(|session| session.is_refused) {
-            // The peer may not know yet.
-            return Ok(());
-        }
         match message {
             Message::Hello(hello) if !greeted => self.on_hello(now, session, &hello),
             Message::Skippable(_) => Ok(()),

@@ -283,7 +283,7 @@ impl Scene {
             Message::SnapshotSame(SnapshotSame { number: 8, until: vec![1], check: last.hash }),
             Message::SnapshotPiece(SnapshotPiece { number: 8, more: false, bytes: &[1] }),
             Message::SnapshotStop(SnapshotStop { number: 8, why: SnapshotEnd::Done }),
-            Message::Skippable(0x80),
+            Message::Skippable(0x81),
         ];
         messages.iter().map(Message::encode).collect()
     }
