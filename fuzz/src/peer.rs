@@ -1,7 +1,8 @@
 //! A member of a space whose entries are sound.
 
 use comity_crdts::{
-    Dot, ExtensionTag, Frontier, Hlc, LaneId, Nonce, ObjectAddress, OriginId, ReplicaId, ResetColumn, SpaceId, Value,
+    Dot, ExtensionTag, Frontier, Hlc, LaneId, Nonce, ObjectAddress, OriginId, ReplicaId, ResetColumn,
+    SpaceId, Value,
 };
 use comity_engine::SessionId;
 use comity_engine::wire::{
