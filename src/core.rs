@@ -409,6 +409,13 @@ impl Core {
             }
             // Whether anybody listens is theirs to know.
             Notice::Lag(event) => drop(self.signals.lag.send(*event)),
+            Notice::VersionRefused(refusal) => {
+                tracing::error!(%refusal, "no protocol version is shared with a peer; one of the two has to be upgraded")
+            }
+            Notice::Released { space, objects } => {
+                let objects = objects.len();
+                tracing::info!(%space, objects, "operations that were held have been carried out")
+            }
             Notice::Frozen { space, lane, why } => tracing::error!(%space, %lane, %why, "a lane is frozen"),
             _ => {}
         }

@@ -54,6 +54,9 @@ impl Documents {
         key: &str,
     ) -> Result<Arc<Document>, ReadError> {
         let address = ObjectAddress::new(Kind::Document, collection, key)?;
+        if comity_engine::is_held(snapshot, space, &address)? {
+            return Err(ReadError::Held { location: address.into() });
+        }
         let read = self.with(space, &address, |reader| reader.read(snapshot, space, &address))?;
         self.report(read.refused, space, &address);
         Ok(read.document)

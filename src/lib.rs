@@ -109,6 +109,7 @@ pub use comity_engine::{
     OPERATION_NAME_BYTES_MAX, ObjectChange, OperationNameError, PeerStatus, QuarantinedChange,
     REGION_BYTES_MAX, ReadError, Replayed, Retention, Role, SessionStatus, SiblingReport, SpaceStatus,
     Standing, StateDigest, Status, StoreError, Throttle, Throttled, Token, TransactError, TxError, Verified,
+    VersionRange, VersionRefusal,
 };
 pub use comity_store::{
     BackupError, BackupProgress, BackupReport, CompactError as StorageCompactError, CompactReport, Damage,

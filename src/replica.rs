@@ -11,7 +11,7 @@ use std::time::Duration;
 use comity_crdts::{ConflictPolicy, PolicyRegistry, ReplicaId, SpaceId};
 use comity_engine::{
     BootstrapLimits, Command, Engine, EngineOptions, Fault, JournalLimits, LagEvent, LagLimits,
-    REGION_BYTES_MAX, Reply, Retention, Role, Status, StoreError, Throttle, Verified,
+    REGION_BYTES_MAX, Reply, Retention, Role, Status, StoreError, Throttle, Verified, VersionRange,
 };
 use comity_store::{
     BackupError, BackupProgress, BackupReport, CompactReport, Damage, EmbeddedStore, Reader, Snapshot,
@@ -58,6 +58,7 @@ pub struct OpenOptions {
     pub(crate) throttle: Option<Throttle>,
     pub(crate) retention: Retention,
     pub(crate) bootstrap: BootstrapLimits,
+    pub(crate) versions: VersionRange,
     pub(crate) policies: Policies,
 }
 
@@ -113,6 +114,15 @@ impl OpenOptions {
     #[must_use]
     pub fn retention(mut self, retention: Retention) -> Self {
         self.retention = retention;
+        self
+    }
+
+    /// Which protocol versions this replica speaks: all that this build knows otherwise. The highest that a peer speaks as
+    /// well is used with it; with a peer that speaks none there is no session, which
+    /// [`Status::refused`](crate::Status::refused) shows, and it is dialed again with waits that grow.
+    #[must_use]
+    pub fn versions(mut self, versions: VersionRange) -> Self {
+        self.versions = versions;
         self
     }
 
@@ -568,7 +578,7 @@ struct OpenedCore {
 }
 
 fn open_core(dir: &Path, options: OpenOptions) -> Result<OpenedCore, OpenError> {
-    let OpenOptions { store, region, journal, lag, throttle, retention, bootstrap, .. } = options;
+    let OpenOptions { store, region, journal, lag, throttle, retention, bootstrap, versions, .. } = options;
     let opened = EmbeddedStore::open(dir, store)?;
     let (mut store, syncer, reader, damage) = (opened.store, opened.syncer, opened.reader, opened.damage);
     if let Some(damage) = &damage {
@@ -581,6 +591,7 @@ fn open_core(dir: &Path, options: OpenOptions) -> Result<OpenedCore, OpenError> 
         throttle,
         retention,
         bootstrap,
+        versions,
         ..EngineOptions::new(fresh(), opened.instance.0)
     };
     let engine = Engine::open(&options, &mut store)?;

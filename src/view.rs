@@ -191,6 +191,8 @@ impl View {
         match register_at(&self.snapshot, &self.space, location) {
             Ok(register) => Ok(register.is_empty()),
             Err(ReadError::Store(error)) => Err(error),
+            // What it holds is not known.
+            Err(ReadError::Held { .. }) => Ok(false),
             // Its place was read from a change set that was applied.
             Err(error) => Err(StoreError::Corrupt { detail: error.to_string() }),
         }

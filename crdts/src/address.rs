@@ -3,37 +3,39 @@
 use std::fmt;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::extension::ExtensionTag;
 use crate::limits::{COLLECTION_BYTES_MAX, KEY_BYTES_MAX};
 
 /// What an object is. The numbers are on the wire and on disk and never change.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
-#[repr(u8)]
 pub enum Kind {
     /// The member list of a space; exactly one object, written by admins only.
-    Members = 0,
+    Members,
     /// A counter that goes up and down.
-    Counter = 1,
+    Counter,
     /// An add-wins set of values.
-    Set = 2,
+    Set,
     /// A multi-value register.
-    Register = 3,
+    Register,
     /// An Automerge document.
-    Document = 4,
+    Document,
     /// A flag in which enabling wins over disabling at the same time.
-    Flag = 5,
+    Flag,
     /// A flag in which disabling wins over enabling at the same time.
-    DwFlag = 6,
+    DwFlag,
     /// A set in which removing an element wins over adding it at the same time.
-    RwSet = 7,
+    RwSet,
     /// A map from keys to nested counters, sets, registers, flags and maps.
-    Map = 8,
+    Map,
     /// A counter that never falls below zero.
-    BoundedCounter = 9,
+    BoundedCounter,
     /// A register with a setting of the space: a collection's policy, a replica's region.
-    Settings = 10,
+    Settings,
+    /// A kind of a later version: what is done to such objects is kept and passed on, and cannot be read here.
+    Extension(ExtensionTag),
 }
 
 impl Kind {
@@ -64,7 +66,25 @@ impl Kind {
             8 => Some(Self::Map),
             9 => Some(Self::BoundedCounter),
             10 => Some(Self::Settings),
-            _ => None,
+            tag => ExtensionTag::new(tag).map(Self::Extension),
+        }
+    }
+
+    /// The kind's number.
+    pub fn tag(self) -> u8 {
+        match self {
+            Self::Members => 0,
+            Self::Counter => 1,
+            Self::Set => 2,
+            Self::Register => 3,
+            Self::Document => 4,
+            Self::Flag => 5,
+            Self::DwFlag => 6,
+            Self::RwSet => 7,
+            Self::Map => 8,
+            Self::BoundedCounter => 9,
+            Self::Settings => 10,
+            Self::Extension(tag) => tag.get(),
         }
     }
 
@@ -82,19 +102,38 @@ impl Kind {
             Self::Map => "map",
             Self::BoundedCounter => "bounded-counter",
             Self::Settings => "settings",
+            Self::Extension(_) => "extension",
         }
     }
 }
 
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        match self {
+            Self::Extension(tag) => write!(f, "extension-{tag}"),
+            known => f.write_str(known.name()),
+        }
     }
 }
 
 impl fmt::Debug for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        write!(f, "{self}")
+    }
+}
+
+/// As its number.
+impl Serialize for Kind {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u32(u32::from(self.tag()))
+    }
+}
+
+impl<'de> Deserialize<'de> for Kind {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let tag = u32::deserialize(deserializer)?;
+        let kind = u8::try_from(tag).ok().and_then(Self::from_tag);
+        kind.ok_or_else(|| serde::de::Error::custom(format_args!("{tag} is the number of no kind")))
     }
 }
 
@@ -215,6 +254,16 @@ mod tests {
         assert!(ObjectAddress::new(Kind::Counter, "stats", &longest).is_ok());
         let error = ObjectAddress::new(Kind::Counter, "stats", &format!("{longest}k")).unwrap_err();
         assert!(matches!(error, AddressError::TooLong { part: "key", bytes: 513, bytes_max: 512, .. }));
+    }
+
+    #[test]
+    fn kinds_are_known_by_their_numbers_and_those_from_64_on_are_extensions() {
+        for tag in 0..=u8::MAX {
+            let kind = Kind::from_tag(tag);
+            assert_eq!(kind.is_some(), tag <= 10 || tag >= 64, "{tag}");
+            assert!(kind.is_none_or(|kind| kind.tag() == tag), "{tag}");
+        }
+        assert_eq!(Kind::from_tag(200).map(|kind| kind.to_string()).as_deref(), Some("extension-200"));
     }
 
     #[test]

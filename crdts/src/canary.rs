@@ -177,6 +177,14 @@ canaries! {
     PieceOfAnotherView,
     /// A snapshot is installed without its journal.
     JournalNotCarried,
+    /// A session has the highest version that its own side speaks.
+    OwnVersionTaken,
+    /// What was held is dropped once it is known, not carried out.
+    HeldDropped,
+    /// What is known is carried out although something before it on the same object is held.
+    HeldOvertaken,
+    /// Removals and resets are forgotten while something is held that is judged by them.
+    HeldNotConsidered,
 }
 
 #[cfg(feature = "canaries")]

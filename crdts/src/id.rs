@@ -104,7 +104,7 @@ impl ObjectId {
     pub fn derive(space: &SpaceId, address: &ObjectAddress) -> Self {
         let (collection, key) = (address.collection().as_bytes(), address.key().as_bytes());
         let lengths = [collection, key].map(|part| (part.len() as u64).to_le_bytes());
-        let kind = [address.kind() as u8];
+        let kind = [address.kind().tag()];
         Self(hash_16(
             b"comity 2026 object id\0",
             &[&space.0, &lengths[0], collection, &lengths[1], key, &kind],
@@ -116,7 +116,7 @@ impl ObjectId {
     pub fn nested(&self, key: &str, kind: Kind) -> Self {
         let mut hasher = blake3::Hasher::new();
         hasher.update(b"comity 2026 nested id\0").update(&self.0).update(key.as_bytes());
-        hasher.update(&[0, kind as u8]);
+        hasher.update(&[0, kind.tag()]);
         Self(first_16(&hasher.finalize()))
     }
 }

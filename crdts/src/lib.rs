@@ -11,6 +11,7 @@ mod codec;
 mod counter;
 mod document;
 mod dot;
+mod extension;
 mod flag;
 mod frontier;
 mod guard;
@@ -43,6 +44,7 @@ pub use document::{
     in_causal_order, json, text, versions,
 };
 pub use dot::Dot;
+pub use extension::ExtensionTag;
 pub use flag::{DwFlag, EwFlag};
 pub use frontier::Frontier;
 pub use hlc::{Clock, Hlc};

@@ -31,6 +31,8 @@ pub const DOCUMENT_OP_COUNTER_MAX: u64 = (1 << 31) - 1;
 /// Objects on the way from the root of an Automerge document to what is nested deepest in it: what walks a
 /// document by recursion needs a stack as deep as this.
 pub const DOCUMENT_DEPTH_MAX: u64 = 64;
+/// What an operation of a later version says, bytes.
+pub const EXTENSION_BYTES_MAX: usize = 512 * 1024;
 /// One change set, encoded bytes.
 pub const CHANGE_SET_BYTES_MAX: usize = 1024 * 1024;
 /// Operations in one change set.

@@ -129,6 +129,8 @@ impl Space {
         self.prunable |= effects.journalled;
         self.forget_ids_ms = self.forget_ids_ms.min(effects.forget_ids_ms.unwrap_or(u64::MAX));
         self.quarantined = self.quarantined.saturating_sub(effects.released);
+        self.held = self.held.saturating_add_signed(effects.held);
+        self.has_later_kinds |= effects.has_later_kinds;
         if moved {
             self.move_cut();
         }
@@ -179,6 +181,7 @@ impl Engine {
             space.compacting = true;
             self.timers.insert((now.monotonic, Timer::Compact(id)));
         }
+        self.plan_release(now, id);
         self.plan_dropping(now, id, is_confirmed);
         if is_confirmed {
             self.resolve_confirmations(id);
@@ -284,7 +287,9 @@ impl Engine {
             return Ok(());
         }
         let mut work = Work::over(&*store);
-        let (is_more, rows) = compact(&mut work, &id, &space.cut, COMPACT_ROWS_MAX)?;
+        // What is held is judged by what its author had seen, and is not carried out yet.
+        let (is_more, rows) =
+            if space.holds() { (false, 0) } else { compact(&mut work, &id, &space.cut, COMPACT_ROWS_MAX)? };
         let mut forgotten = space.forgotten.clone();
         if rows > 0 && !forgotten.covers(&space.cut) {
             forgotten.merge(&space.cut);

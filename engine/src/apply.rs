@@ -10,7 +10,9 @@ use comity_crdts::{
 };
 
 use crate::conflicts::{note_kinds, note_siblings};
+use crate::extension::{Extensions, Meaning};
 use crate::hash::hash;
+use crate::held::note_extended;
 use crate::journal::{SetAside, record_siblings};
 use crate::keys;
 use crate::members::{Place, Said, state};
@@ -32,6 +34,8 @@ pub(crate) struct PendingStep {
     /// What its author had seen.
     context: Frontier,
     place: (LaneId, u64),
+    /// It waited, so its entry need not be kept any more.
+    pub(crate) was_held: bool,
 }
 
 impl PendingStep {
@@ -69,6 +73,10 @@ pub(crate) struct Effects {
     pub(crate) released: u64,
     /// Somebody new wants to hear that others have heard of it.
     pub(crate) greeted: bool,
+    /// How many more change sets are held in part or whole than before.
+    pub(crate) held: i64,
+    /// An object of a later version's kind was changed.
+    pub(crate) has_later_kinds: bool,
 }
 
 /// The change set on its way into the state.
@@ -80,6 +88,14 @@ pub(crate) struct Application<'a> {
     /// The lane entry that carries it.
     pub(crate) place: (LaneId, u64),
     pub(crate) at: Hlc,
+    /// Its number in the order of applying.
+    pub(crate) number: u64,
+    /// What is known of later versions' operations.
+    pub(crate) extensions: Extensions,
+    /// Whether something was held in the space before.
+    pub(crate) is_any_held: bool,
+    /// Whether it was held itself.
+    pub(crate) is_late: bool,
 }
 
 /// Operations on one object, in their order.
@@ -104,15 +120,6 @@ struct Target<'t> {
 #[derive(Default)]
 struct Elements(BTreeMap<Vec<u8>, (ElementDots, Share)>);
 
-/// The header row of an object, or its bottom.
-pub(crate) fn load_object(
-    read: &dyn StateRead,
-    space: &SpaceId,
-    address: &ObjectAddress,
-) -> Result<Object, StoreError> {
-    Site::top(space, address).load(read)
-}
-
 impl Application<'_> {
     /// Applies one operation.
     pub(crate) fn apply(
@@ -126,10 +133,49 @@ impl Application<'_> {
         self.apply_all(work, effects, address, &[(dot, op)])
     }
 
-    /// Applies operations of one change set on one object and what is nested in it. What is done to the same
-    /// nested object goes together, because each visit costs as much as it holds; different ones know nothing of
-    /// each other.
+    /// Applies operations of one change set on one object and what is nested in it, or holds them: all of them where
+    /// one is not known.
     pub(crate) fn apply_all(
+        &self,
+        work: &mut Work<'_>,
+        effects: &mut Effects,
+        address: &ObjectAddress,
+        ops: &[(Dot, &Op)],
+    ) -> Result<(), StoreError> {
+        if self.must_wait(work, self.is_any_held || effects.held > 0, (address, ops))? {
+            return self.hold(work, effects, (address, ops));
+        }
+        self.carry_out(work, effects, address, ops)
+    }
+
+    /// Carries out operations that are all known.
+    pub(crate) fn carry_out(
+        &self,
+        work: &mut Work<'_>,
+        effects: &mut Effects,
+        address: &ObjectAddress,
+        ops: &[(Dot, &Op)],
+    ) -> Result<(), StoreError> {
+        if !ops.iter().any(|(_, op)| matches!(op, Op::Extension { .. })) {
+            return self.carry_out_plain(work, effects, address, ops);
+        }
+        note_extended(work);
+        effects.has_later_kinds |= matches!(address.kind(), Kind::Extension(_));
+        let mut meant = Vec::with_capacity(ops.len());
+        for (dot, op) in ops {
+            match self.extensions.meaning((self.at, self.context), address, (*dot, op)) {
+                Meaning::Does(op) => meant.push((*dot, op)),
+                Meaning::Nothing => {}
+                Meaning::Unknown => unreachable!("what is not known is held"),
+            }
+        }
+        let ops: Vec<(Dot, &Op)> = meant.iter().map(|(dot, op)| (*dot, op)).collect();
+        self.carry_out_plain(work, effects, address, &ops)
+    }
+
+    /// What is done to the same nested object goes together, because each visit costs as much as it holds; different
+    /// ones know nothing of each other.
+    fn carry_out_plain(
         &self,
         work: &mut Work<'_>,
         effects: &mut Effects,
@@ -216,7 +262,7 @@ impl Application<'_> {
 
     fn pending(&self, address: &ObjectAddress, dot: Dot, what: PendingWork) -> PendingStep {
         let (address, context) = (address.clone(), self.context.clone());
-        PendingStep { address, what, dot, at: self.at, context, place: self.place }
+        PendingStep { address, what, dot, at: self.at, context, place: self.place, was_held: self.is_late }
     }
 
     fn context(&self, dot: Dot) -> Context<'_> {

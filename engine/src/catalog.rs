@@ -44,7 +44,7 @@ pub fn spaces(
     read.scan(&from, &until, limit)?.into_iter().map(space).collect()
 }
 
-/// At most `limit` collections after `after` in which an object of this kind holds something, in byte order.
+/// At most `limit` collections after `after` in which an object of this kind holds something, or something of one is held, in byte order.
 /// O(collections · log n), and O(objects) for those of a collection that hold nothing any more.
 ///
 /// # Errors
@@ -60,11 +60,16 @@ pub fn collections(
     let (mut from, until) = keys::collections(space, kind, after);
     let mut found = Vec::new();
     while found.len() < limit {
-        let rows = read.scan(&from, &until, 1)?;
-        let Some((row, _)) = rows.first() else { break };
-        let collection = keys::object_collection(row).and_then(|name| String::from_utf8(name.to_vec()).ok());
-        let collection = collection.ok_or_else(|| damaged("object row", &"its key names no collection"))?;
-        if holds_something(read, space, kind, &collection)? {
+        let (held_from, held_until) = (keys::as_held(&from), keys::as_held(&until));
+        let of_objects = read.scan(&from, &until, 1)?.pop().map(|(row, _)| row);
+        let of_held = read.scan(&held_from, &held_until, 1)?.pop().map(|(row, _)| row);
+        let name = |row: &Vec<u8>| keys::object_collection(row).map(<[u8]>::to_vec);
+        // Both are in byte order of the names.
+        let Some(next) = [&of_objects, &of_held].into_iter().flatten().filter_map(name).min() else { break };
+        let is_held = of_held.as_ref().and_then(name).as_ref() == Some(&next);
+        let collection = String::from_utf8(next);
+        let collection = collection.map_err(|_| damaged("object row", &"its key names no collection"))?;
+        if is_held || holds_something(read, space, kind, &collection)? {
             found.push(collection.clone());
         }
         from = keys::collections(space, kind, Some(&collection)).0;

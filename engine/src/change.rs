@@ -8,6 +8,7 @@ use crate::dictionary::Dictionary;
 use crate::hash::{Hash, hash};
 use crate::op::{Group, decode_groups, encode_groups};
 use crate::operations::OperationId;
+use crate::version::{PROTOCOL_VERSION_MIN, WITH_EXTENSIONS};
 
 /// The version of the change-set format; part of what is hashed.
 pub(crate) const FORMAT_VERSION: u8 = 1;
@@ -99,6 +100,14 @@ pub struct LaneEntry {
 }
 
 impl LaneEntry {
+    /// The lowest protocol version in which the entry can be said.
+    pub(crate) fn version(&self) -> u16 {
+        match &self.body {
+            Body::Change(change) if change.groups.iter().any(Group::is_extended) => WITH_EXTENSIONS,
+            Body::Change(_) | Body::Checkpoint(_) => PROTOCOL_VERSION_MIN,
+        }
+    }
+
     /// What the entry announces, if it is an announcement and no greeting.
     pub(crate) fn announced(&self) -> Option<&Frontier> {
         match &self.body {

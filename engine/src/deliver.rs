@@ -262,7 +262,17 @@ impl Space {
         let author = row.owner.replica;
         let place = (*lane_id, staged.after.lsn);
         let (space, context) = (&self.id, &change.context);
-        let application = Application { space, author: &author, context, place, at: change.hlc };
+        let application = Application {
+            space,
+            author: &author,
+            context,
+            place,
+            at: change.hlc,
+            number: delivery.applied,
+            extensions: self.extensions,
+            is_any_held: self.held > 0,
+            is_late: false,
+        };
         let twice = canary!(AppliedTwice) && delivery.applied > self.progress.applied + 1;
         let left_out = usize::from(canary!(HalfChangeSet) && change.groups.len() > 1);
         let groups = &change.groups[..change.groups.len() - left_out];

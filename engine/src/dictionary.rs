@@ -75,7 +75,7 @@ impl Dictionary {
             return reference;
         }
         out.varint(0);
-        out.u8(address.kind() as u8);
+        out.u8(address.kind().tag());
         if address.kind() != Kind::Members {
             out.blob(address.collection().as_bytes());
             out.blob(address.key().as_bytes());

@@ -9,6 +9,7 @@ use ed25519_dalek::SigningKey;
 
 use crate::acks::{Waits, Written};
 use crate::deletion::Deletion;
+use crate::extension::Extensions;
 use crate::hash::hash;
 use crate::invitations::Invitation;
 use crate::io::{
@@ -24,9 +25,10 @@ use crate::retention::Retention;
 use crate::session::Session;
 use crate::settings::is_region;
 use crate::space::{InstanceToken, Space, SpaceRow, decode};
-use crate::store::{Position, Store, StoreError};
+use crate::store::{Position, StateRead, Store, StoreError};
 use crate::throttle::Throttle;
 use crate::tx::{Finished, TransactError, Tx, TxError};
+use crate::version::VersionRange;
 use crate::work::Work;
 
 /// Whom a listener lets in.
@@ -63,6 +65,7 @@ pub(crate) enum Timer {
     Part(SessionId),
     Delete(SpaceId),
     Lag(SpaceId),
+    Release(SpaceId),
 }
 
 /// The deterministic core of a replica. It owns no thread, clock, socket or file.
@@ -79,6 +82,10 @@ pub struct Engine {
     pub(crate) latest: Moment,
     pub(crate) retention: Retention,
     pub(crate) bootstrap: BootstrapLimits,
+    pub(crate) versions: VersionRange,
+    pub(crate) extensions: Extensions,
+    /// What peers speak with which no version is shared.
+    pub(crate) refusals: BTreeMap<ReplicaId, VersionRange>,
     pub(crate) spaces: BTreeMap<SpaceId, Space>,
     pub(crate) sessions: BTreeMap<SessionId, Session>,
     pub(crate) invitations: BTreeMap<(SpaceId, [u8; 32]), Invitation>,
@@ -142,6 +149,9 @@ impl Engine {
             latest: Moment::default(),
             retention: options.retention,
             bootstrap: options.bootstrap,
+            versions: options.versions,
+            extensions: options.extensions,
+            refusals: BTreeMap::new(),
             spaces: BTreeMap::new(),
             sessions: BTreeMap::new(),
             invitations: BTreeMap::new(),
@@ -179,6 +189,14 @@ impl Engine {
         Ok(engine)
     }
 
+    pub(crate) fn load_space(
+        &self,
+        read: &dyn StateRead,
+        (id, row): (SpaceId, SpaceRow),
+    ) -> Result<Space, StoreError> {
+        Space::load(read, (id, row), (self.tail, self.extensions), &self.replica, &self.instance)
+    }
+
     fn load(&mut self, store: &dyn Store) -> Result<(), StoreError> {
         let (from, until) = keys::spaces();
         for (key, bytes) in store.scan(&from, &until, usize::MAX)? {
@@ -186,7 +204,7 @@ impl Engine {
                 .try_into()
                 .map_err(|_| StoreError::Corrupt { detail: "a space row's key is not one".to_owned() })?;
             let row: SpaceRow = decode("space row", &bytes)?;
-            let mut space = Space::load(store, (SpaceId(id), row), self.tail, &self.replica, &self.instance)?;
+            let mut space = self.load_space(store, (SpaceId(id), row))?;
             space.note_shortening(&self.retention);
             if space.is_brought_up() {
                 self.brought_up.insert(SpaceId(id));
@@ -524,6 +542,11 @@ impl Engine {
                     }
                 }
                 Timer::Lag(id) => self.look_at_lag(now, id),
+                Timer::Release(id) => {
+                    if let Err(error) = self.release(now, id, store) {
+                        self.on_store_error(now, error);
+                    }
+                }
                 Timer::Drop(id) => {
                     if let Err(error) = self.drop_old(now, id, store) {
                         self.on_store_error(now, error);

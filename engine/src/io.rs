@@ -12,6 +12,7 @@ use crate::status::{Freeze, Standing, Status};
 use crate::store::{Position, StoreError};
 use crate::throttle::Throttled;
 use crate::token::Token;
+use crate::version::VersionRefusal;
 
 /// One connection to a peer, numbered by the driver; never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -433,6 +434,13 @@ pub enum CommandError {
         /// The counter's value: the rights of everybody together.
         value: i128,
     },
+    /// Something was done to the object that this build does not know: what it holds is known only in part. Ask at a
+    /// replica of a newer build, or again after an upgrade.
+    #[error("{object}: an operation on it is of a version that this build does not know")]
+    Held {
+        /// The object.
+        object: ObjectAddress,
+    },
     /// Too few others followed what is written here in the time allowed.
     #[error("too few others follow what is written here: {} of {} are within the bound", .0.within, .0.needed)]
     Throttled(Throttled),
@@ -592,6 +600,16 @@ pub enum Notice {
         lane: LaneId,
         /// Why.
         why: Freeze,
+    },
+    /// A peer came with which no protocol version is shared; the connection is about to be closed.
+    VersionRefused(VersionRefusal),
+    /// What was held of objects has been carried out, as this build knows it: they can be read and written. What changed them
+    /// was told of when it came.
+    Released {
+        /// The space.
+        space: SpaceId,
+        /// The objects.
+        objects: Vec<ObjectAddress>,
     },
     /// A replica has fallen behind, or is not behind any more; see [`EngineOptions::lag`](crate::EngineOptions::lag).
     Lag(LagEvent),

@@ -1,6 +1,8 @@
 //! The layout of the state: which key holds what. `docs/storage.md` has the table.
 
-use comity_crdts::{Dot, Hlc, Kind, LaneId, ObjectAddress, ObjectId, OriginId, ReplicaId, SpaceId};
+use comity_crdts::{
+    Dot, ExtensionTag, Hlc, Kind, LaneId, ObjectAddress, ObjectId, OriginId, ReplicaId, SpaceId,
+};
 
 /// The secret half of the replica's key.
 pub(crate) const REPLICA_KEY: &[u8] = &[0x00, b'k'];
@@ -52,8 +54,27 @@ pub(crate) fn deletion(space: &SpaceId) -> Vec<u8> {
 /// Ranges of rows of a space that name nothing outside them, in no matter which order.
 pub(crate) fn of_space(space: &SpaceId) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> + use<> {
     let prefixes = [
-        0x02, 0x05, 0x12, 0x23, 0x24, 0x26, 0x36, QUARANTINE, 0x38, 0x40, 0x41, 0x42, 0x4b, 0x4c, 0x4d, 0x50,
-        0x51, 0x52, 0x53,
+        0x02,
+        0x05,
+        0x12,
+        0x23,
+        0x24,
+        0x26,
+        0x36,
+        QUARANTINE,
+        0x38,
+        HELD,
+        HELD_CHANGES,
+        0x40,
+        0x41,
+        0x42,
+        0x4b,
+        0x4c,
+        0x4d,
+        0x50,
+        0x51,
+        0x52,
+        0x53,
     ];
     let space = *space;
     prefixes.into_iter().map(move |prefix| range(join(prefix, &[&space.0])))
@@ -102,7 +123,7 @@ pub(crate) fn heads_through(space: &SpaceId, lane: &LaneId, lsn: u64) -> (Vec<u8
 
 pub(crate) fn object(space: &SpaceId, address: &ObjectAddress) -> Vec<u8> {
     let (collection, key) = (address.collection().as_bytes(), address.key().as_bytes());
-    join(0x30, &[&space.0, &[address.kind() as u8], collection, &[0], key])
+    join(0x30, &[&space.0, &[address.kind().tag()], collection, &[0], key])
 }
 
 /// Whether a row is the header of an object that is in no other.
@@ -118,7 +139,7 @@ pub(crate) fn objects(
     prefix: &str,
     after: Option<&str>,
 ) -> (Vec<u8>, Vec<u8>) {
-    let base = join(0x30, &[&space.0, &[kind as u8], collection.as_bytes(), &[0]]);
+    let base = join(0x30, &[&space.0, &[kind.tag()], collection.as_bytes(), &[0]]);
     let with = |name: &str| [base.as_slice(), name.as_bytes()].concat();
     let (mut from, until) = range(with(prefix));
     if let Some(after) = after {
@@ -132,7 +153,7 @@ pub(crate) fn objects(
 /// The objects of one kind in every collection after `after`. The NUL that ends a collection's name comes before all else
 /// that a name may go on with.
 pub(crate) fn collections(space: &SpaceId, kind: Kind, after: Option<&str>) -> (Vec<u8>, Vec<u8>) {
-    let (mut from, until) = range(join(0x30, &[&space.0, &[kind as u8]]));
+    let (mut from, until) = range(join(0x30, &[&space.0, &[kind.tag()]]));
     if let Some(after) = after {
         from.extend_from_slice(after.as_bytes());
         from.push(1);
@@ -143,6 +164,11 @@ pub(crate) fn collections(space: &SpaceId, kind: Kind, after: Option<&str>) -> (
 /// The collection part of an object's row.
 pub(crate) fn object_collection(row: &[u8]) -> Option<&[u8]> {
     row.get(1 + 16 + 1..)?.split(|byte| *byte == 0).next()
+}
+
+/// The objects of a space that are of a later version's kinds.
+pub(crate) fn later_kinds(space: &SpaceId) -> (Vec<u8>, Vec<u8>) {
+    (join(0x30, &[&space.0, &[ExtensionTag::MIN]]), range(join(0x30, &[&space.0])).1)
 }
 
 /// Every object of a space.
@@ -201,7 +227,7 @@ pub(crate) fn fields_of(map: &ObjectId, key: &str) -> (Vec<u8>, Vec<u8>) {
 }
 
 pub(crate) fn field(map: &ObjectId, key: &str, kind: Kind) -> Vec<u8> {
-    join(0x32, &[&map.0, key.as_bytes(), &[0, kind as u8]])
+    join(0x32, &[&map.0, key.as_bytes(), &[0, kind.tag()]])
 }
 
 /// The key and the kind in a field's row.
@@ -257,6 +283,77 @@ pub(crate) fn quarantine_of(space: &SpaceId, object: &ObjectId) -> (Vec<u8>, Vec
 
 pub(crate) fn quarantined(space: &SpaceId, object: &ObjectId, change: &[u8; 32]) -> Vec<u8> {
     join(QUARANTINE, &[&space.0, &object.0, change])
+}
+
+/// The first byte of the keys of change sets of which something is held,
+pub(crate) const HELD_CHANGES: u8 = 0x28;
+/// and of what is held of objects.
+pub(crate) const HELD: u8 = 0x29;
+
+/// What is held of an object, in the order of applying. Names hold no zero byte, so one ends the key.
+pub(crate) fn held_of(space: &SpaceId, address: &ObjectAddress) -> (Vec<u8>, Vec<u8>) {
+    range(held_base(space, address))
+}
+
+/// What a change set does to an object that is held.
+pub(crate) fn held(space: &SpaceId, address: &ObjectAddress, place: u64) -> Vec<u8> {
+    let mut key = held_base(space, address);
+    key.extend_from_slice(&place.to_be_bytes());
+    key
+}
+
+fn held_base(space: &SpaceId, address: &ObjectAddress) -> Vec<u8> {
+    let mut key = object(space, address);
+    key[0] = HELD;
+    key.push(0);
+    key
+}
+
+/// What is held of objects as [`objects`] names them.
+pub(crate) fn held_among(
+    space: &SpaceId,
+    kind: Kind,
+    collection: &str,
+    prefix: &str,
+    after: Option<&str>,
+) -> (Vec<u8>, Vec<u8>) {
+    let (from, until) = objects(space, kind, collection, prefix, None);
+    let (mut from, until) = (as_held(&from), as_held(&until));
+    let next = after.and_then(|after| ObjectAddress::new(kind, collection, after).ok());
+    if let Some(next) = next {
+        from = from.max(held_of(space, &next).1);
+    }
+    (from, until)
+}
+
+/// A key of a range of objects as one of what is held of them.
+pub(crate) fn as_held(key: &[u8]) -> Vec<u8> {
+    let mut key = key.to_vec();
+    if let Some(prefix) = key.first_mut() {
+        *prefix = if *prefix == 0x30 { HELD } else { HELD + 1 };
+    }
+    key
+}
+
+/// Everything that is held of objects of a space.
+pub(crate) fn all_held(space: &SpaceId) -> (Vec<u8>, Vec<u8>) {
+    range(join(HELD, &[&space.0]))
+}
+
+/// The object of which something is held, as the parts of its row, and the place of that in the order of applying.
+pub(crate) fn held_parts(key: &[u8]) -> Option<(Kind, &str, &str, u64)> {
+    let (object, place) = key.split_last_chunk::<8>()?;
+    let (kind, collection, key) = object_parts(object.strip_suffix(&[0])?)?;
+    Some((kind, collection, key, u64::from_be_bytes(*place)))
+}
+
+/// The change sets of which something is held, in the order of applying.
+pub(crate) fn held_changes(space: &SpaceId) -> (Vec<u8>, Vec<u8>) {
+    range(join(HELD_CHANGES, &[&space.0]))
+}
+
+pub(crate) fn held_change(space: &SpaceId, place: u64) -> Vec<u8> {
+    join(HELD_CHANGES, &[&space.0, &place.to_be_bytes()])
 }
 
 /// The members of a space.

@@ -22,10 +22,12 @@ mod documents;
 mod durability;
 mod elision;
 mod engine;
+mod extension;
 mod forks;
 mod fresh;
 mod hash;
 mod head;
+mod held;
 mod invitations;
 mod io;
 mod journal;
@@ -63,6 +65,7 @@ mod token;
 mod tx;
 mod unstable;
 mod verify;
+mod version;
 pub mod wire;
 mod work;
 
@@ -76,6 +79,8 @@ pub use documents::{
     DocumentPosition, DocumentReader, Followed, QuarantinedChange, ReadDocument, Settled, quarantined, settle,
 };
 pub use engine::{Engine, Trust};
+pub use extension::Extensions;
+pub use held::{held_objects, is_held};
 pub use io::{
     Acknowledgement, Applied, Class, CloseReason, Command, CommandError, Durability, Input, Notice, Now,
     Output, Reply, RequestId, SessionId, Whom,
@@ -107,3 +112,4 @@ pub use token::Token;
 pub use tx::{TransactError, Tx, TxError};
 pub use unstable::unstable_rows;
 pub use verify::{Fault, Matters, Verified, verify};
+pub use version::{PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, VersionRange, VersionRefusal};

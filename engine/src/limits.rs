@@ -107,6 +107,16 @@ pub(crate) const OPERATION_IDS_STEP: u64 = 1_024;
 pub(crate) const MEMBER_STATEMENTS_MAX: usize = 1_024;
 /// A connection over which nothing is shared with a former member any more ends this long after it was told.
 pub(crate) const PART_AFTER: Duration = Duration::from_millis(250);
+/// A connection with a peer that speaks no common version ends this long after its greeting, so that it reads ours.
+pub(crate) const VERSION_CLOSE_AFTER: Duration = Duration::from_millis(250);
+/// Peers of whom it is remembered that they speak no common version.
+pub(crate) const REFUSALS_MAX: usize = 1_024;
+/// Operations and kinds of later versions that a peer can say it knows, each.
+pub(crate) const KNOWN_TAGS_MAX: usize = 192;
+/// Change sets of which what is held of one object is carried out in one step,
+pub(crate) const HELD_ROWS_RELEASED: usize = 256;
+/// or so many bytes of it, whichever comes first.
+pub(crate) const HELD_BYTES_RELEASED: usize = 1024 * 1024;
 /// Rows and lane entries that one step of deleting a space removes.
 pub(crate) const DELETE_ROWS_MAX: usize = 1_024;
 /// Answers of one member about where it stands whose content has not arrived; until some has, it is not asked again.

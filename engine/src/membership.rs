@@ -344,6 +344,9 @@ impl Engine {
 
     /// Ends a connection over which nothing is shared any more.
     pub(crate) fn part(&mut self, session: SessionId) {
+        if self.sessions.get(&session).is_some_and(|session| session.is_refused) {
+            return self.close(session, CloseReason::Version);
+        }
         let is_over =
             |session: &crate::session::Session| session.spaces.is_empty() && !self.shares(&session.peer);
         if self.sessions.get(&session).is_some_and(is_over) {

@@ -1,14 +1,14 @@
 //! The messages two replicas exchange, and their frames. `docs/wire.md` has the tables.
 
-use comity_crdts::{DecodeError, LaneId, Nonce, OriginId, Reader, ReplicaId, SpaceId, Writer};
+use std::collections::BTreeSet;
+
+use comity_crdts::{DecodeError, ExtensionTag, LaneId, Nonce, OriginId, Reader, ReplicaId, SpaceId, Writer};
 use serde::{Deserialize, Serialize};
 
 use crate::bootstrap::{Offer, SnapshotEnd};
 use crate::hash::Hash;
+use crate::limits::KNOWN_TAGS_MAX;
 use crate::proof::Proof;
-
-/// The version spoken. Both sides name the range they speak and use the highest common one.
-pub const PROTOCOL_VERSION: u16 = 4;
 
 /// First on every session, in both directions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +19,16 @@ pub struct Hello {
     pub version_max: u16,
     /// The sender's wall clock, milliseconds since the Unix epoch; for display only.
     pub wall_ms: u64,
+}
+
+/// What the sender knows of operations and kinds that the session's version leaves to later ones; sent after the greetings
+/// by who knows any. Who gets a state must know its kinds.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Knows {
+    /// Numbers of operations.
+    pub operations: BTreeSet<ExtensionTag>,
+    /// Numbers of kinds.
+    pub kinds: BTreeSet<ExtensionTag>,
 }
 
 /// Redeems an invitation: the sender asks to become a member.
@@ -278,6 +288,8 @@ pub struct Data<'a> {
 pub enum Message<'a> {
     /// The greeting.
     Hello(Hello),
+    /// What is known of later versions.
+    Knows(Knows),
     /// An invitation to redeem.
     Join(Join),
     /// A space is opened.
@@ -324,6 +336,7 @@ pub enum Message<'a> {
 
 const HELLO: u8 = 0x01;
 const JOIN: u8 = 0x02;
+const KNOWS: u8 = 0x80;
 const OPEN: u8 = 0x10;
 const GENESIS: u8 = 0x1b;
 const DENIED: u8 = 0x11;
@@ -359,6 +372,15 @@ impl<'a> Message<'a> {
     pub fn encode(&self) -> Vec<u8> {
         match self {
             Self::Hello(body) => encode(HELLO, body),
+            Self::Knows(knows) => {
+                let mut out = Writer::new();
+                out.u8(KNOWS);
+                for tags in [&knows.operations, &knows.kinds] {
+                    out.varint(tags.len() as u64);
+                    tags.iter().for_each(|tag| out.u8(tag.get()));
+                }
+                out.finish()
+            }
             Self::Join(body) => encode(JOIN, body),
             Self::Open(body) => encode(OPEN, body),
             Self::Genesis(body) => encode(GENESIS, body),
@@ -417,6 +439,7 @@ impl<'a> Message<'a> {
         };
         match *tag {
             HELLO => decode(body, "Hello").map(Self::Hello),
+            KNOWS => decode_knows(body).map(Self::Knows),
             JOIN => decode(body, "Join").map(Self::Join),
             OPEN => decode(body, "Open").map(Self::Open),
             GENESIS => decode(body, "Genesis").map(Self::Genesis),
@@ -441,6 +464,26 @@ impl<'a> Message<'a> {
             tag => Err(DecodeError::UnknownTag { what: "message", tag: u64::from(tag) }),
         }
     }
+}
+
+fn decode_knows(body: &[u8]) -> Result<Knows, DecodeError> {
+    let mut reader = Reader::new(body);
+    let (operations, kinds) = (decode_tags(&mut reader)?, decode_tags(&mut reader)?);
+    reader.finish("Knows")?;
+    Ok(Knows { operations, kinds })
+}
+
+fn decode_tags(reader: &mut Reader<'_>) -> Result<BTreeSet<ExtensionTag>, DecodeError> {
+    let mut tags = BTreeSet::new();
+    for _ in 0..reader.count(KNOWN_TAGS_MAX, "known numbers")? {
+        let tag = ExtensionTag::new(reader.u8("known number")?);
+        let tag = tag.ok_or(DecodeError::Invalid { what: "known number", rule: "is of a later version" })?;
+        if tags.last().is_some_and(|last| *last >= tag) {
+            return Err(DecodeError::NotCanonical { what: "known numbers" });
+        }
+        tags.insert(tag);
+    }
+    Ok(tags)
 }
 
 fn decode_head(body: &[u8]) -> Result<Head, DecodeError> {

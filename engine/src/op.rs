@@ -4,8 +4,8 @@ mod codec;
 
 use comity_crdts::limits::{CHANGE_SET_OBJECTS_MAX, CHANGE_SET_OPS_MAX, COLLECTION_BYTES_MAX, KEY_BYTES_MAX};
 use comity_crdts::{
-    DecodeError, Dot, Hlc, Kind, ObjectAddress, ObjectId, Observed, OriginId, RawChange, Reader, ReplicaId,
-    ResetColumn, SpaceId, Value, Writer,
+    DecodeError, Dot, ExtensionTag, Hlc, Kind, ObjectAddress, ObjectId, Observed, OriginId, RawChange,
+    Reader, ReplicaId, ResetColumn, SpaceId, Value, Writer,
 };
 
 use crate::dictionary::Dictionary;
@@ -138,10 +138,19 @@ pub enum Op {
         /// What is done.
         op: Box<Op>,
     },
+    /// Something that a later version of the format defines, on an object of any kind but the member list and settings:
+    /// a format in which these change otherwise is another one.
+    Extension {
+        /// What it is.
+        tag: ExtensionTag,
+        /// All that it says, in one form everywhere: it names origins in full.
+        body: Vec<u8>,
+    },
 }
 
 impl Op {
-    /// The kind of object the operation is for. Settings are registers, so theirs say so.
+    /// The kind of object the operation is for. Settings are registers, so theirs say so. An extension may be for any kind;
+    /// it says its own number.
     pub fn kind(&self) -> Kind {
         match self {
             Self::CounterAdd(_) | Self::CounterReset { .. } => Kind::Counter,
@@ -156,11 +165,15 @@ impl Op {
                 Kind::BoundedCounter
             }
             Self::Nested { .. } => Kind::Map,
+            Self::Extension { tag, .. } => Kind::Extension(*tag),
         }
     }
 
     /// Whether an object of this kind takes the operation.
     pub fn is_for(&self, kind: Kind) -> bool {
+        if let Self::Extension { .. } = self {
+            return !matches!(kind, Kind::Members | Kind::Settings);
+        }
         self.kind() == kind || (kind == Kind::Settings && self.kind() == Kind::Register)
     }
 
@@ -177,7 +190,9 @@ impl Op {
             | Self::DwFlagDisable
             | Self::RwSetAdd { .. }
             | Self::RwSetRemove { .. }
-            | Self::CounterReset { .. } => true,
+            | Self::CounterReset { .. }
+            // Whoever does not know what it does takes it for one that is.
+            | Self::Extension { .. } => true,
             Self::Nested { op, .. } => op.needs_confirmation(),
             Self::CounterAdd(_)
             | Self::SetAdd { .. }
@@ -206,6 +221,7 @@ impl Op {
             | Self::RwSetRemove { element: value }
             | Self::RegisterSet { value, .. } => value.to_bytes().len(),
             Self::DocumentChange(change) => change.bytes().len(),
+            Self::Extension { body, .. } => body.len(),
             Self::Nested { path, op } => path.iter().map(String::len).sum::<usize>() + op.value_bytes(),
             Self::CounterAdd(_)
             | Self::CounterReset { .. }
@@ -235,11 +251,17 @@ pub struct Group {
 }
 
 impl Group {
+    /// Whether it is of a kind, or has an operation, that a later version of the format defines.
+    pub(crate) fn is_extended(&self) -> bool {
+        let is_extension = |op: &Op| matches!(op, Op::Extension { .. });
+        matches!(self.address.kind(), Kind::Extension(_)) || self.ops.iter().any(is_extension)
+    }
+
     /// The group's leaf hash; a group can be withheld and replaced by it without breaking the change's hash.
     pub(crate) fn leaf(&self, space: &SpaceId) -> Hash {
         let mut out = Writer::new();
         out.bytes(&ObjectId::derive(space, &self.address).0);
-        out.u8(self.address.kind() as u8);
+        out.u8(self.address.kind().tag());
         out.varint(self.ops.len() as u64);
         for op in &self.ops {
             op.encode_canonical(&mut out);

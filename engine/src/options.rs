@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::extension::Extensions;
 use crate::io::{Durability, RequestId};
 use crate::journal::JournalLimits;
 use crate::keys;
@@ -11,6 +12,7 @@ use crate::retention::Retention;
 use crate::space::InstanceToken;
 use crate::store::{StateRead, StoreError};
 use crate::throttle::Throttle;
+use crate::version::VersionRange;
 
 /// What the core is opened with.
 pub struct EngineOptions {
@@ -32,6 +34,10 @@ pub struct EngineOptions {
     pub retention: Retention,
     /// When and how large snapshots are taken over.
     pub bootstrap: BootstrapLimits,
+    /// Which protocol versions are spoken.
+    pub versions: VersionRange,
+    /// Which operations and kinds of later versions are known.
+    pub extensions: Extensions,
 }
 
 /// When a replica takes over the state of another one, and how much it takes.
@@ -77,6 +83,8 @@ impl EngineOptions {
             throttle: None,
             retention: Retention::OFF,
             bootstrap: BootstrapLimits::USUAL,
+            versions: VersionRange::ALL,
+            extensions: Extensions::NONE,
         }
     }
 }
@@ -107,8 +115,11 @@ impl WriteOptions {
     }
 }
 
-/// The version of the core's rows and of the entries in the log, `docs/storage.md`.
+/// The version of the core's rows and of the entries in the log, `docs/storage.md`,
 pub(crate) const ROWS_VERSION: u8 = 4;
+/// and that from the first entry on that has something of a later version. A directory is of the lowest version that says
+/// all that is in it, so that a build from before it opens it again as long as it can.
+pub(crate) const ROWS_VERSION_EXTENDED: u8 = 5;
 
 /// Refuses rows of another version.
 pub(crate) fn check_version(read: &dyn StateRead) -> Result<(), StoreError> {
@@ -119,6 +130,10 @@ pub(crate) fn check_version(read: &dyn StateRead) -> Result<(), StoreError> {
         }
         None => 1,
     };
-    let supported = ROWS_VERSION;
-    if found == supported { Ok(()) } else { Err(StoreError::Version { found, supported }) }
+    let supported = ROWS_VERSION_EXTENDED;
+    if (ROWS_VERSION..=supported).contains(&found) {
+        Ok(())
+    } else {
+        Err(StoreError::Version { found, supported })
+    }
 }

@@ -6,9 +6,10 @@ use comity_crdts::{
     SpaceId, Value, check_collection,
 };
 
-use crate::apply::{load_element, load_object, load_rw_element};
+use crate::apply::{load_element, load_rw_element};
 use crate::conflicts::{Location, kinds_under};
 use crate::documents::{DocumentPlace, load};
+use crate::held::{held_keys, is_held};
 use crate::keys;
 use crate::members::{Roster, View};
 use crate::op::Role;
@@ -32,6 +33,13 @@ pub enum ReadError {
         /// What was to be read.
         kind: Kind,
     },
+    /// Something was done to the object that this build does not know: what it holds is known only in part. It can be
+    /// read at a replica of a newer build, and here after an upgrade.
+    #[error("{location}: an operation on it is of a version that this build does not know")]
+    Held {
+        /// The location.
+        location: Location,
+    },
     /// Storage failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -39,14 +47,23 @@ pub enum ReadError {
 
 /// What is at a location, read as an object of this kind.
 fn load_at(read: &dyn StateRead, space: &SpaceId, at: &Location, kind: Kind) -> Result<Object, ReadError> {
-    Ok(site_at(space, at, kind)?.load(read)?)
+    Ok(site_at(read, space, at, kind)?.load(read)?)
 }
 
-fn site_at(space: &SpaceId, at: &Location, kind: Kind) -> Result<Site, ReadError> {
+/// Refuses to read an object of which something is held.
+pub(crate) fn check_known(read: &dyn StateRead, space: &SpaceId, at: &Location) -> Result<(), ReadError> {
+    if is_held(read, space, &at.object)? {
+        return Err(ReadError::Held { location: at.clone() });
+    }
+    Ok(())
+}
+
+fn site_at(read: &dyn StateRead, space: &SpaceId, at: &Location, kind: Kind) -> Result<Site, ReadError> {
     let fits = if at.path.is_empty() { at.object.kind() == kind } else { at.object.kind() == Kind::Map };
     if !fits {
         return Err(ReadError::Kind { location: at.clone(), kind });
     }
+    check_known(read, space, at)?;
     Ok(Site::top(space, &at.object).at_path(&at.path, kind))
 }
 
@@ -85,7 +102,7 @@ pub fn bounded_counter(
     key: &str,
 ) -> Result<BoundedCounter, ReadError> {
     let address = ObjectAddress::new(Kind::BoundedCounter, collection, key)?;
-    Ok(match load_object(read, space, &address)? {
+    Ok(match load_at(read, space, &address.into(), Kind::BoundedCounter)? {
         Object::Bounded(counter) => counter,
         _ => BoundedCounter::default(),
     })
@@ -148,7 +165,7 @@ pub fn set_contains_at(
     element: &Value,
 ) -> Result<bool, ReadError> {
     let kind = set_kind(at);
-    let row = keys::element(&site_at(space, at, kind)?.id, &element.to_bytes());
+    let row = keys::element(&site_at(read, space, at, kind)?.id, &element.to_bytes());
     Ok(match kind {
         Kind::RwSet => load_rw_element(read, &row)?.is_member(),
         _ => load_element(read, &row)?.is_present(),
@@ -205,7 +222,7 @@ pub fn set_elements_at(
     limit: usize,
 ) -> Result<Vec<Value>, ReadError> {
     let kind = set_kind(at);
-    let id = site_at(space, at, kind)?.id;
+    let id = site_at(read, space, at, kind)?.id;
     let (mut from, until) = keys::elements(&id);
     if let Some(after) = after {
         from = keys::element(&id, &after.to_bytes());
@@ -260,7 +277,7 @@ pub fn map_keys(
     after: Option<&str>,
     limit: usize,
 ) -> Result<Vec<(String, Vec<Kind>)>, ReadError> {
-    let map = site_at(space, at, Kind::Map)?;
+    let map = site_at(read, space, at, Kind::Map)?;
     let (mut from, until) = keys::fields(&map.id);
     if let Some(after) = after {
         from = keys::fields_of(&map.id, after).1;
@@ -330,8 +347,18 @@ pub fn document(
     key: &str,
 ) -> Result<Document, ReadError> {
     let address = ObjectAddress::new(Kind::Document, collection, key)?;
-    let site = Site::top(space, &address);
-    let place = DocumentPlace { space, address: &address, site: &site };
+    check_known(read, space, &address.clone().into())?;
+    Ok(stored_document(read, space, &address)?)
+}
+
+/// A document as its rows have it, also where something of it is held.
+pub(crate) fn stored_document(
+    read: &dyn LogRead,
+    space: &SpaceId,
+    address: &ObjectAddress,
+) -> Result<Document, StoreError> {
+    let site = Site::top(space, address);
+    let place = DocumentPlace { space, address, site: &site };
     // Nothing is written through a document that was loaded for reading, so its actor never shows.
     Ok(load(read, &place, &place.header(read)?, [0; 16])?.0)
 }
@@ -347,7 +374,7 @@ pub fn document_heads(
     key: &str,
 ) -> Result<Vec<[u8; 32]>, ReadError> {
     let address = ObjectAddress::new(Kind::Document, collection, key)?;
-    Ok(match load_object(read, space, &address)? {
+    Ok(match load_at(read, space, &address.into(), Kind::Document)? {
         Object::Document(header) => header.head_hashes(),
         _ => Vec::new(),
     })
@@ -368,7 +395,7 @@ pub struct Listing<'a> {
     pub limit: usize,
 }
 
-/// The keys of objects that hold something, in byte order. O(log n + keys).
+/// The keys of objects that hold something, or of which something is held, in byte order. O(log n + keys).
 ///
 /// # Errors
 /// [`ReadError`].
@@ -385,7 +412,15 @@ pub fn list(read: &dyn StateRead, space: &SpaceId, listing: Listing<'_>) -> Resu
         String::from_utf8(keys::object_key(row, collection).to_vec())
             .map_err(|error| ReadError::Store(damaged("object key", &error)))
     };
-    rows.iter().map(|row| key(row)).collect()
+    let mut keys = rows.iter().map(|row| key(row)).collect::<Result<Vec<_>, _>>()?;
+    let held = held_keys(read, space, listing)?;
+    if !held.is_empty() {
+        keys.extend(held);
+        keys.sort_unstable();
+        keys.dedup();
+        keys.truncate(limit);
+    }
+    Ok(keys)
 }
 
 /// How far each lane of a space has come in the state that is read: what a client that reads it has seen.

@@ -16,6 +16,8 @@ use comity_crdts::{
 use crate::change::{Body, ChangeSet, LaneEntry, LaneTip, decode_stored};
 use crate::changes::{entry, places};
 use crate::engine::Engine;
+use crate::extension::{Extensions, Meaning};
+use crate::held::held_from;
 use crate::keys;
 use crate::op::Op;
 use crate::rows::{Object, damaged};
@@ -55,6 +57,7 @@ impl Engine {
         entries: &[(LaneEntry, LaneTip)],
         store: &mut dyn Store,
     ) -> Result<(), StoreError> {
+        let extensions = self.extensions;
         let Some(space) = self.spaces.get_mut(&id) else { return Ok(()) };
         let Some(kept) = space.still_forgotten(&lane_id, entries) else { return Ok(()) };
         if space.kept.dropped > 0 {
@@ -65,7 +68,8 @@ impl Engine {
             return self.freeze(id, lane_id, Freeze::Late { lsn }, store);
         }
         let mut work = Work::over(&*store);
-        let unstable = remake(&mut work, &*store, (&id, space.progress.applied), (&space.forgotten, &kept))?;
+        let log = Log { store: &*store, space: &id, applied: space.progress.applied, extensions };
+        let unstable = log.remake(&mut work, (&space.forgotten, &kept))?;
         work.put(keys::forgotten(&id), encode(&kept));
         let batch = work.into_batch();
         self.committed = store.commit(batch)?;
@@ -128,103 +132,125 @@ fn meet(all: &Frontier, seen: &Frontier, own: &LaneId) -> Frontier {
     all.iter().map(|(lane, lsn)| (lane, if lane == *own { lsn } else { lsn.min(seen.at(&lane)) })).collect()
 }
 
-/// Makes the rows again of which something was forgotten between `kept` and `forgotten`, and notes what is to be
-/// forgotten of them later. Returns what put that there.
-fn remake(
-    work: &mut Work<'_>,
-    store: &dyn Store,
-    (space, applied): (&SpaceId, u64),
-    (forgotten, kept): (&Frontier, &Frontier),
-) -> Result<Frontier, StoreError> {
-    let mut rows = Rows::new();
-    for (lane, until) in forgotten.ahead_of(kept) {
-        targets(store, (space, lane), (kept.at(&lane), until), &mut rows)?;
-    }
-    let mut noted = Noted::new();
-    if !rows.is_empty() {
-        replay(store, (space, applied), &mut rows, &mut noted)?;
-    }
-    let mut unstable = Frontier::new();
-    for (row, remade) in &mut rows {
-        remade.compact(kept);
-        remade.put(work, row);
-    }
-    for (((lane, lsn), row), (address, path)) in noted {
-        if kept.at(&lane) < lsn
-            && let Some(remade) = rows.get(&row)
-        {
-            let what = remade.what();
-            let noted = UnstableRow { row: &row, what, address: &address, path: &path };
-            note_unstable(work, space, (lane, lsn), &noted);
-            noted.keep_holders(work, space)?;
-            unstable.advance(lane, lsn);
-        }
-    }
-    Ok(unstable)
+/// The log of a space, and what is known of later versions' operations in it.
+struct Log<'a> {
+    store: &'a dyn Store,
+    space: &'a SpaceId,
+    /// How many entries were applied.
+    applied: u64,
+    extensions: Extensions,
 }
 
-/// The rows in which entries of a lane, after one and up to another, left what can be forgotten.
-fn targets(
-    store: &dyn Store,
-    (space, lane): (&SpaceId, LaneId),
-    (after, until): (u64, u64),
-    rows: &mut Rows,
-) -> Result<(), StoreError> {
-    let mut next = after + 1;
-    while next <= until {
-        let entries = store.lane_entries(space, &lane, next, BYTES_AT_ONCE)?;
-        let Some((last, _)) = entries.last() else { return Err(gone(&lane, next)) };
-        let last = *last;
-        for (_, bytes) in entries.iter().take_while(|(lsn, _)| *lsn <= until) {
-            let (_, entry) =
-                decode_stored(space, &lane, bytes).map_err(|error| damaged("lane entry", &error))?;
-            let Body::Change(change) = entry.body else { continue };
-            each_op(&change, |_, address, op| {
-                if let Some((row, remade)) = Remade::target(space, address, op).filter(|_| is_forgotten(op)) {
-                    rows.entry(row).or_insert(remade);
+impl Log<'_> {
+    /// Makes the rows again of which something was forgotten between `kept` and `forgotten`, and notes what is to be
+    /// forgotten of them later. Returns what put that there.
+    fn remake(
+        &self,
+        work: &mut Work<'_>,
+        (forgotten, kept): (&Frontier, &Frontier),
+    ) -> Result<Frontier, StoreError> {
+        let space = self.space;
+        let mut rows = Rows::new();
+        for (lane, until) in forgotten.ahead_of(kept) {
+            self.targets(lane, (kept.at(&lane), until), &mut rows)?;
+        }
+        let mut noted = Noted::new();
+        if !rows.is_empty() {
+            self.replay(&mut rows, &mut noted)?;
+        }
+        let mut unstable = Frontier::new();
+        for (row, remade) in &mut rows {
+            remade.compact(kept);
+            remade.put(work, row);
+        }
+        for (((lane, lsn), row), (address, path)) in noted {
+            if kept.at(&lane) < lsn
+                && let Some(remade) = rows.get(&row)
+            {
+                let what = remade.what();
+                let noted = UnstableRow { row: &row, what, address: &address, path: &path };
+                note_unstable(work, space, (lane, lsn), &noted);
+                noted.keep_holders(work, space)?;
+                unstable.advance(lane, lsn);
+            }
+        }
+        Ok(unstable)
+    }
+
+    /// The rows in which entries of a lane, after one and up to another, left what can be forgotten.
+    fn targets(&self, lane: LaneId, (after, until): (u64, u64), rows: &mut Rows) -> Result<(), StoreError> {
+        let (store, space) = (self.store, self.space);
+        let mut next = after + 1;
+        while next <= until {
+            let entries = store.lane_entries(space, &lane, next, BYTES_AT_ONCE)?;
+            let Some((last, _)) = entries.last() else { return Err(gone(&lane, next)) };
+            let last = *last;
+            for (_, bytes) in entries.iter().take_while(|(lsn, _)| *lsn <= until) {
+                let (_, entry) =
+                    decode_stored(space, &lane, bytes).map_err(|error| damaged("lane entry", &error))?;
+                let Body::Change(change) = entry.body else { continue };
+                self.each_op(&change, |_, address, op| {
+                    let target = Remade::target(space, address, op).filter(|_| is_forgotten(op));
+                    if let Some((row, remade)) = target {
+                        rows.entry(row).or_insert(remade);
+                    }
+                });
+            }
+            next = last + 1;
+        }
+        Ok(())
+    }
+
+    /// Applies every entry there is to some rows, in the order of applying, but for what is held and was not carried out.
+    /// `noted` gets the operations on the rows that leave something to be forgotten.
+    fn replay(&self, rows: &mut Rows, noted: &mut Noted) -> Result<(), StoreError> {
+        let (read, space): (&dyn LogRead, _) = (self.store, self.space);
+        let mut held: BTreeMap<ObjectAddress, u64> = BTreeMap::new();
+        let mut first = 1;
+        while first <= self.applied {
+            let last = self.applied.min(first + ROWS_AT_ONCE - 1);
+            for (number, (lane, lsn)) in places(read, space, first, last)? {
+                let (_, entry) = entry(read, space, (lane, lsn))?.ok_or_else(|| gone(&lane, lsn))?;
+                let Body::Change(change) = entry.body else { continue };
+                for group in &change.groups {
+                    if !held.contains_key(&group.address) {
+                        let from = held_from(read, space, &group.address)?.unwrap_or(u64::MAX);
+                        held.insert(group.address.clone(), from);
+                    }
                 }
-            });
+                self.each_op(&change, |dot, address, op| {
+                    let Some((row, _)) = Remade::target(space, address, op) else { return };
+                    let Some(remade) = rows.get_mut(&row) else { return };
+                    if held.get(address).is_some_and(|from| number >= *from) {
+                        return;
+                    }
+                    remade.apply(&Context { dot, frontier: &change.context, lane, lsn }, op);
+                    if is_forgotten(op) {
+                        let path = within(op).0.to_vec();
+                        noted.insert(((lane, lsn), row), (address.clone(), path));
+                    }
+                });
+            }
+            first = last + 1;
         }
-        next = last + 1;
+        Ok(())
     }
-    Ok(())
-}
 
-/// Applies every entry there is to some rows, in the order of applying. `noted` gets the operations on them that leave
-/// something to be forgotten.
-fn replay(
-    read: &dyn LogRead,
-    (space, applied): (&SpaceId, u64),
-    rows: &mut Rows,
-    noted: &mut Noted,
-) -> Result<(), StoreError> {
-    let mut first = 1;
-    while first <= applied {
-        let last = applied.min(first + ROWS_AT_ONCE - 1);
-        for (_, (lane, lsn)) in places(read, space, first, last)? {
-            let (_, entry) = entry(read, space, (lane, lsn))?.ok_or_else(|| gone(&lane, lsn))?;
-            let Body::Change(change) = entry.body else { continue };
-            each_op(&change, |dot, address, op| {
-                let Some((row, _)) = Remade::target(space, address, op) else { return };
-                let Some(remade) = rows.get_mut(&row) else { return };
-                remade.apply(&Context { dot, frontier: &change.context, lane, lsn }, op);
-                if is_forgotten(op) {
-                    let path = within(op).0.to_vec();
-                    noted.insert(((lane, lsn), row), (address.clone(), path));
+    /// The operations of a change set that are known, with their dots and the objects they are on.
+    fn each_op(&self, change: &ChangeSet, mut visit: impl FnMut(Dot, &ObjectAddress, &Op)) {
+        for group in &change.groups {
+            for (index, op) in group.ops.iter().enumerate() {
+                let dot = Dot { origin: change.origin, seq: change.seq, index: index as u16 };
+                let made = (change.hlc, &change.context);
+                match op {
+                    Op::Extension { .. } => {
+                        if let Meaning::Does(op) = self.extensions.meaning(made, &group.address, (dot, op)) {
+                            visit(dot, &group.address, &op);
+                        }
+                    }
+                    op => visit(dot, &group.address, op),
                 }
-            });
-        }
-        first = last + 1;
-    }
-    Ok(())
-}
-
-/// The operations of a change set, with their dots and the objects they are on.
-fn each_op(change: &ChangeSet, mut visit: impl FnMut(Dot, &ObjectAddress, &Op)) {
-    for group in &change.groups {
-        for (index, op) in group.ops.iter().enumerate() {
-            let dot = Dot { origin: change.origin, seq: change.seq, index: index as u16 };
-            visit(dot, &group.address, op);
+            }
         }
     }
 }

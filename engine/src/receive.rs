@@ -10,8 +10,8 @@ use crate::io::{Class, CloseReason, Notice, Now, Output, SessionId};
 use crate::keys;
 use crate::limits::{PIECE_BYTES_PROGRESS, RUN_BYTES_MAX, SESSION_SPACES_MAX, STAGED_BYTES_MAX};
 use crate::message::{
-    Data, Denied, Genesis, Gone, Have, Hello, Join, LaneRef, Message, Open, PROTOCOL_VERSION, Removed,
-    SnapshotPiece, Subscribe, Unsubscribe,
+    Data, Denied, Genesis, Gone, Have, Join, LaneRef, Message, Open, Removed, SnapshotPiece, Subscribe,
+    Unsubscribe,
 };
 use crate::op::{Op, Role};
 use crate::proof::Proof;
@@ -42,7 +42,8 @@ impl From<CloseReason> for Refusal {
 
 impl Engine {
     pub(crate) fn on_frame(&mut self, now: &Now, session: SessionId, frame: &[u8], store: &mut dyn Store) {
-        if !self.sessions.contains_key(&session) {
+        // A peer that speaks no common version may not know yet.
+        if self.sessions.get(&session).is_none_or(|session| session.is_refused) {
             return;
         }
         let result = match Message::decode(frame) {
@@ -69,7 +70,7 @@ impl Engine {
     ) -> Result<(), Refusal> {
         let greeted = self.sessions.get(&session).is_some_and(|session| session.greeted);
         match message {
-            Message::Hello(hello) if !greeted => self.on_hello(session, &hello),
+            Message::Hello(hello) if !greeted => self.on_hello(now, session, &hello),
             Message::Skippable(_) => Ok(()),
             // Data may overtake the greeting, because streams are not ordered among themselves, but only data
             // of a subscription, which the peer received with this side's greeting.
@@ -79,6 +80,7 @@ impl Engine {
             message if self.sessions.get(&session).is_some_and(|session| session.is_stale(&message)) => {
                 Ok(())
             }
+            Message::Knows(knows) => self.on_knows(session, &knows),
             Message::Join(join) => self.on_join(now, session, &join, store),
             Message::Open(open) => self.on_open(now, session, open, store),
             Message::Genesis(genesis) => self.on_genesis(session, genesis, store),
@@ -113,16 +115,6 @@ impl Engine {
             Message::FrontierRequest(request) => self.on_frontier_request(session, &request),
             Message::FrontierAnswer(answer) => self.on_frontier_answer(now, session, &answer, store),
         }
-    }
-
-    fn on_hello(&mut self, session: SessionId, hello: &Hello) -> Result<(), Refusal> {
-        if !(hello.version_min..=hello.version_max).contains(&PROTOCOL_VERSION) {
-            return Err(CloseReason::Version.into());
-        }
-        if let Some(session) = self.sessions.get_mut(&session) {
-            session.greeted = true;
-        }
-        Ok(())
     }
 
     fn on_join(
@@ -454,6 +446,11 @@ impl Engine {
             RunError::Decode(_) => CloseReason::Malformed,
             RunError::Signature | RunError::Owner => CloseReason::Signature,
         })?;
+        // What overtook the greeting is in some version that both speak.
+        let version = session.negotiated.unwrap_or(self.versions.max);
+        if run.0.entries.iter().any(|(entry, _)| entry.version() > version) {
+            return Err(CloseReason::Malformed.into());
+        }
         session.needed_bytes += bytes.len() as u64;
         if let (Some(part), Some((_, last))) = (session.spaces.get_mut(&id), run.0.entries.last()) {
             part.have_awaited |= data.awaited;
@@ -611,9 +608,13 @@ fn check_entry(lane_id: &LaneId, lane: &Lane, entry: &LaneEntry) -> Result<(), &
 /// it away, and others would get it later. A lane is at least as long as its owner's last number, so what comes soon
 /// after what was seen still passes where the lane holds announcements too.
 fn names_what_was_seen(change: &ChangeSet, op: &Op) -> bool {
-    let was_seen = |origin: &OriginId, seq: u64| {
-        seq <= if *origin == change.origin { change.seq } else { change.context.at(origin) }
-    };
+    names_only(op, (&change.origin, change.seq), &change.context)
+}
+
+/// Whether an operation in change set `seq` of an origin names only what its author, who had seen `context`, may have.
+pub(crate) fn names_only(op: &Op, (author, made): (&OriginId, u64), context: &Frontier) -> bool {
+    let was_seen =
+        |origin: &OriginId, seq: u64| seq <= if origin == author { made } else { context.at(origin) };
     match op {
         Op::CounterReset { columns } => {
             columns.iter().all(|column| was_seen(&column.origin, column.through.0))
@@ -625,7 +626,7 @@ fn names_what_was_seen(change: &ChangeSet, op: &Op) -> bool {
         | Op::RegisterReset { observed }
         | Op::FlagEnable { observed }
         | Op::FlagDisable { observed } => observed.iter().all(|dot| was_seen(&dot.origin, dot.seq)),
-        Op::Nested { op, .. } => names_what_was_seen(change, op),
+        Op::Nested { op, .. } => names_only(op, (author, made), context),
         Op::CounterAdd(_)
         | Op::DocumentChange(_)
         | Op::DocumentRemove { .. }
@@ -637,7 +638,9 @@ fn names_what_was_seen(change: &ChangeSet, op: &Op) -> bool {
         | Op::RwSetRemove { .. }
         | Op::BoundedIncrement(_)
         | Op::BoundedDecrement(_)
-        | Op::BoundedTransfer { .. } => true,
+        | Op::BoundedTransfer { .. }
+        // Who knows what it says looks when it is carried out.
+        | Op::Extension { .. } => true,
     }
 }
 

@@ -22,9 +22,11 @@ impl Engine {
             peer: session.peer,
             received_bytes: session.received_bytes,
             needed_bytes: session.needed_bytes,
+            version: session.version(),
+            stopped_lanes: session.stopped_lanes(),
         };
         let sessions = self.sessions.values().filter(|session| session.greeted).map(session).collect();
-        Status { spaces, sessions }
+        Status { spaces, sessions, refused: self.version_refusals() }
     }
 
     fn space_status(&self, space: &Space) -> SpaceStatus {
@@ -46,6 +48,7 @@ impl Engine {
             stalled_by: space.stalled_by(),
             bootstrap: self.bootstrap_status(space),
             quarantined: space.quarantined,
+            held: space.held,
             confirmed: space.own_lane().is_some_and(|own| space.is_confirmed(&own, &self.replica)),
         }
     }

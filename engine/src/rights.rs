@@ -10,7 +10,7 @@ use crate::engine::{Engine, Timer};
 use crate::io::{Class, CloseReason, CommandError, Now, Reply, RequestId, SessionId};
 use crate::limits::{RIGHTS_RETRY, RIGHTS_WAITS_MAX};
 use crate::message::{Message, RightsRequest};
-use crate::read::bounded_counter;
+use crate::read::{ReadError, bounded_counter};
 use crate::receive::Refusal;
 use crate::rows::damaged;
 use crate::space::Space;
@@ -28,13 +28,17 @@ pub(crate) struct RightsWait {
     asked: BTreeSet<ReplicaId>,
 }
 
+/// The counter; `None` while something of it is held, so that nobody can lower it here.
 fn load(
     read: &dyn StateRead,
     space: &SpaceId,
     address: &ObjectAddress,
-) -> Result<BoundedCounter, StoreError> {
-    bounded_counter(read, space, address.collection(), address.key())
-        .map_err(|error| damaged("bounded counter", &error))
+) -> Result<Option<BoundedCounter>, StoreError> {
+    match bounded_counter(read, space, address.collection(), address.key()) {
+        Ok(counter) => Ok(Some(counter)),
+        Err(ReadError::Held { .. }) => Ok(None),
+        Err(error) => Err(damaged("bounded counter", &error)),
+    }
 }
 
 /// The rights that this replica can use.
@@ -62,6 +66,7 @@ impl Engine {
         }
         let address = ObjectAddress::new(Kind::BoundedCounter, collection, key)?;
         let counter = load(store, &id, &address)?;
+        let counter = counter.ok_or_else(|| CommandError::Held { object: address.clone() })?;
         let (held, value) = (held(space, &counter), counter.value());
         if held >= amount {
             self.reply(request, Ok(Reply::RightsHeld(held)));
@@ -90,7 +95,11 @@ impl Engine {
             return;
         }
         let counter = match load(store, &wait.space, &wait.address) {
-            Ok(counter) => counter,
+            Ok(Some(counter)) => counter,
+            Ok(None) => {
+                self.waits.rights.remove(&request);
+                return self.reply(request, Err(CommandError::Held { object: wait.address }));
+            }
             Err(error) => {
                 self.waits.rights.remove(&request);
                 return self.reply(request, Err(error.into()));
@@ -181,7 +190,7 @@ impl Engine {
         if !is_theirs(&asked.to) || !space.writes(&peer) || !space.standing(&self.replica).may_write() {
             return Ok(());
         }
-        let counter = load(store, &asked.space, &address)?;
+        let Some(counter) = load(store, &asked.space, &address)? else { return Ok(()) };
         let amount = held(space, &counter).min(asked.amount);
         if amount == 0 || space.own_lane() == Some(asked.to) {
             return Ok(());
@@ -210,7 +219,8 @@ impl Engine {
         let Some(space) = self.spaces.get(&id).filter(|space| !space.is_blocked()) else { return Ok(()) };
         let mut reached = Vec::new();
         for (request, wait) in self.waits.rights.iter().filter(|(_, wait)| wait.space == id) {
-            let held = held(space, &load(store, &id, &wait.address)?);
+            let Some(counter) = load(store, &id, &wait.address)? else { continue };
+            let held = held(space, &counter);
             if held >= wait.amount {
                 reached.push((*request, held));
             }

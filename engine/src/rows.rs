@@ -7,6 +7,7 @@ use comity_crdts::{
     ResettableCounter, RwRow, Writer,
 };
 
+use crate::extension::stored_as;
 use crate::hash::hash;
 use crate::store::StoreError;
 
@@ -91,7 +92,7 @@ pub(crate) enum Object {
 impl Object {
     /// The object before any operation.
     pub(crate) fn bottom(kind: Kind) -> Option<Self> {
-        match kind {
+        match stored_as(kind) {
             Kind::Counter => Some(Self::Counter(ResettableCounter::default())),
             Kind::Set => Some(Self::Set(Parts::default())),
             Kind::Register | Kind::Settings => Some(Self::Register(MvRegister::default())),
@@ -154,7 +155,7 @@ impl Object {
     }
 
     fn decode(kind: Kind, reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        Ok(match kind {
+        Ok(match stored_as(kind) {
             Kind::Counter => Self::Counter(ResettableCounter::decode(reader)?),
             Kind::Set => Self::Set(decode_parts(reader)?),
             Kind::RwSet => Self::RwSet(decode_parts(reader)?),
@@ -164,7 +165,7 @@ impl Object {
             Kind::Flag => Self::Flag(ElementDots::decode(reader)?),
             Kind::DwFlag => Self::DwFlag(RwRow::decode(reader)?),
             Kind::BoundedCounter => Self::Bounded(BoundedCounter::decode(reader)?),
-            other => return Err(DecodeError::UnknownTag { what: "object row", tag: other as u64 }),
+            other => return Err(DecodeError::UnknownTag { what: "object row", tag: u64::from(other.tag()) }),
         })
     }
 
@@ -248,6 +249,11 @@ pub(crate) fn rw_element_share(id: &ObjectId, element: &[u8], row: &RwRow) -> Sh
         return Share::default();
     }
     Share { is_present: true, digest: digest_of(id, element) }
+}
+
+/// What an object adds of which something is held: that it is so.
+pub(crate) fn held_share(id: &ObjectId) -> u128 {
+    digest_of(id, b"held")
 }
 
 /// The digest of one member row.

@@ -17,8 +17,7 @@ use crate::io::{Class, CloseReason, Now, Output, SessionId};
 use crate::keys;
 use crate::limits::{FRAME_BYTES_MAX, HAVE_INTERVAL, RUN_BYTES_MAX, RUN_BYTES_TARGET};
 use crate::message::{
-    DATA_HEADER_BYTES_MAX, Data, Gone, Have, Hello, Join, Message, Open, OpenLane, PROTOCOL_VERSION,
-    Subscribe, Unsubscribe,
+    DATA_HEADER_BYTES_MAX, Data, Gone, Have, Join, Message, Open, OpenLane, Subscribe, Unsubscribe,
 };
 use crate::proof::Proof;
 use crate::rows::damaged;
@@ -43,10 +42,8 @@ impl Engine {
         if self.failed.is_some() {
             return self.push(Output::CloseSession { session, reason: CloseReason::Storage });
         }
-        self.sessions.insert(session, Session::new(peer));
-        let hello =
-            Hello { version_min: PROTOCOL_VERSION, version_max: PROTOCOL_VERSION, wall_ms: now.wall_ms };
-        self.send(session, Class::Control, &Message::Hello(hello));
+        self.sessions.insert(session, Session::new(peer, self.versions.min));
+        self.send(session, Class::Control, &Message::Hello(self.hello(now)));
         let shared: Vec<SpaceId> =
             self.spaces.values().filter(|space| space.admits(&peer)).map(|space| space.id).collect();
         for space in shared {
@@ -216,6 +213,7 @@ impl Engine {
                 in_flight_bytes: 0,
                 moved: now.monotonic,
                 class: Class::Live,
+                stops_at: None,
             };
             session.serve(subscribe.subscription, outgoing);
             self.to_serve.insert((subscribe.space, session_id));
@@ -311,7 +309,8 @@ impl Engine {
         let (id, lane_id) = (outgoing.space, outgoing.lane);
         let known = if canary!(SentBeforeSync) { &space.frontier } else { &space.durable };
         let durable = known.at(&lane_id);
-        if outgoing.sent.lsn >= durable || !session.has_room(outgoing) {
+        let is_stopped = outgoing.stops_at == Some(outgoing.sent.lsn + 1);
+        if outgoing.sent.lsn >= durable || is_stopped || !session.has_room(outgoing) {
             return Ok(false);
         }
         let Some(lane) = space.lanes.get_mut(&lane_id) else { return Ok(false) };
@@ -323,17 +322,32 @@ impl Engine {
             return Ok(false);
         }
         let is_ours = lane.row.owner.replica == self.replica;
-        let from = &outgoing.sent;
-        let stretch = read_stretch(store, &id, &lane_id, from, durable)?;
-        let run = if is_ours {
-            let last = stretch.entries.last().map(|(_, tip)| (tip.lsn, tip.hash));
-            let signature = last.map(|last| sign_once(&self.key, (&id, &lane_id), lane, last));
-            signature.map(|signature| (stretch, signature.into()))
-        } else {
-            cut_at_head(store, (&id, &lane_id), lane, (from, durable), stretch)?
+        let (from, version) = (outgoing.sent.clone(), session.version());
+        let (mut until, mut stops_at) = (durable, None);
+        let run = loop {
+            if until <= from.lsn {
+                break None;
+            }
+            let stretch = read_stretch(store, &id, &lane_id, &from, until)?;
+            let run = if is_ours {
+                let last = stretch.entries.last().map(|(_, tip)| (tip.lsn, tip.hash));
+                let signature = last.map(|last| sign_once(&self.key, (&id, &lane_id), lane, last));
+                signature.map(|signature| (stretch, signature.into()))
+            } else {
+                cut_at_head(store, (&id, &lane_id), lane, (&from, until), stretch)?
+            };
+            match run.as_ref().and_then(|(stretch, _)| stretch.first_beyond(version)) {
+                None => break run,
+                Some(lsn) => (until, stops_at) = (lsn - 1, Some(lsn)),
+            }
         };
-        let Some((stretch, proof)) = run else { return Ok(false) };
         let Some(outgoing) = session.outgoing.get_mut(&subscription) else { return Ok(false) };
+        let Some((stretch, proof)) = run else {
+            // Nothing before what cannot be said can be proved.
+            outgoing.stops_at = stops_at.map(|_| from.lsn + 1);
+            return Ok(false);
+        };
+        outgoing.stops_at = stops_at;
         // Nothing unacknowledged means that nothing can be overtaken: the moment to change streams. A lane
         // is live when one run brings it to the tip.
         let reaches_tip = stretch.entries.last().is_some_and(|(_, tip)| tip.lsn >= durable);
@@ -345,7 +359,7 @@ impl Engine {
             // References into a long dictionary can be longer than those of the stored form, up to twice.
             outgoing.dictionary.spend();
         }
-        let (from, owner, entries) = (outgoing.sent.clone(), &lane.row.owner, stretch.entries);
+        let (owner, entries) = (&lane.row.owner, stretch.entries);
         let bytes = encode_run(&lane_id, owner, &from, &entries, &proof, &mut outgoing.dictionary);
         let class = outgoing.class;
         outgoing.moved = now.monotonic;
@@ -476,6 +490,11 @@ impl Stretch {
 
     fn reached(&self, from: &LaneTip) -> u64 {
         from.lsn + self.entries.len() as u64
+    }
+
+    /// The first entry that cannot be said in a version.
+    fn first_beyond(&self, version: u16) -> Option<u64> {
+        self.entries.iter().find(|(entry, _)| entry.version() > version).map(|(_, tip)| tip.lsn)
     }
 }
 

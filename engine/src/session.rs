@@ -13,7 +13,7 @@ use crate::engine::Engine;
 use crate::io::{Class, SessionId};
 use crate::lag::Rate;
 use crate::limits::{CATCH_UP_WINDOW_BYTES, LIVE_WINDOW_BYTES, SESSION_WINDOW_BYTES, SESSION_WINDOW_RUNS};
-use crate::message::{LaneRef, Message};
+use crate::message::{Knows, LaneRef, Message};
 use crate::round_trip::RoundTrip;
 use crate::space::Parent;
 
@@ -54,6 +54,8 @@ pub(crate) struct Outgoing {
     /// When it was made, or last went on.
     pub(crate) moved: Duration,
     pub(crate) class: Class,
+    /// The entry that cannot be said in the session's version: the lane goes no further on it.
+    pub(crate) stops_at: Option<u64>,
 }
 
 /// One space on one session.
@@ -103,6 +105,14 @@ impl PeerSpace {
 pub(crate) struct Session {
     pub(crate) peer: ReplicaId,
     pub(crate) greeted: bool,
+    /// The version that both sides speak, once the peer has greeted.
+    pub(crate) negotiated: Option<u16>,
+    /// The lowest version that this side speaks.
+    version_min: u16,
+    /// There is no version that both speak.
+    pub(crate) is_refused: bool,
+    /// What the peer knows of later versions, if it said so.
+    pub(crate) knows: Option<Knows>,
     pub(crate) spaces: BTreeMap<SpaceId, PeerSpace>,
     /// Spaces that were closed on this session and not opened by the peer since: what it says of them is stale.
     pub(crate) withdrawn: BTreeSet<SpaceId>,
@@ -127,10 +137,14 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub(crate) fn new(peer: ReplicaId) -> Self {
+    pub(crate) fn new(peer: ReplicaId, version_min: u16) -> Self {
         Self {
             peer,
             greeted: false,
+            negotiated: None,
+            version_min,
+            is_refused: false,
+            knows: None,
             spaces: BTreeMap::new(),
             withdrawn: BTreeSet::new(),
             peer_refs: BTreeMap::new(),
@@ -148,6 +162,18 @@ impl Session {
             received_bytes: 0,
             needed_bytes: 0,
         }
+    }
+
+    /// The protocol version of what is sent: that which both sides speak, and until the peer has greeted the lowest one that
+    /// is spoken here.
+    pub(crate) fn version(&self) -> u16 {
+        self.negotiated.unwrap_or(self.version_min)
+    }
+
+    /// Lanes of which the next entry cannot be said in the session's version.
+    pub(crate) fn stopped_lanes(&self) -> u64 {
+        let is_stopped = |outgoing: &&Outgoing| outgoing.stops_at == Some(outgoing.sent.lsn + 1);
+        self.outgoing.values().filter(is_stopped).count() as u64
     }
 
     /// The session's part in a space, numbered on first use.
@@ -177,6 +203,7 @@ impl Session {
             | Message::Genesis(_)
             | Message::Open(_)
             | Message::Hello(_)
+            | Message::Knows(_)
             | Message::Denied(_)
             | Message::Removed(_)
             | Message::Unsubscribe(_)

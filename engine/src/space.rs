@@ -10,9 +10,11 @@ use crate::apply::Effects;
 use crate::bootstrap::{Bootstrap, Installing};
 use crate::change::{LaneEntry, LaneOwner, LaneTip};
 use crate::documents::DocumentCache;
+use crate::extension::Extensions;
 use crate::fresh::Freshness;
 use crate::hash::Hash;
 use crate::head::HeadSignature;
+use crate::held;
 use crate::io::SessionId;
 use crate::keys;
 use crate::lag::{LagState, Marks};
@@ -286,6 +288,16 @@ pub(crate) struct Space {
     pub(crate) lag: LagState,
     /// Entries of the log are let go of, or were.
     pub(crate) is_shortened: bool,
+    /// What is known of later versions' operations.
+    pub(crate) extensions: Extensions,
+    /// Change sets of which something is held.
+    pub(crate) held: u64,
+    /// From which key on what is held is still to be looked at, while that goes on.
+    pub(crate) release_from: Option<Vec<u8>>,
+    /// All that was held when the space was loaded has been looked at.
+    pub(crate) is_released: bool,
+    /// Objects of a later version's kind are there.
+    pub(crate) has_later_kinds: bool,
     /// A snapshot that is wanted or on its way.
     pub(crate) bootstrap: Option<Bootstrap>,
     /// A snapshot that is taking the place of the state.
@@ -293,7 +305,7 @@ pub(crate) struct Space {
 }
 
 impl Space {
-    pub(crate) fn new(id: SpaceId, row: SpaceRow, tail: TailLimits) -> Self {
+    pub(crate) fn new(id: SpaceId, row: SpaceRow, (tail, extensions): (TailLimits, Extensions)) -> Self {
         Self {
             id,
             row,
@@ -334,6 +346,11 @@ impl Space {
             quarantined: 0,
             lag: LagState::default(),
             is_shortened: false,
+            extensions,
+            held: 0,
+            release_from: None,
+            is_released: false,
+            has_later_kinds: false,
             bootstrap: None,
             installing: None,
         }
@@ -344,11 +361,11 @@ impl Space {
     pub(crate) fn load(
         read: &dyn StateRead,
         (id, row): (SpaceId, SpaceRow),
-        tail: TailLimits,
+        limits: (TailLimits, Extensions),
         replica: &ReplicaId,
         instance: &InstanceToken,
     ) -> Result<Self, StoreError> {
-        let mut space = Self::new(id, row, tail);
+        let mut space = Self::new(id, row, limits);
         if let Some(bytes) = read.get(&keys::progress(&id))? {
             space.progress = decode("progress row", &bytes)?;
         }
@@ -376,6 +393,9 @@ impl Space {
             space.forgotten = decode("row of what is forgotten", &bytes)?;
         }
         space.kept = kept(read, &id)?;
+        space.held = held::count(read, &id)?;
+        let (from, until) = keys::later_kinds(&id);
+        space.has_later_kinds = !read.scan(&from, &until, 1)?.is_empty();
         space.installing = Installing::load(read, &id)?;
         space.bootstrap = if space.is_blocked() { None } else { Bootstrap::load(read, &id)? };
         space.move_cut();

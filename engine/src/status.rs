@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::bootstrap::BootstrapPhase;
 use crate::lag::Lag;
 use crate::op::Role;
+use crate::version::VersionRefusal;
 
 /// A digest of a space's whole visible state. Replicas with equal frontiers have equal digests.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,6 +105,8 @@ pub struct Status {
     pub spaces: Vec<SpaceStatus>,
     /// Every connection to a peer.
     pub sessions: Vec<SessionStatus>,
+    /// Peers with which no protocol version is shared, by the last time they came.
+    pub refused: Vec<VersionRefusal>,
 }
 
 /// The report on one connection, over all spaces.
@@ -116,6 +119,10 @@ pub struct SessionStatus {
     /// Of these, bytes of runs that were wanted when they had come. The rest were copies of what was received from
     /// somebody else in the meantime, or are not complete yet.
     pub needed_bytes: u64,
+    /// The protocol version of the connection.
+    pub version: u16,
+    /// Lanes that go no further on it, because the next entry cannot be said in that version: the peer has to be upgraded.
+    pub stopped_lanes: u64,
 }
 
 /// The report on one space.
@@ -159,6 +166,8 @@ pub struct SpaceStatus {
     pub bootstrap: Option<BootstrapStatus>,
     /// Changes of documents that the document library refused after they were admitted: see `quarantined`.
     pub quarantined: u64,
+    /// Change sets of which something is held, because this build does not know it: see `held_objects`.
+    pub held: u64,
 }
 
 /// The report on one connected peer in a space.

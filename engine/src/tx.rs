@@ -15,6 +15,9 @@ use comity_crdts::{Dot, Hlc, Nonce, ObjectAddress, ObjectId, ReplicaId, SpaceId,
 use crate::apply::{Application, Effects};
 use crate::change::{Body, ChangeSet, LaneEntry, encode_stored};
 use crate::conflicts::Location;
+#[cfg(feature = "future-operations")]
+use crate::extension::{FUTURE_KIND, touch, wrapped};
+use crate::held::is_held;
 use crate::op::{Group, Op};
 use crate::operations::{OperationId, made_at, note_operation};
 use crate::own::{Incarnation, OwnEntry};
@@ -50,6 +53,9 @@ pub struct Tx<'a> {
     is_confirmed: bool,
     /// Where this replica is, if it has not said so in this space yet.
     region: Option<String>,
+    /// What is done is said in operations of the version that does not exist.
+    #[cfg(feature = "future-operations")]
+    is_future: bool,
 }
 
 /// What a finished transaction hands to the engine.
@@ -101,7 +107,37 @@ impl<'a> Tx<'a> {
             operation: None,
             is_confirmed,
             region,
+            #[cfg(feature = "future-operations")]
+            is_future: false,
         }
+    }
+
+    /// From here on, what is done to objects other than documents is said in operations of a version that does not exist, if
+    /// this replica knows them and others have heard of it. Returns whether it is so.
+    #[cfg(feature = "future-operations")]
+    pub fn speak_of_the_future(&mut self) -> bool {
+        self.is_future = self.is_confirmed && !self.space.extensions.are_none();
+        self.is_future
+    }
+
+    /// Does something to an object of any kind that does nothing, as the version that does not exist has it.
+    ///
+    /// # Errors
+    /// [`TxError`] when something of the object is held.
+    #[cfg(feature = "future-operations")]
+    pub fn future_touch(&mut self, at: &Location) -> Result<(), TxError> {
+        self.push(at, touch())
+    }
+
+    /// Adds to a counter of a kind of the version that does not exist.
+    ///
+    /// # Errors
+    /// [`TxError`] when the name is out of limits, or something of the counter is held.
+    #[cfg(feature = "future-operations")]
+    pub fn future_counter_add(&mut self, collection: &str, key: &str, delta: i64) -> Result<(), TxError> {
+        let at = Location::from(ObjectAddress::new(FUTURE_KIND, collection, key)?);
+        self.check_confirmed(&at)?;
+        self.push(&at, wrapped(Op::CounterAdd(delta), FUTURE_KIND, self.hlc))
     }
 
     /// Under which id the client asked for it.
@@ -160,6 +196,10 @@ impl<'a> Tx<'a> {
             context: &self.space.frontier,
             place: (lane, self.space.frontier.at(&lane) + 1),
             at: self.hlc,
+            number: self.space.progress.applied + 1,
+            extensions: self.space.extensions,
+            is_any_held: self.space.held > 0,
+            is_late: false,
         };
         application.apply(&mut self.work, &mut self.effects, address, dot, op)
     }
@@ -172,11 +212,22 @@ impl<'a> Tx<'a> {
         Err(TxError::Unconfirmed { object: at.clone() })
     }
 
+    /// Refuses to read or write an object of which something is held: what it holds is not known.
+    fn check_known(&self, at: &Location) -> Result<(), TxError> {
+        if self.space.held > 0 && is_held(&self.work, &self.space.id, &at.object)? {
+            return Err(TxError::Held { object: at.clone() });
+        }
+        Ok(())
+    }
+
     fn push(&mut self, at: &Location, op: Op) -> Result<(), TxError> {
         if op.needs_confirmation() {
             self.check_confirmed(at)?;
         }
+        self.check_known(at)?;
         let op = if at.path.is_empty() { op } else { Op::Nested { path: at.path.clone(), op: Box::new(op) } };
+        #[cfg(feature = "future-operations")]
+        let op = if self.is_future { wrapped(op, at.object.kind(), self.hlc) } else { op };
         let value_bytes = self.check_size(op.value_bytes())?;
         let group = self.group(&at.object)?;
         let index = self.groups[group].ops.len() as u16;

@@ -2,16 +2,17 @@
 //! decodes.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use comity_crdts::automerge::transaction::{CommitOptions, Transactable};
 use comity_crdts::automerge::{Automerge, ObjType, ROOT};
 use comity_crdts::{
-    Frontier, Hlc, Kind, Nonce, ObjectAddress, OriginId, RawChange, ReplicaId, SpaceId, Value, Writer,
+    ExtensionTag, Frontier, Hlc, Kind, Nonce, ObjectAddress, OriginId, RawChange, ReplicaId, SpaceId, Value,
+    Writer,
 };
 use comity_engine::wire::{
     Body, ChangeSet, Data, Denied, Dictionary, FrontierAnswer, FrontierRequest, Genesis, Group, Have, Head,
-    Hello, Join, LaneEntry, LaneOwner, LaneRef, LaneTip, Message, Op, Open, OpenLane, Proof, Removed,
+    Hello, Join, Knows, LaneEntry, LaneOwner, LaneRef, LaneTip, Message, Op, Open, OpenLane, Proof, Removed,
     RightsRequest, Subscribe, Unsubscribe, decode_entry, decode_run, encode_entry, encode_run, sign,
 };
 use comity_engine::{CloseReason, OperationId, Role};
@@ -140,6 +141,27 @@ fn stated(example: &Example) -> [(&'static str, Vec<u8>); 2] {
     [("stated", stored.finish()), ("stated-change", tip.change_hash.0.to_vec())]
 }
 
+/// The first entry as one that has something of a later version besides, and the hash of its change set.
+fn extended(example: &Example) -> [(&'static str, Vec<u8>); 2] {
+    let Example { space, lane, entries, .. } = example;
+    let (start, mut entry) = (LaneTip::start(space, lane), entries[0].0.clone());
+    if let Body::Change(change) = &mut entry.body {
+        let tag = ExtensionTag::new(71).unwrap();
+        change.groups[0].ops.push(Op::Extension { tag, body: b"more".to_vec() });
+        let address = ObjectAddress::new(Kind::from_tag(72).unwrap(), "stats", "likes").unwrap();
+        change.groups.push(Group { address, ops: vec![Op::Extension { tag, body: Vec::new() }] });
+    }
+    let tip = start.after(space, &entry);
+    let mut stored = Writer::new();
+    stored.bytes(&tip.hash.0);
+    encode_entry(lane, &start, &entry, &mut Dictionary::default(), &mut stored);
+    [("extended", stored.finish()), ("extended-change", tip.change_hash.0.to_vec())]
+}
+
+fn tags(tags: &[u8]) -> BTreeSet<ExtensionTag> {
+    tags.iter().filter_map(|tag| ExtensionTag::new(*tag)).collect()
+}
+
 /// The changes in entries that each change one document.
 fn changes(entries: &[(LaneEntry, LaneTip)]) -> Vec<Vec<u8>> {
     let ops = entries.iter().map(|(entry, _)| match &entry.body {
@@ -164,7 +186,9 @@ fn messages(example: &Example, run: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
     let name = "home".to_owned();
     let signature = sign(key, &space, &lane, tip.lsn, &tip.hash);
     let all = [
-        ("hello", Message::Hello(Hello { version_min: 4, version_max: 4, wall_ms: 1_700_000_000_000 })),
+        ("hello", Message::Hello(Hello { version_min: 4, version_max: 5, wall_ms: 1_700_000_000_000 })),
+        ("hello-4", Message::Hello(Hello { version_min: 4, version_max: 4, wall_ms: 1_700_000_000_000 })),
+        ("knows", Message::Knows(Knows { operations: tags(&[64, 71]), kinds: tags(&[72]) })),
         ("join", Message::Join(Join { space, secret: [5; 16] })),
         (
             "open",
@@ -237,6 +261,7 @@ fn encoded(example: &Example) -> Vec<(&'static str, Vec<u8>)> {
     all.extend(messages(example, &run));
     all.extend(identified(example));
     all.extend(stated(example));
+    all.extend(extended(example));
     let typed = typed(example);
     let last = &typed[2].1;
     let signature = sign(key, space, lane, last.lsn, &last.hash);

@@ -291,7 +291,7 @@ fn names_beyond_their_limits_are_malformed() {
         out.bytes(&ghost.owner.replica.0);
         out.bytes(&ghost.owner.nonce.0);
         // One entry: no flags, nothing admitted, a time, one group of a new object with one addition.
-        for byte in [1, 0, 0, 5, 0, 1, 0, Kind::Counter as u8] {
+        for byte in [1, 0, 0, 5, 0, 1, 0, Kind::Counter.tag()] {
             out.u8(byte);
         }
         out.blob(collection);

@@ -7,7 +7,7 @@ mod world;
 use comity_crdts::{Kind, ObjectAddress, OriginId, SpaceId};
 use comity_engine::wire::{
     Body, Data, Denied, FrontierAnswer, FrontierRequest, Genesis, Gone, Group, Have, Head, Hello, Join,
-    LaneRef, Message, Op, Open, OpenLane, PROTOCOL_VERSION, Removed, RightsRequest, SnapshotAsk,
+    Knows, LaneRef, Message, Op, Open, OpenLane, PROTOCOL_VERSION, Removed, RightsRequest, SnapshotAsk,
     SnapshotOffer, SnapshotPiece, SnapshotRead, SnapshotSame, SnapshotStop, Subscribe, Unsubscribe,
 };
 use comity_engine::{CloseReason, Command, Location, Offer, Role, SessionId, SnapshotEnd, Standing};
@@ -65,6 +65,7 @@ enum Outcome {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Type {
     Hello,
+    Knows,
     Join,
     Open,
     Genesis,
@@ -92,6 +93,7 @@ enum Type {
 fn type_of(message: &Message<'_>) -> Type {
     match message {
         Message::Hello(_) => Type::Hello,
+        Message::Knows(_) => Type::Knows,
         Message::Join(_) => Type::Join,
         Message::Open(_) => Type::Open,
         Message::Genesis(_) => Type::Genesis,
@@ -125,6 +127,8 @@ fn expected(of: Type) -> [Outcome; 8] {
         Type::Hello => [Unexpected; 8],
         Type::Join => [Denied, LetIn, Nothing, Nothing, Nothing, Denied, Denied, Denied],
         Type::Open => [Denied, Denied, Unexpected, Unexpected, Unexpected, Removed, Removed, Removed],
+        // What a peer knows is about no space.
+        Type::Knows => [Nothing; 8],
         Type::Genesis | Type::Unsubscribe | Type::Gone | Type::Skippable => [Nothing; 8],
         // Of a snapshot that was not asked for.
         Type::SnapshotOffer | Type::SnapshotSame | Type::SnapshotPiece | Type::SnapshotStop => [Nothing; 8],
@@ -240,6 +244,7 @@ impl Scene {
                 version_max: PROTOCOL_VERSION,
                 wall_ms: 0,
             }),
+            Message::Knows(Knows::default()),
             Message::Join(Join { space, secret: self.secret }),
             opening(&self.ghost, space, 1),
             Message::Genesis(Genesis { space, creator, nonce, name: "other".to_owned() }),
@@ -278,7 +283,7 @@ impl Scene {
             Message::SnapshotSame(SnapshotSame { number: 8, until: vec![1], check: last.hash }),
             Message::SnapshotPiece(SnapshotPiece { number: 8, more: false, bytes: &[1] }),
             Message::SnapshotStop(SnapshotStop { number: 8, why: SnapshotEnd::Done }),
-            Message::Skippable(0x80),
+            Message::Skippable(0x81),
         ];
         messages.iter().map(Message::encode).collect()
     }

@@ -1,16 +1,16 @@
 //! Writes the first inputs of every corpus: one of each thing, as the code encodes it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
 use comity_crdts::automerge::marks::{ExpandMark, Mark};
 use comity_crdts::automerge::{Automerge, ObjType, ROOT, ReadDoc, transaction::Transactable};
 use comity_crdts::hostile::changes as changes_hostile;
-use comity_crdts::{Dot, Frontier, Hlc, Kind, ObjectAddress, ResetColumn, Value, Writer};
+use comity_crdts::{Dot, ExtensionTag, Frontier, Hlc, Kind, ObjectAddress, ResetColumn, Value, Writer};
 use comity_engine::wire::{
     Body, ChangeSet, Data, Denied, Dictionary, FrontierAnswer, FrontierRequest, Genesis, Group, Have, Hello,
-    Join, LaneEntry, LaneRef, LaneTip, Message, Op, Open, OpenLane, Proof, RightsRequest, Subscribe,
+    Join, Knows, LaneEntry, LaneRef, LaneTip, Message, Op, Open, OpenLane, Proof, RightsRequest, Subscribe,
     Unsubscribe, decode_run, encode_run, sign,
 };
 use comity_engine::{OperationId, Token};
@@ -43,7 +43,13 @@ fn main() {
     let frontier: Frontier = [(owner.lane(&space), 258)].into_iter().collect();
     keep("token", "one-lane", &Token { space, frontier }.to_bytes());
     let addresses = vec!["127.0.0.1:4433".parse().expect("an address")];
-    let ticket = comity::Ticket { replica: owner.replica, addresses, space, secret: Some([5; 16]), role: comity::Role::Writer };
+    let ticket = comity::Ticket {
+        replica: owner.replica,
+        addresses,
+        space,
+        secret: Some([5; 16]),
+        role: comity::Role::Writer,
+    };
     keep("ticket", "invitation", ticket.to_string().as_bytes());
     frames();
     logs();
@@ -301,13 +307,18 @@ fn part(value: &Value) -> Vec<u8> {
     encode_run(&lane, &owner, &start, &whole.entries[..1], &proof, &mut Dictionary::default())
 }
 
+fn tags(tags: &[u8]) -> BTreeSet<ExtensionTag> {
+    tags.iter().filter_map(|tag| ExtensionTag::new(*tag)).collect()
+}
+
 fn messages(run: &[u8]) -> Vec<(&'static str, Message<'_>)> {
     let (_, space, owner) = comity_fuzz::owner();
     let lane = owner.lane(&space);
     let open_lane = OpenLane { lane, lsn: 3, hash: [1; 8], subscription: Some(0) };
     let (creator, nonce, name) = (owner.replica, owner.nonce, "notes".to_owned());
     vec![
-        ("hello", Message::Hello(Hello { version_min: 3, version_max: 3, wall_ms: 1_700_000_000_000 })),
+        ("hello", Message::Hello(Hello { version_min: 4, version_max: 5, wall_ms: 1_700_000_000_000 })),
+        ("knows", Message::Knows(Knows { operations: tags(&[64, 71]), kinds: tags(&[72]) })),
         ("join", Message::Join(Join { space, secret: [5; 16] })),
         ("open", Message::Open(Open { space_ref: 0, space, needs_genesis: true, lanes: vec![open_lane] })),
         ("genesis", Message::Genesis(Genesis { space, creator, nonce, name })),

@@ -1,7 +1,8 @@
 //! A member of a space whose entries are sound.
 
 use comity_crdts::{
-    Dot, Frontier, Hlc, LaneId, Nonce, ObjectAddress, OriginId, ReplicaId, ResetColumn, SpaceId, Value,
+    Dot, ExtensionTag, Frontier, Hlc, LaneId, Nonce, ObjectAddress, OriginId, ReplicaId, ResetColumn,
+    SpaceId, Value,
 };
 use comity_engine::SessionId;
 use comity_engine::wire::{
@@ -98,6 +99,10 @@ impl Peer {
         Some(match what {
             0 => Op::SetAdd { element: value, observed: Vec::new() },
             1 => Op::RegisterSet { value, hlc, observed: Vec::new() },
+            3 => {
+                let tag = ExtensionTag::new(ExtensionTag::MIN | number as u8)?;
+                Op::Extension { tag, body: number.to_be_bytes().to_vec() }
+            }
             4 => Op::SetRemove { element: value, observed },
             5 => Op::SetClear { observed: [(origin, seen)].into_iter().collect() },
             6 => Op::RegisterReset { observed },

@@ -56,10 +56,16 @@ impl Region {
 
     /// Opens the directory of a region that was shut down.
     pub(crate) async fn reopen(self) -> Self {
+        self.reopen_with(OpenOptions::default()).await
+    }
+
+    /// As [`Region::reopen`], with options.
+    pub(crate) async fn reopen_with(self, options: OpenOptions) -> Self {
         let Self { directory, replica, space, _temporary } = self;
         let id = space.id();
         drop((replica, space));
-        let replica = open(&directory).await;
+        let replica = patient_open(&directory, options).await;
+        replica.listen(loopback(0)).await.unwrap();
         let space = replica.space(id).await.unwrap();
         Self { directory, replica, space, _temporary }
     }

@@ -133,6 +133,12 @@ fn of_replication(figures: &mut Figures, status: &Status) {
         &[],
         quarantined,
     );
+    let held = status.spaces.iter().map(|space| space.held).sum();
+    let about = "Change sets with operations that this build does not know";
+    figures.one("comity_held_change_sets", "gauge", about, &[], held);
+    let refused = status.refused.len() as u64;
+    let about = "Peers with which no protocol version is shared";
+    figures.one("comity_peers_refused", "gauge", about, &[], refused);
 }
 
 fn of_state(figures: &mut Figures, app: &App, status: &Status) -> Result<(), Problem> {

@@ -54,6 +54,8 @@ troubles! {
     Undecided = "undecided", CONFLICT, "Several values are in conflict";
     /// Too few rights to a bounded counter are held here.
     Insufficient = "insufficient-rights", CONFLICT, "The counter cannot be lowered that far here";
+    /// Something was done to the object that this build does not know.
+    Held = "held", CONFLICT, "The object was changed in a way that this build does not know";
     /// No other replica has confirmed this incarnation.
     Unconfirmed = "unconfirmed", CONFLICT, "No other replica has confirmed this incarnation yet";
     /// There is no conflict there, or another one.
@@ -195,6 +197,7 @@ impl From<ReadError> for Problem {
     fn from(error: ReadError) -> Self {
         match error {
             ReadError::Store(error) => error.into(),
+            ReadError::Held { .. } => Trouble::Held.because(error),
             other => Trouble::BadRequest.because(other),
         }
     }
@@ -220,6 +223,7 @@ impl From<CommandError> for Problem {
             CommandError::NoQuorum { reached, needed } => {
                 Trouble::NoQuorum.because(detail).with("reached", reached).with("needed", needed)
             }
+            CommandError::Held { .. } => Trouble::Held.because(detail),
             CommandError::Unconfirmed(_) => Trouble::Unconfirmed.because(detail),
             CommandError::Rights { held, needed, .. } => {
                 Trouble::Insufficient.because(detail).with("held", held).with("needed", needed)
@@ -246,6 +250,7 @@ impl From<TxError> for Problem {
         match error {
             TxError::Store(error) => error.into(),
             TxError::Address(_) => Trouble::BadRequest.because(detail),
+            TxError::Held { .. } => Trouble::Held.because(detail),
             TxError::Unconfirmed { .. } => Trouble::Unconfirmed.because(detail),
             TxError::NotWriter { writer, address, .. } => {
                 let writer = writer.map(|writer| writer.to_string());

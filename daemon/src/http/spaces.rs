@@ -143,6 +143,7 @@ pub(crate) fn space_json(status: &SpaceStatus) -> Json {
         "may_write": status.standing.may_write(),
         "confirmed": status.confirmed,
         "quarantined": status.quarantined,
+        "held": status.held,
         "members": members,
         "lanes": lanes,
         "peers": peers,

@@ -7,6 +7,8 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value as Json, json};
 
+use comity::{VersionRange, VersionRefusal};
+
 use super::App;
 use super::problem::Problem;
 use super::spaces::{blocked_json, lag_json, peer_json};
@@ -43,9 +45,16 @@ pub(crate) async fn status(State(app): State<Arc<App>>, access: Access) -> Resul
         "waits_for": ready.err(),
         "spaces": status.spaces.len(),
         "peers": status.sessions.iter().map(|session| session.peer.to_string()).collect::<Vec<_>>(),
+        "protocols": {"min": VersionRange::ALL.min, "max": VersionRange::ALL.max},
+        "refused": status.refused.iter().map(refusal_json).collect::<Vec<_>>(),
         "damage": damage,
     });
     Ok(axum::Json(body).into_response())
+}
+
+fn refusal_json(refusal: &VersionRefusal) -> Json {
+    let VersionRefusal { peer, theirs, .. } = refusal;
+    json!({"replica": peer.to_string(), "protocols": {"min": theirs.min, "max": theirs.max}})
 }
 
 /// The connected peers, with what went over each connection.

@@ -515,9 +515,24 @@ impl Engine {
     }
 
     /// A source ends a snapshot.
-    pub(crate) fn on_snapshot_ended(&mut self, now: &Now, session: SessionId, number: u32) {
+    pub(crate) fn on_snapshot_ended(
+        &mut self,
+        now: &Now,
+        session: SessionId,
+        (number, why): (u32, SnapshotEnd),
+    ) {
         let Some((id, bootstrap)) = self.pass_of(session, number) else { return };
         if bootstrap.pass.as_ref().is_some_and(|pass| pass.is_verifying) {
+            return;
+        }
+        let has_offered = bootstrap.pass.as_ref().is_some_and(|pass| pass.offer.is_some());
+        if why == SnapshotEnd::Gone && !has_offered {
+            // What it has cannot be told to this replica; somebody else's state can, or the log.
+            self.refuse_source(now, id, ("it has no state for this replica".to_owned(), LACKING_FOR));
+            if let Some(space) = self.spaces.get_mut(&id) {
+                space.review_parents();
+            }
+            self.dirty.insert(id);
             return;
         }
         bootstrap.pass = None;

@@ -31,7 +31,7 @@ use crate::message::{Message, SnapshotStop};
 use crate::retention::{Kept, kept};
 use crate::rows::damaged;
 use crate::run::RUN_ENTRIES_MAX;
-use crate::space::{LaneRow, Progress, Space, SpaceRow, Staged, decode, encode};
+use crate::space::{LaneRow, Progress, SpaceRow, Staged, decode, encode};
 use crate::status::Freeze;
 use crate::store::{LaneSpan, Position, StateRead, Store, StoreError};
 use crate::work::Work;
@@ -184,7 +184,7 @@ impl Engine {
         };
         let mut work = Work::over(&*store);
         let mut room = INSTALL_ROWS_MAX;
-        for section in [0x37, 0x38, 0x39, 0x53] {
+        for section in [keys::HELD_CHANGES, keys::HELD, 0x37, 0x38, 0x39, 0x53] {
             let (from, until) = keys::within(&keys::with_space(section, &id));
             for (key, _) in work.scan(&from, &until, room)? {
                 room -= 1;
@@ -300,7 +300,7 @@ impl Engine {
     fn reload_space(&mut self, id: SpaceId, store: &dyn StateRead) -> Result<(), StoreError> {
         let row = store.get(&keys::space(&id))?.ok_or_else(|| damaged("space row", &"it is missing"))?;
         let row: SpaceRow = decode("space row", &row)?;
-        let loaded = Space::load(store, (id, row), self.tail, &self.replica, &self.instance)?;
+        let loaded = self.load_space(store, (id, row))?;
         let Some(held) = self.spaces.get_mut(&id) else { return Ok(()) };
         let old = std::mem::replace(held, loaded);
         held.durable =

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use comity_crdts::{Kind, LaneId, ObjectId, SpaceId, canary};
 
 use crate::bootstrap::walk::{LanePart, OBJECTS, Path, parts_of};
+use crate::held::note_extended;
 use crate::journal::record_row;
 use crate::keys;
 use crate::operations::restore_operation;
@@ -67,9 +68,16 @@ pub(super) fn put_row(
         OBJECTS => {
             let path = Path::parse(tail).ok_or_else(|| damaged("walk key", &"it leads nowhere"))?;
             let (row, _) = path.row(id).ok_or_else(|| damaged("walk key", &"it leads nowhere"))?;
+            if matches!(path.address.kind(), Kind::Extension(_)) {
+                note_extended(work);
+            }
             let is_document = path.steps.is_empty() && path.address.kind() == Kind::Document;
             let value = if is_document { renumbered(&value, installs)? } else { value };
             work.put(row, value);
+        }
+        keys::HELD_CHANGES | keys::HELD => {
+            note_extended(work);
+            work.put([keys::with_space(section, id).as_slice(), tail].concat(), value);
         }
         0x37..=0x39 => work.put([keys::with_space(section, id).as_slice(), tail].concat(), value),
         0x40 if canary!(JournalNotCarried) => {}

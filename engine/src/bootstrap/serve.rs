@@ -14,7 +14,10 @@ use crate::message::{
     SnapshotSame, SnapshotStop,
 };
 use crate::receive::Refusal;
+use crate::session::Session;
+use crate::space::Space;
 use crate::store::{Store, StoreError};
+use crate::version::WITH_EXTENSIONS;
 
 /// A snapshot that a peer is being sent.
 #[derive(Clone, Copy, Debug)]
@@ -26,6 +29,14 @@ pub(crate) struct Served {
     used: Duration,
     /// Reads that are under way.
     reads: usize,
+}
+
+impl Space {
+    /// Whether a peer can make something of the state: of what is held, and of all kinds there are.
+    fn can_be_told(&self, session: &Session) -> bool {
+        let knows_kinds = session.knows.as_ref().is_some_and(|knows| !knows.kinds.is_empty());
+        (self.held == 0 || session.version() >= WITH_EXTENSIONS) && (!self.has_later_kinds || knows_kinds)
+    }
 }
 
 impl Engine {
@@ -55,6 +66,10 @@ impl Engine {
         }
         if count >= SNAPSHOTS_SERVED_MAX || blocked {
             self.stop_snapshot(session_id, ask.number, SnapshotEnd::Busy);
+            return Ok(());
+        }
+        if !self.spaces.get(&ask.space).is_some_and(|space| space.can_be_told(session)) {
+            self.stop_snapshot(session_id, ask.number, SnapshotEnd::Gone);
             return Ok(());
         }
         let place = self.spaces.get(&ask.space).map_or(0, |space| space.kept.dropped);
@@ -94,7 +109,9 @@ impl Engine {
     pub(crate) fn on_snapshot_stop(&mut self, now: &Now, session_id: SessionId, stop: &SnapshotStop) {
         match stop.why {
             SnapshotEnd::Done => self.end_served(session_id, stop.number),
-            SnapshotEnd::Busy | SnapshotEnd::Gone => self.on_snapshot_ended(now, session_id, stop.number),
+            SnapshotEnd::Busy | SnapshotEnd::Gone => {
+                self.on_snapshot_ended(now, session_id, (stop.number, stop.why));
+            }
         }
     }
 

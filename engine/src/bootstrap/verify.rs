@@ -10,12 +10,14 @@ use crate::bootstrap::staged::{staged, staged_rows};
 use crate::bootstrap::walk::{END, LanePart, OBJECTS, Path, TAIL, field_of, frontier_of, nested};
 use crate::conflicts::LocationRow;
 use crate::documents::{DocumentTailRow, QuarantineRow, decode_latest};
+use crate::held::HeldRows;
 use crate::journal::check_journal_row;
+use crate::keys;
 use crate::members::Roster;
 use crate::proof::Proof;
 use crate::rows::{
-    DocumentHeader, Object, Parts, damaged, decode_element, decode_rw_element, element_share, member_digest,
-    rw_element_share,
+    DocumentHeader, Object, Parts, damaged, decode_element, decode_rw_element, element_share, held_share,
+    member_digest, rw_element_share,
 };
 use crate::space::decode;
 use crate::store::{LogRead, StoreError};
@@ -60,6 +62,7 @@ struct Verifier<'a> {
     space: &'a SpaceId,
     open: Vec<Open>,
     lanes: Vec<(LaneId, LanePart)>,
+    held: HeldRows,
     digest: u128,
 }
 
@@ -72,7 +75,7 @@ fn fault<T>(what: &str) -> Result<T, StoreError> {
 
 impl<'a> Verifier<'a> {
     fn new(space: &'a SpaceId) -> Self {
-        Self { space, open: Vec::new(), lanes: Vec::new(), digest: 0 }
+        Self { space, open: Vec::new(), lanes: Vec::new(), held: HeldRows::default(), digest: 0 }
     }
 
     fn all(&mut self, read: &dyn LogRead) -> Result<(), StoreError> {
@@ -96,6 +99,7 @@ impl<'a> Verifier<'a> {
 
     fn finish(&mut self, offer: &Offer) -> Result<(), StoreError> {
         self.close_beside(&[])?;
+        self.held.finish()?;
         if canary!(PieceOfAnotherView) {
             return Ok(());
         }
@@ -112,6 +116,13 @@ impl<'a> Verifier<'a> {
             0x21 => self.lane(tail, value),
             0x23 if tail.len() == 16 => decode::<Frontier>("announcement row", value).map(drop),
             0x24 if tail.is_empty() => decode::<Frontier>("row of what is forgotten", value).map(drop),
+            keys::HELD_CHANGES => self.held.change(tail, value),
+            keys::HELD => {
+                let key = [keys::with_space(keys::HELD, self.space).as_slice(), tail].concat();
+                let object = self.held.ops(self.space, &key, value)?;
+                self.digest = self.digest.wrapping_add(object.map_or(0, |id| held_share(&id)));
+                Ok(())
+            }
             OBJECTS => self.object(key, value),
             0x36 => self.member(key, tail, value),
             0x37 if tail.len() > 24 => check_unstable(self.space, &tail[24..], value),
@@ -179,7 +190,9 @@ impl<'a> Verifier<'a> {
         let Some(last) = path.steps.last() else {
             let id = ObjectId::derive(self.space, &path.address);
             let object = Object::from_bytes(path.address.kind(), value)?;
-            self.digest = self.digest.wrapping_add(object.share(&id).digest);
+            if !self.held.objects.contains(&id) {
+                self.digest = self.digest.wrapping_add(object.share(&id).digest);
+            }
             self.open(key, (id, path.address.kind()), object);
             return Ok(());
         };

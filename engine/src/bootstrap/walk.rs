@@ -20,9 +20,10 @@ use crate::space::{LaneRow, decode, encode};
 use crate::status::Freeze;
 use crate::store::{LogRead, StoreError};
 
-/// The first bytes of the walk keys, in order: lanes, announcements, what is forgotten, objects, members, what can be
+/// The first bytes of the walk keys, in order: lanes, announcements, what is forgotten, what is held, objects, members, what can be
 /// forgotten, conflicts, quarantine, journal, operation ids.
-pub(crate) const SECTIONS: [u8; 10] = [0x21, 0x23, 0x24, OBJECTS, 0x36, 0x37, 0x38, 0x39, 0x40, 0x4b];
+pub(crate) const SECTIONS: [u8; 12] =
+    [0x21, 0x23, 0x24, keys::HELD_CHANGES, keys::HELD, OBJECTS, 0x36, 0x37, 0x38, 0x39, 0x40, 0x4b];
 pub(crate) const OBJECTS: u8 = 0x30;
 /// The parts of an object: elements, fields, a document's tail, its actors, its snapshot.
 const PARTS: [u8; 5] = [0x31, FIELD, TAIL, 0x34, 0x35];

@@ -1,6 +1,8 @@
 //! What a change set did, as its watchers are told.
 
-use comity_crdts::{Dot, Frontier, Hlc, LaneId, ObjectAddress, OriginId, ReplicaId, SpaceId, Value};
+use comity_crdts::{
+    Dot, ExtensionTag, Frontier, Hlc, LaneId, ObjectAddress, OriginId, ReplicaId, SpaceId, Value,
+};
 
 use crate::op::{Group, Op, Role};
 use crate::token::Token;
@@ -128,6 +130,11 @@ pub enum Did {
         /// The replica.
         replica: ReplicaId,
     },
+    /// Did something that a later version of the format defines.
+    Extension {
+        /// The number of the operation there.
+        tag: ExtensionTag,
+    },
 }
 
 impl From<Op> for Did {
@@ -151,6 +158,7 @@ impl From<Op> for Did {
             Op::BoundedIncrement(amount) => Self::Raised(amount),
             Op::BoundedDecrement(amount) => Self::Lowered(amount),
             Op::BoundedTransfer { to, amount } => Self::RightsMoved { to, amount },
+            Op::Extension { tag, .. } => Self::Extension { tag },
             Op::Nested { path, op } => Self::Within { path, did: Box::new(Self::from(*op)) },
         }
     }

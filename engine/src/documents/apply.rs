@@ -8,15 +8,16 @@ use comity_crdts::{Dot, Hlc, LaneId, LatestChange, ObjectAddress, OriginId, RawC
 
 use crate::apply::{Effects, PendingStep, PendingWork, actor};
 use crate::documents::admit::AdmittedRows;
-use crate::documents::tail::{TailRow, encode_latest};
+use crate::documents::tail::{TailChange, TailRow, encode_latest};
 use crate::documents::{DocumentCache, DocumentPlace, Reached, load, settle};
+use crate::held::is_held;
 use crate::journal::{ChangeAside, JournalReason, record_change};
 use crate::keys;
 use crate::options::TailLimits;
 use crate::rows::{DocumentHeader, Object, Share};
 use crate::site::Site;
 use crate::space::{LaneRow, decode};
-use crate::store::{StateRead, StoreError};
+use crate::store::{LogRead, StateRead, StoreError};
 use crate::work::Work;
 
 /// Applies what a batch does to documents. What the rules refuse goes to the journal; the rest goes on.
@@ -51,7 +52,7 @@ pub(crate) fn flush(
                 }
             }
         }
-        if let Some(changes) = editor.close(&cache.limits) {
+        if let Some(changes) = editor.close(&cache.limits)? {
             cache.note_long(address, changes);
         }
     }
@@ -70,7 +71,7 @@ pub(crate) fn store_edit(
     let mut editor = Editor::open(work, effects, place)?;
     let row = editor.push(change, at);
     let reached = Reached::of(&editor.header);
-    let long = editor.close(&cache.limits);
+    let long = editor.close(&cache.limits)?;
     cache.tail_grew(&id, row, reached);
     cache.edited(&id);
     if let Some(changes) = long {
@@ -107,11 +108,15 @@ impl<'e, 'w> Editor<'e, 'w> {
     }
 
     /// Keeps the space's digest in step. Returns how many changes there are when the tail has become long.
-    fn close(self, limits: &TailLimits) -> Option<u64> {
+    fn close(self, limits: &TailLimits) -> Result<Option<u64>, StoreError> {
         let long = settle::is_due(&self.header, limits).then_some(self.header.changes);
+        if is_held(self.work, self.place.space, self.place.address)? {
+            // It counts by that alone.
+            return Ok(long);
+        }
         let share = Object::Document(self.header).share(&self.place.site.id);
         self.effects.digest = self.effects.digest.wrapping_sub(self.before.digest).wrapping_add(share.digest);
-        long
+        Ok(long)
     }
 
     fn store_header(&mut self) {
@@ -152,6 +157,15 @@ impl<'e, 'w> Editor<'e, 'w> {
             None => Ok(()),
             Some(Ok(())) => {
                 let row = self.push(change, step.place());
+                let (lane, lsn) = step.place();
+                if step.was_held && self.work.lane_entry(self.place.space, &lane, lsn)?.is_none() {
+                    let (seq, op, written) = (step.dot.seq, step.dot.index, step.at);
+                    let carried = TailChange { seq, op, written, change: change.clone() };
+                    self.work.put(
+                        keys::document_change(&self.place.site.id, row.index),
+                        row.with_change(&carried),
+                    );
+                }
                 cache.tail_grew(&self.place.site.id, row, Reached::of(&self.header));
                 Ok(())
             }

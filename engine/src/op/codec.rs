@@ -1,11 +1,12 @@
 //! The two forms of an operation: the canonical one that is hashed, and the compact one that is stored and sent.
 
 use comity_crdts::limits::{
-    CONTEXT_DOTS_MAX, DOCUMENT_CHANGE_BYTES_MAX, ELEMENT_BYTES_MAX, KEY_BYTES_MAX, LANES_MAX, MAP_DEPTH_MAX,
-    VALUE_BYTES_MAX,
+    CONTEXT_DOTS_MAX, DOCUMENT_CHANGE_BYTES_MAX, ELEMENT_BYTES_MAX, EXTENSION_BYTES_MAX, KEY_BYTES_MAX,
+    LANES_MAX, MAP_DEPTH_MAX, VALUE_BYTES_MAX,
 };
 use comity_crdts::{
-    DecodeError, Dot, Hlc, Observed, OriginId, RawChange, Reader, ReplicaId, ResetColumn, Value, Writer,
+    DecodeError, Dot, ExtensionTag, Hlc, Observed, OriginId, RawChange, Reader, ReplicaId, ResetColumn,
+    Value, Writer,
 };
 
 use crate::dictionary::Dictionary;
@@ -92,7 +93,7 @@ impl Op {
 
     /// The compact form that is stored and sent: ids by dictionary reference, stamps relative to that of
     /// `site`, and what a run leaves out of document changes.
-    pub(super) fn encode(&self, site: Site, out: &mut Writer, dictionary: &mut Dictionary) {
+    pub(crate) fn encode(&self, site: Site, out: &mut Writer, dictionary: &mut Dictionary) {
         self.encode_with(out, &mut Compact { site, dictionary });
     }
 
@@ -150,6 +151,7 @@ impl Op {
                 path.iter().for_each(|key| out.blob(key.as_bytes()));
                 op.encode_with(out, form);
             }
+            Self::Extension { body, .. } => out.blob(body),
         }
     }
 
@@ -176,10 +178,15 @@ impl Op {
             Self::BoundedDecrement(_) => BOUNDED_DECREMENT,
             Self::BoundedTransfer { .. } => BOUNDED_TRANSFER,
             Self::Nested { .. } => NESTED,
+            Self::Extension { tag, .. } => tag.get(),
         }
     }
 
-    pub(super) fn decode(
+    /// Reads the compact form.
+    ///
+    /// # Errors
+    /// [`DecodeError`].
+    pub(crate) fn decode(
         site: Site,
         reader: &mut Reader<'_>,
         dictionary: &mut Dictionary,
@@ -242,7 +249,11 @@ fn decode_tagged(
             let to = dictionary.read_origin(reader)?;
             Op::BoundedTransfer { to, amount: reader.varint("rights transferred")? }
         }
-        tag => return Err(DecodeError::UnknownTag { what: "operation", tag: u64::from(tag) }),
+        tag => {
+            let unknown = DecodeError::UnknownTag { what: "operation", tag: u64::from(tag) };
+            let tag = ExtensionTag::new(tag).ok_or(unknown)?;
+            Op::Extension { tag, body: reader.blob(EXTENSION_BYTES_MAX, "extension")?.to_vec() }
+        }
     })
 }
 

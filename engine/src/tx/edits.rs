@@ -137,6 +137,7 @@ impl Tx<'_> {
     }
 
     fn load_document(&mut self, address: &ObjectAddress) -> Result<&mut Document, TxError> {
+        self.check_known(&Location::from(address.clone()))?;
         let site = Site::top(&self.space.id, address);
         if self.lost.contains(&site.id) {
             let reason = "an earlier edit of it in this transaction was undone with all before it".to_owned();

@@ -86,6 +86,13 @@ pub enum TxError {
         /// What was to be changed.
         object: Location,
     },
+    /// Something was done to the object that this build does not know: what it holds is known only in part. It can be
+    /// written at a replica of a newer build, and here after an upgrade.
+    #[error("{object}: an operation on it is of a version that this build does not know")]
+    Held {
+        /// The object.
+        object: Location,
+    },
     /// A map's path is empty, too deep, or leads through a key that is none.
     #[error("{object}: {rule}")]
     Path {
@@ -274,6 +281,7 @@ impl From<ReadError> for TxError {
             ReadError::Kind { location, .. } => {
                 Self::Path { object: location, rule: "it cannot hold an object of the kind that was read" }
             }
+            ReadError::Held { location } => Self::Held { object: location },
             ReadError::Store(error) => Self::Store(error),
         }
     }

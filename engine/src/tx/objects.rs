@@ -23,6 +23,7 @@ impl Tx<'_> {
     /// The site of something of this kind.
     pub(super) fn site(&self, at: &Location, kind: Kind) -> Result<Site, TxError> {
         check_path(at, kind)?;
+        self.check_known(at)?;
         Ok(Site::top(&self.space.id, &at.object).at_path(&at.path, kind))
     }
 

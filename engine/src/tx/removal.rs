@@ -28,6 +28,7 @@ impl Tx<'_> {
         let mut removals = Removals::new();
         if let Some((key, maps)) = at.path.split_last() {
             check_path(at, Kind::Map)?;
+            self.check_known(at)?;
             let map = Site::top(&self.space.id, &at.object).at_path(maps, Kind::Map);
             for kind in kinds_under(&self.work, &map, key)? {
                 self.gather(&mut removals, at, kind)?;

@@ -4,12 +4,13 @@ use comity_crdts::{Kind, ObjectAddress, ObjectId};
 
 use super::{Matters, Walk};
 use crate::conflicts::{Location, kinds_under};
+use crate::held::{HeldRows, address_of, is_held};
 use crate::keys;
 use crate::members::Roster;
-use crate::read::{ReadError, document};
+use crate::read::stored_document;
 use crate::rows::{
-    Object, Parts, Share, damaged, decode_element, decode_rw_element, element_share, member_digest,
-    rw_element_share,
+    Object, Parts, Share, damaged, decode_element, decode_rw_element, element_share, held_share,
+    member_digest, rw_element_share,
 };
 use crate::site::Site;
 use crate::space::{Progress, decode};
@@ -41,12 +42,15 @@ impl Walk<'_> {
             let id = ObjectId::derive(&space, &address);
             let at = At { address: &address, path: Vec::new() };
             let share = walk.object(&at, &Site::top(&space, &address), &bytes)?;
-            digest = digest.wrapping_add(share.map_or(0, |share| share.digest));
+            if !is_held(walk.read, &space, &address)? {
+                digest = digest.wrapping_add(share.map_or(0, |share| share.digest));
+            }
             if address.kind() == Kind::Document && share.is_some_and(|share| share.is_present) {
                 walk.document(&address, &id)?;
             }
             Ok(())
         })?;
+        digest = digest.wrapping_add(self.held()?);
         let roster = Roster::load(self.read, &space);
         self.readable("the member list", roster)?;
         self.each_row(keys::members(&space), |_, (key, bytes)| {
@@ -62,6 +66,25 @@ impl Walk<'_> {
             self.fault(Matters::Digest, "the digest of the state", detail);
         }
         Ok(())
+    }
+
+    /// Walks what is held. Returns what it adds to the digest.
+    fn held(&mut self) -> Result<u128, StoreError> {
+        let (space, mut digest) = (self.space, 0_u128);
+        let mut found = HeldRows::default();
+        self.each_row(keys::held_changes(&space), |walk, (key, bytes)| {
+            let taken = found.change(key.get(17..).unwrap_or_default(), &bytes);
+            walk.readable("a change set of which something is held", taken).map(drop)
+        })?;
+        self.each_row(keys::all_held(&space), |walk, (key, bytes)| {
+            let name =
+                address_of(&key).map_or_else(|_| "a held row".to_owned(), |(address, _)| address.to_string());
+            let id = walk.readable(name, found.ops(&space, &key, &bytes))?.flatten();
+            digest = digest.wrapping_add(id.map_or(0, |id| held_share(&id)));
+            Ok(())
+        })?;
+        self.readable("what is held", found.finish())?;
+        Ok(digest)
     }
 
     /// Checks one object and what is nested in it. Returns its share of what contains it.
@@ -172,11 +195,7 @@ impl Walk<'_> {
     /// Loads a document, as whoever reads it does, and compares its heads with those that are kept.
     fn document(&mut self, address: &ObjectAddress, id: &ObjectId) -> Result<(), StoreError> {
         self.verified.documents += 1;
-        let loaded = document(self.read, &self.space, address.collection(), address.key());
-        let loaded = loaded.map_err(|error| match error {
-            ReadError::Store(error) => error,
-            error => damaged("document", &error),
-        });
+        let loaded = stored_document(self.read, &self.space, address);
         let loaded = match loaded {
             Ok(loaded) => loaded,
             Err(StoreError::Corrupt { detail }) => {
@@ -190,8 +209,11 @@ impl Walk<'_> {
         if !self.read.scan(&from, &until, 1)?.is_empty() {
             return Ok(());
         }
-        let kept = crate::read::document_heads(self.read, &self.space, address.collection(), address.key());
-        if kept.is_ok_and(|kept| kept != loaded.heads()) {
+        let kept = match Site::top(&self.space, address).load(self.read) {
+            Ok(Object::Document(header)) => Some(header.head_hashes()),
+            _ => None,
+        };
+        if kept.is_some_and(|kept| kept != loaded.heads()) {
             let detail = "what is loaded is another version than its header names";
             self.fault(Matters::Document, Location::from(address.clone()), detail);
         }

@@ -74,6 +74,11 @@ impl Ghost {
         self.append(entry);
     }
 
+    pub(crate) fn add_groups(&mut self, groups: Vec<Group>) {
+        let entry = self.draft(groups);
+        self.append(entry);
+    }
+
     /// A run of the lane: the entries after the first `from`, up to the first `to`, signed by `key`. Each run
     /// starts a fresh dictionary.
     pub(crate) fn run_signed(&self, from: usize, to: usize, key: &SigningKey) -> Vec<u8> {

@@ -18,8 +18,9 @@ use std::time::Duration;
 use comity_crdts::{LaneId, Nonce, ReplicaId, SpaceId};
 use comity_engine::{
     Acknowledgement, BootstrapLimits, Class, CloseReason, Command, CommandError, Durability, Engine,
-    EngineOptions, Input, JournalLimits, LagLimits, Notice, Now, Output, Reply, RequestId, Retention, Role,
-    SessionId, SnapshotSource, SpaceStatus, StoreError, Throttle, TransactError, Tx, TxError, WriteOptions,
+    EngineOptions, Extensions, Input, JournalLimits, LagLimits, Notice, Now, Output, Reply, RequestId,
+    Retention, Role, SessionId, SnapshotSource, SpaceStatus, StoreError, Throttle, TransactError, Tx,
+    TxError, VersionRange, WriteOptions,
 };
 
 use disk::{Backup, Disk};
@@ -50,6 +51,8 @@ pub(crate) struct Node {
     pub(crate) throttle: Option<Throttle>,
     pub(crate) retention: Retention,
     pub(crate) bootstrap: BootstrapLimits,
+    pub(crate) versions: VersionRange,
+    pub(crate) extensions: Extensions,
     pub(crate) snapshots: SnapshotSource<comity_store::MemorySnapshot>,
     next_request: u64,
 }
@@ -127,6 +130,8 @@ impl World {
             throttle: None,
             retention: Retention::OFF,
             bootstrap: BootstrapLimits::USUAL,
+            versions: VersionRange::ALL,
+            extensions: Extensions::NONE,
             snapshots: SnapshotSource::default(),
             next_request: 0,
         });
@@ -517,6 +522,14 @@ impl World {
         assert_eq!(self.observer.forks, BTreeSet::new(), "no entry has two contents on the wire");
     }
 
+    /// Two replicas that have applied the same and know the same have the same digest, also where they hold something.
+    pub(crate) fn assert_held_alike(&self, space: SpaceId, (node, other): (usize, usize)) {
+        let (status, status_of_other) = (self.status(node, space), self.status(other, space));
+        assert_eq!(status.frontier, status_of_other.frontier);
+        assert_eq!(status.digest, status_of_other.digest);
+        assert!(status.held > 0 && status_of_other.held > 0);
+    }
+
     /// Ends the process: everything unsynced is lost, then the core starts again over what is left.
     pub(crate) fn crash(&mut self, node: usize) {
         self.disconnect_all(Some(node));
@@ -551,6 +564,8 @@ impl World {
             throttle,
             retention: target.retention,
             bootstrap: target.bootstrap,
+            versions: target.versions,
+            extensions: target.extensions,
             ..EngineOptions::new(fresh_key, target.instance)
         };
         target.snapshots = SnapshotSource::default();

@@ -6,6 +6,7 @@ use std::fmt::Write;
 use comity_crdts::{Dot, Value};
 use comity_engine::{LaneStatus, SpaceStatus};
 
+use crate::builds::Build;
 use crate::oracle::{Oracle, Violation};
 use crate::plan::FaultClass;
 use crate::truth::{Counts, merge};
@@ -198,7 +199,10 @@ impl World {
         // What a source had that was put back since, or took over a state itself, nobody knows.
         let is_replaced =
             |other: &usize| *other != node && !self.nodes[*other].held[space].installed.is_empty();
-        let are_replaced = self.plan.is_copied() || self.members[space].iter().any(is_replaced);
+        // Who holds something has not put aside yet what that replaces.
+        let is_newest = |node: &crate::node::Node| node.build == Build::NEWEST;
+        let are_old = self.plan.builds.is_some() && !self.nodes.iter().all(is_newest);
+        let are_replaced = are_old || self.plan.is_copied() || self.members[space].iter().any(is_replaced);
         if held.installed.is_empty() || truth.forked || are_replaced {
             return Ok(());
         }
@@ -249,8 +253,9 @@ impl World {
             match &first {
                 None => first = Some((*node, status)),
                 Some((other, status_of_other)) => {
-                    let same =
-                        status.digest == status_of_other.digest && status.members == status_of_other.members;
+                    let same = (status.digest == status_of_other.digest
+                        || self.may_differ(space, [(*node, &status), (*other, status_of_other)]))
+                        && status.members == status_of_other.members;
                     if !same || status.frontier != status_of_other.frontier {
                         let detail = format!("replicas {other} and {node} differ in space {space}");
                         return Err(self.violation(Oracle::Convergence, detail));
@@ -259,6 +264,19 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// Whether the states of two replicas may differ that have applied the same: where one of them holds what the other
+    /// has carried out, or took over from somebody who had.
+    fn may_differ(&self, space: usize, pair: [(usize, &SpaceStatus); 2]) -> bool {
+        let took_over = |node: usize| !self.nodes[node].held[space].installed.is_empty();
+        let holds = pair.iter().any(|(_, status)| status.held > 0);
+        let [knows, other_knows] = pair.map(|(node, _)| self.nodes[node].build.knows);
+        holds
+            && (knows
+                || other_knows
+                || pair.iter().any(|(node, _)| took_over(*node))
+                || self.plan.is_copied())
     }
 
     /// What everybody has seen removed has left nothing behind, unless somebody's lane stands still.

@@ -27,8 +27,10 @@ pub fn expected(canary: Canary) -> Oracle {
         | Canary::QuorumOfHalf
         | Canary::FollowerCounted
         | Canary::HaveBeforeSync => Oracle::Acknowledgement,
-        Canary::CounterAddsTwice | Canary::AppliedTwice => Oracle::Counters,
-        Canary::SiblingPruned | Canary::SiblingKept | Canary::LoserNotJournalled => Oracle::Siblings,
+        Canary::CounterAddsTwice | Canary::AppliedTwice | Canary::HeldDropped => Oracle::Counters,
+        Canary::SiblingPruned | Canary::SiblingKept | Canary::LoserNotJournalled | Canary::HeldOvertaken => {
+            Oracle::Siblings
+        }
         Canary::TokenPartReached | Canary::TokenBeforeSync => Oracle::Sessions,
         Canary::QuorumReadOfOne | Canary::FreshBeforeArrival => Oracle::Freshness,
         Canary::OperationForgotten => Oracle::Operations,
@@ -48,15 +50,19 @@ pub fn expected(canary: Canary) -> Oracle {
         Canary::StrangerServed | Canary::SecretNotCompared | Canary::RevocationNotEnforced => {
             Oracle::Isolation
         }
-        Canary::LimitDiffers | Canary::ReceiverClockRefuses | Canary::SubscribedWithoutHash => {
-            Oracle::Acceptance
-        }
+        Canary::LimitDiffers
+        | Canary::ReceiverClockRefuses
+        | Canary::SubscribedWithoutHash
+        | Canary::OwnVersionTaken => Oracle::Acceptance,
         Canary::LengthBelieved | Canary::DeadlineRepeated | Canary::TailKeptInMind => Oracle::Robustness,
         Canary::ForkIgnored => Oracle::LossReport,
         Canary::HashMapOrder => Oracle::Determinism,
         Canary::SentBeforeSync => Oracle::Wire,
         Canary::ClockFloorForgotten | Canary::ClockFollowsWall => Oracle::Clock,
-        Canary::UnconfirmedRemoves | Canary::CutOfOne | Canary::AbsentRemovalForgotten => Oracle::Strict,
+        Canary::UnconfirmedRemoves
+        | Canary::CutOfOne
+        | Canary::AbsentRemovalForgotten
+        | Canary::HeldNotConsidered => Oracle::Strict,
         Canary::RightsNotChecked => Oracle::Bounded,
         Canary::FieldNotCounted => Oracle::Maps,
         Canary::FloorBeyondCut => Oracle::Retention,

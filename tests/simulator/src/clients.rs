@@ -130,7 +130,7 @@ impl World {
 
     fn write(&mut self, event: usize, node: usize, write: &Write) -> Result<(), Violation> {
         let (id, space) = (self.plan.events[event].id, self.truth.ids[write.space]);
-        let views = self.views(node, write);
+        let (views, is_future) = (self.views(node, write), self.speaks_of_the_future(id));
         let request = self.request(node, Waiting::Write { write: None, event });
         let durability = match write.remote {
             0 if write.quorum => Durability::Quorum,
@@ -142,7 +142,12 @@ impl World {
         self.try_operation(node, write);
         let mut performed = Performed::default();
         let called = self.call(node, |engine, now, store| {
-            let body = |tx: &mut Tx<'_>| perform(tx, id, write, &views, &mut performed);
+            let body = |tx: &mut Tx<'_>| {
+                if is_future {
+                    tx.speak_of_the_future();
+                }
+                perform(tx, id, write, &views, &mut performed)
+            };
             match engine.transact::<_, TxError>(now, space, options, store, body) {
                 Ok(()) => Ok(true),
                 Err(TransactError::Duplicate) => Ok(false),
@@ -194,8 +199,10 @@ impl World {
                 let key = format!("register-{register}");
                 let read =
                     comity_engine::register(view.as_ref(), &self.truth.ids[write.space], COLLECTION, &key);
+                // Who cannot read it has seen nothing.
+                let marks = if read.is_ok() { shown.siblings(register).to_vec() } else { Vec::new() };
                 let dots = read.map(|register| register.dots()).unwrap_or_default();
-                views.insert(register, (dots, shown.siblings(register).to_vec()));
+                views.insert(register, (dots, marks));
             }
         }
         views
@@ -357,7 +364,7 @@ fn perform(
             Ok(()) if matches!(effect, Effect::Discard { .. }) && !is_edited => {}
             Ok(()) => performed.deeds.push(deed),
             // What is refused for good reason changes nothing, and the transaction goes on.
-            Err(TxError::Unconfirmed { .. }) => {}
+            Err(TxError::Unconfirmed { .. } | TxError::Held { .. }) => {}
             Err(TxError::Bounded { .. }) => {
                 if let Effect::Lower { bounded, amount } = *effect {
                     performed.wanted = Some((bounded, amount));

@@ -319,6 +319,8 @@ impl World {
                 let detail = format!("replica {node}, space {space}, {}: {detail}", name(object));
                 Err(self.violation(oracle, detail))
             }
+            // It says so where it does not know what was done to it.
+            Err(ReadError::Held { .. }) if self.plan.builds.is_some() => Ok(()),
             // After a failed sync nothing can be read until the store is opened again.
             Err(ReadError::Store(StoreError::Poisoned)) => Ok(()),
             Err(error) => {

@@ -7,6 +7,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test"))]
 
 mod audit;
+mod builds;
 mod calm;
 #[cfg(feature = "canaries")]
 mod canaries;
@@ -34,6 +35,7 @@ mod topology;
 mod truth;
 mod world;
 
+pub use builds::Mix;
 pub use calm::Copies;
 #[cfg(feature = "canaries")]
 pub use canaries::{expected, hunt, violation};

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use comity_simulator::{
-    Oracle, Outcome, Plan, Scale, Tally, Topology, Violation, plan, run, run_logged, shrink,
+    Mix, Oracle, Outcome, Plan, Scale, Tally, Topology, Violation, plan, run, run_logged, shrink,
 };
 
 /// A quarter of a run is allocating and freeing.
@@ -17,6 +17,7 @@ const USAGE: &str = "\
 simulate seeds [--from SEED] [--count N] [--threads N]   run seeds; one in a hundred twice
 simulate seed SEED [--log] [--shrink FILE]               run one; FILE gets the smallest plan that fails
     with --topology all|star|chain|tree|ring|mixed       in a network of this shape, not of the seed's own
+    with --versions same|versions|operations             with builds that differ in this, not in the seed's own
 simulate replay FILE [--log]                             run a kept plan
 Exit code: 0 when every rule held, 1 when one was broken, 2 when there was nothing to run.";
 
@@ -58,7 +59,11 @@ fn scale(options: &[&str]) -> Option<Scale> {
         None => None,
         Some(place) => Some(Topology::named(options.get(place + 1)?)?),
     };
-    Some(Scale { topology, ..Scale::default() })
+    let mix = match options.iter().position(|option| *option == "--versions") {
+        None => None,
+        Some(place) => Some(Mix::named(options.get(place + 1)?)?),
+    };
+    Some(Scale { topology, mix, ..Scale::default() })
 }
 
 fn seeds(options: &[&str]) -> Option<bool> {
@@ -80,7 +85,9 @@ fn seeds(options: &[&str]) -> Option<bool> {
                     if let Some(violation) = &outcome.violation {
                         failed.fetch_add(1, Ordering::Relaxed);
                         let shape = scale.topology.map(|shape| format!(" --topology {}", shape.name()));
-                        let (command, shape) = (command(), shape.unwrap_or_default());
+                        let mix = scale.mix.map(|mix| format!(" --versions {}", mix.name()));
+                        let shape = [shape, mix].into_iter().flatten().collect::<String>();
+                        let command = command();
                         println!(
                             "seed {seed}: {violation}\n  repeat with: {command} seed {seed}{shape} --log"
                         );

@@ -1,6 +1,7 @@
 //! What a seed stands for: how many replicas, spaces and clients, which faults of the menu it has, and
 //! every event. Swarm testing (Groce et al., 2012): each run has about half of the classes.
 
+use crate::builds::{Mix, builds};
 use crate::plan::{
     Effect, Event, Fault, FaultClass, Freshness, Keeping, Plan, Planned, Read, Tampering, WallClock, Write,
 };
@@ -16,11 +17,13 @@ pub struct Scale {
     pub nodes_max: u64,
     /// The shape of the network, if it is not the seed's own.
     pub topology: Option<Topology>,
+    /// What is different between builds, if it is not the seed's own.
+    pub mix: Option<Mix>,
 }
 
 impl Default for Scale {
     fn default() -> Self {
-        Self { operations_max: 3_000, nodes_max: 16, topology: None }
+        Self { operations_max: 3_000, nodes_max: 16, topology: None, mix: None }
     }
 }
 
@@ -71,6 +74,7 @@ pub fn plan(seed: u64, scale: Scale) -> Plan {
         sectors: false,
         signed: dice.percent(5),
         keeping: None,
+        builds: None,
         chaos_us: dice.log_between(2_000_000, 600_000_000),
         events: Vec::new(),
     };
@@ -103,6 +107,7 @@ pub fn plan(seed: u64, scale: Scale) -> Plan {
         faults(&mut plan, FaultClass::Members);
     }
     beside(&mut plan);
+    plan.builds = builds(&plan, scale.mix);
     plan.events.sort_by_key(|planned| (planned.at_us, planned.id));
     plan
 }

@@ -82,7 +82,8 @@ impl World {
             let is_wanted = link.session.is_none() && !link.parted && !link.gone;
             is_wanted && up && !self.is_cut(a, b) && !self.is_cut(b, a)
         };
-        self.under_way == 0 && !self.links.iter().any(waits)
+        let is_releasing = || (0..self.nodes.len()).any(|node| self.is_releasing(node));
+        self.under_way == 0 && !self.links.iter().any(waits) && !is_releasing()
     }
 
     /// What keeps the world from resting.
@@ -344,6 +345,9 @@ impl World {
         let is_fault = reason == CloseReason::Storage || connection.tampered.contains(&true);
         let (peer, link) = (connection.ends[1 - end], connection.link);
         let is_parting = reason == CloseReason::NotMember && self.plan.has(FaultClass::Members);
+        // It is dialled again when an end starts again, as another build perhaps.
+        let [ours, theirs] = [node, peer].map(|node| self.nodes[node].build.versions);
+        let is_parting = is_parting || (reason == CloseReason::Version && ours.common(theirs).is_none());
         self.links[link].parted |= is_parting && self.links[link].session == Some(session);
         self.lose(session, end, self.plan.latency_us.0);
         if is_fault || is_parting {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use comity_crdts::ReplicaId;
 use comity_engine::{Engine, SnapshotSource};
 
+use crate::builds::Build;
 use crate::disk::{Backup, Disk, View};
 use crate::plan::WallClock;
 use crate::promises::Before;
@@ -51,6 +52,10 @@ pub(crate) struct Node {
     pub(crate) key: [u8; 32],
     /// What tells the data directory from its copies.
     pub(crate) instance: [u8; 32],
+    /// How often it was started without counting what ended it.
+    pub(crate) starts: usize,
+    /// What it runs, or ran last.
+    pub(crate) build: Build,
     /// How often it was started; what was under way for an earlier start is void.
     pub(crate) boot: u32,
     /// How often its core was called.
@@ -95,6 +100,8 @@ impl Node {
             replica: ReplicaId([0; 32]),
             key,
             instance,
+            starts: 0,
+            build: Build { knows: false, ..Build::NEWEST },
             boot: 0,
             calls: 0,
             clock,

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::builds::Builds;
 use crate::topology::{Topology, are_connected};
 
 /// Everything that happens in a run apart from what follows from it.
@@ -42,6 +43,9 @@ pub struct Plan {
     /// How long logs are kept; for good where nothing is said.
     #[serde(default)]
     pub(crate) keeping: Option<Keeping>,
+    /// What each replica runs; the newest build, which knows nothing of later versions, where nothing is said.
+    #[serde(default)]
+    pub(crate) builds: Option<Builds>,
     /// When the unrest ends, microseconds.
     pub(crate) chaos_us: u64,
     /// What happens until then, in order of time.

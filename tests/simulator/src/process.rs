@@ -46,14 +46,17 @@ impl World {
 
     /// Starts a process over what is on its disk.
     pub(crate) fn start(&mut self, node: usize) -> Result<(), Violation> {
-        let target = &mut self.nodes[node];
-        if target.is_up() {
+        if self.nodes[node].is_up() {
             return Ok(());
         }
+        let build = self.next_build(node);
+        let target = &mut self.nodes[node];
+        (target.build, target.starts) = (build, target.starts + 1);
         target.boot += 1;
         (target.wake, target.fail_sync) = (None, false);
         target.announcements.clear();
         let mut options = EngineOptions::new(target.key, target.instance);
+        (options.versions, options.extensions) = (build.versions, build.extensions());
         // Wall clocks here jump by a century.
         options.journal.age_ms_max = u64::MAX;
         // Documents here have a few dozen changes.
@@ -311,6 +314,7 @@ impl World {
         let clone = self.add_node(clock, disk);
         self.nodes[clone].held = self.held_of(&entries);
         self.nodes[clone].key = self.nodes[node].key;
+        self.nodes[clone].build = self.nodes[node].build;
         for members in &mut self.members {
             if members.contains(&node) {
                 members.insert(clone);

@@ -1,6 +1,7 @@
 //! A run from its plan: preparations, unrest, a core that must converge alone, healing, and what must then
 //! be so.
 
+use crate::builds::Builds;
 use crate::disk::Disk;
 use crate::oracle::{Oracle, Violation};
 use crate::plan::{FaultClass, Plan};
@@ -59,6 +60,7 @@ impl World {
         self.audit()?;
         self.calm()?;
         self.audit()?;
+        self.is_upgraded = true;
         self.restart_all()?;
         self.audit()?;
         self.forget()?;
@@ -112,7 +114,10 @@ impl World {
         // Who joined again may be known only to somebody who is not among them.
         // And nobody takes over a state from who does not write.
         let has_followers = self.plan.keeping.is_some() && self.plan.has(FaultClass::Members);
-        let is_unfit = core.len() < 2 || self.plan.has(FaultClass::Wipe) || has_followers;
+        // Nor do those converge who share no version, or cannot be told what is written.
+        let are_apart =
+            self.plan.builds.as_ref().is_some_and(|builds| builds.have_strangers() || builds.leave_behind());
+        let is_unfit = are_apart || core.len() < 2 || self.plan.has(FaultClass::Wipe) || has_followers;
         if is_unfit || !core.iter().all(linked) {
             return Ok(());
         }
@@ -135,6 +140,10 @@ impl World {
         let all: Vec<usize> = (0..self.nodes.len()).collect();
         for node in &all {
             self.heal_node(*node)?;
+        }
+        if self.plan.builds.as_ref().is_some_and(Builds::leave_behind) {
+            // Who cannot be told what is written is upgraded.
+            self.upgrade_all()?;
         }
         let until = self.now + CONVERGE_US;
         while self.enrolments.iter().any(|enrolment| !enrolment.done) {

@@ -77,7 +77,7 @@ impl Search {
     }
 
     fn simplify(&mut self) {
-        let steps: [fn(&mut Plan); 9] = [
+        let steps: [fn(&mut Plan); 10] = [
             |plan| plan.latency_us = (100, 0),
             |plan| plan.sync_us = (50, 50),
             |plan| plan.clocks.fill(WallClock::default()),
@@ -86,6 +86,7 @@ impl Search {
             |plan| plan.calm = 0,
             |plan| plan.bare = false,
             |plan| plan.throttle = None,
+            |plan| plan.builds = None,
             single_effects,
         ];
         for step in steps {
@@ -122,6 +123,9 @@ fn without_node(plan: &Plan, node: usize) -> Option<Plan> {
     let mut small = plan.clone();
     small.nodes -= 1;
     small.clocks.remove(node);
+    if let Some(builds) = &mut small.builds {
+        builds.of.remove(node);
+    }
     for members in &mut small.spaces {
         members.retain(|member| *member != node);
         members.iter_mut().for_each(|member| *member = place(*member));

@@ -228,6 +228,8 @@ pub(crate) struct World {
     pub(crate) recorded: Vec<(Class, Vec<u8>)>,
     pub(crate) trace: u64,
     pub(crate) tally: Tally,
+    /// Everybody runs the newest build from the next start on.
+    pub(crate) is_upgraded: bool,
     /// Is told of everything that happens, if somebody wants to read it.
     pub(crate) log: Option<Log>,
 }
@@ -239,6 +241,7 @@ impl World {
     pub(crate) fn new(plan: Plan, log: Option<Log>) -> Self {
         Self {
             log,
+            is_upgraded: false,
             may_fork: plan.has(FaultClass::Rollback),
             may_lie: plan.has(FaultClass::Tamper),
             observer: plan.observed.then(Observer::default),

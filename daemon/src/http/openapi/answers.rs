@@ -153,6 +153,8 @@ pub(crate) struct SpaceReport {
     may_write: bool,
     confirmed: bool,
     quarantined: u64,
+    /// Change sets of which something is held, because this build does not know it.
+    held: u64,
     members: Vec<Member>,
     lanes: Vec<Lane>,
     peers: Vec<Value>,
@@ -190,7 +192,25 @@ pub(crate) struct Status {
     waits_for: Option<String>,
     spaces: u64,
     peers: Vec<String>,
+    /// The protocol versions that this replica speaks.
+    protocols: Protocols,
+    /// Peers that speak none of them.
+    refused: Vec<RefusedPeer>,
     damage: Option<String>,
+}
+
+/// Protocol versions from one to another.
+#[derive(ToSchema)]
+pub(crate) struct Protocols {
+    min: u16,
+    max: u16,
+}
+
+/// A peer with which no protocol version is shared.
+#[derive(ToSchema)]
+pub(crate) struct RefusedPeer {
+    replica: String,
+    protocols: Protocols,
 }
 
 /// The connected replicas.
