@@ -175,6 +175,12 @@ canaries! {
     PieceOfAnotherView,
     /// A snapshot is installed without its journal.
     JournalNotCarried,
+    /// Audits take the word of sets and maps for what they hold.
+    PartsNotInspected,
+    /// Audits take states for comparable although only one side has applied some operation.
+    TouchedCompared,
+    /// What is made again from the log lacks what was applied meanwhile.
+    RepairForgetsTail,
 }
 
 #[cfg(feature = "canaries")]

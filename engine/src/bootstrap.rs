@@ -28,6 +28,7 @@ use crate::store::{StateRead, StoreError};
 pub(crate) use fetch::Bootstrap;
 pub use install::flipped;
 pub(crate) use install::{Installing, Stage};
+pub(crate) use rows::clear_parts;
 pub use piece::{WalkRow, decode_piece, encode_piece};
 pub(crate) use serve::Served;
 pub use source::{SnapshotAnswer, SnapshotSource, SnapshotTask};

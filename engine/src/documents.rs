@@ -23,10 +23,11 @@ pub(crate) use apply::{flush, store_edit};
 pub use reading::{DocumentPosition, DocumentReader, Followed, ReadDocument};
 pub use settle::{Settled, settle};
 pub(crate) use tail::{
-    QuarantineRow, TailRow as DocumentTailRow, carried_tail_row, carry_tail, decode_latest, load, read_tail,
+    QuarantineRow, TailRow as DocumentTailRow, carried_tail_row, carry_tail, decode_latest, load, quarantine_of,
+    read_tail, tail_rows,
 };
 pub use tail::{QuarantinedChange, quarantined};
-use tail::{TailRow, tail_rows};
+use tail::TailRow;
 
 /// What loaded documents may take, by estimate, per space; the least recently used go first.
 const LOADED_BYTES_MAX: u64 = 64 * 1024 * 1024;

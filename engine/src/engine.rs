@@ -8,6 +8,7 @@ use comity_crdts::{Frontier, LaneId, ReplicaId, SpaceId, canary};
 use ed25519_dalek::SigningKey;
 
 use crate::acks::{Waits, Written};
+use crate::audit::Audits;
 use crate::deletion::Deletion;
 use crate::hash::hash;
 use crate::invitations::Invitation;
@@ -63,6 +64,7 @@ pub(crate) enum Timer {
     Part(SessionId),
     Delete(SpaceId),
     Lag(SpaceId),
+    Audit(SpaceId),
 }
 
 /// The deterministic core of a replica. It owns no thread, clock, socket or file.
@@ -79,6 +81,7 @@ pub struct Engine {
     pub(crate) latest: Moment,
     pub(crate) retention: Retention,
     pub(crate) bootstrap: BootstrapLimits,
+    pub(crate) audits: Audits,
     pub(crate) spaces: BTreeMap<SpaceId, Space>,
     pub(crate) sessions: BTreeMap<SessionId, Session>,
     pub(crate) invitations: BTreeMap<(SpaceId, [u8; 32]), Invitation>,
@@ -142,6 +145,7 @@ impl Engine {
             latest: Moment::default(),
             retention: options.retention,
             bootstrap: options.bootstrap,
+            audits: Audits::new(options.audit),
             spaces: BTreeMap::new(),
             sessions: BTreeMap::new(),
             invitations: BTreeMap::new(),
@@ -457,6 +461,7 @@ impl Engine {
             self.resolve_fresh(now, id);
             self.plan_lag_look(id);
             self.serve_all(id);
+            self.answer_audits(id);
         }
     }
 
@@ -518,6 +523,7 @@ impl Engine {
                         self.on_store_error(now, error);
                     }
                 }
+                Timer::Audit(id) => self.tend_audit(now, id),
                 Timer::Lag(id) => self.look_at_lag(now, id),
                 Timer::Drop(id) => {
                     if let Err(error) = self.drop_old(now, id, store) {
@@ -597,6 +603,7 @@ impl Engine {
         self.tend(now, id, store)?;
         self.ask_where(now, id);
         self.resolve_rights(id, store)?;
+        self.plan_audit(now, id);
         if self.spaces.get(&id).is_some_and(|space| !space.documents.unsettled.is_empty()) {
             self.to_settle.insert(id);
         }

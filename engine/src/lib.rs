@@ -9,6 +9,7 @@
 mod acks;
 mod announce;
 mod apply;
+mod audit;
 mod bootstrap;
 mod catalog;
 mod change;
@@ -66,6 +67,9 @@ mod verify;
 pub mod wire;
 mod work;
 
+pub use audit::{
+    AuditAnswer, AuditEvent, AuditLimits, AuditStatus, AuditTask, Repair, Unresolved, repairs,
+};
 pub use bootstrap::{
     BootstrapPhase, Offer, SnapshotAnswer, SnapshotEnd, SnapshotSource, SnapshotTask, is_installing,
 };

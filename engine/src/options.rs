@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::audit::AuditLimits;
 use crate::io::{Durability, RequestId};
 use crate::journal::JournalLimits;
 use crate::keys;
@@ -32,6 +33,8 @@ pub struct EngineOptions {
     pub retention: Retention,
     /// When and how large snapshots are taken over.
     pub bootstrap: BootstrapLimits,
+    /// How often the state is compared with that of others.
+    pub audit: AuditLimits,
 }
 
 /// When a replica takes over the state of another one, and how much it takes.
@@ -65,7 +68,7 @@ impl TailLimits {
 }
 
 impl EngineOptions {
-    /// Of no region, with the usual journal, without limits on lag; the log is kept.
+    /// Of no region, with the usual journal, without limits on lag; the log is kept, and nothing is audited.
     pub const fn new(fresh_key: [u8; 32], instance: InstanceToken) -> Self {
         Self {
             fresh_key,
@@ -77,6 +80,7 @@ impl EngineOptions {
             throttle: None,
             retention: Retention::OFF,
             bootstrap: BootstrapLimits::USUAL,
+            audit: AuditLimits::OFF,
         }
     }
 }

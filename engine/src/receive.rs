@@ -112,6 +112,12 @@ impl Engine {
             }
             Message::FrontierRequest(request) => self.on_frontier_request(session, &request),
             Message::FrontierAnswer(answer) => self.on_frontier_answer(now, session, &answer, store),
+            Message::AuditAsk(ask) => self.on_audit_ask(session, ask),
+            Message::AuditReply(reply) => {
+                self.on_audit_reply(now, session, reply);
+                Ok(())
+            }
+            Message::AuditSuspect(suspect) => self.on_audit_suspect(now, session, &suspect),
         }
     }
 

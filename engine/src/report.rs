@@ -46,6 +46,7 @@ impl Engine {
             stalled_by: space.stalled_by(),
             bootstrap: self.bootstrap_status(space),
             quarantined: space.quarantined,
+            audit: self.audits.status(&space.id),
             confirmed: space.own_lane().is_some_and(|own| space.is_confirmed(&own, &self.replica)),
         }
     }

@@ -5,6 +5,7 @@ use std::fmt;
 use comity_crdts::{Frontier, LaneId, ReplicaId, SpaceId};
 use serde::{Deserialize, Serialize};
 
+use crate::audit::AuditStatus;
 use crate::bootstrap::BootstrapPhase;
 use crate::lag::Lag;
 use crate::op::Role;
@@ -159,6 +160,8 @@ pub struct SpaceStatus {
     pub bootstrap: Option<BootstrapStatus>,
     /// Changes of documents that the document library refused after they were admitted: see `quarantined`.
     pub quarantined: u64,
+    /// What audits have come to.
+    pub audit: AuditStatus,
 }
 
 /// The report on one connected peer in a space.

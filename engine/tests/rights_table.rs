@@ -6,8 +6,8 @@ mod world;
 
 use comity_crdts::{Kind, ObjectAddress, OriginId, SpaceId};
 use comity_engine::wire::{
-    Body, Data, Denied, FrontierAnswer, FrontierRequest, Genesis, Gone, Group, Have, Head, Hello, Join,
-    LaneRef, Message, Op, Open, OpenLane, PROTOCOL_VERSION, Removed, RightsRequest, SnapshotAsk,
+    AuditAsk, AuditReply, AuditSuspect, Body, Data, Denied, FrontierAnswer, FrontierRequest, Genesis, Gone, Group, Have, Head, Hello, Join,
+    LaneRef, Message, Op, Open, OpenLane, PROTOCOL_VERSION, RangeDigest, Removed, RightsRequest, SnapshotAsk,
     SnapshotOffer, SnapshotPiece, SnapshotRead, SnapshotSame, SnapshotStop, Subscribe, Unsubscribe,
 };
 use comity_engine::{CloseReason, Command, Location, Offer, Role, SessionId, SnapshotEnd, Standing};
@@ -85,6 +85,9 @@ enum Type {
     SnapshotSame,
     SnapshotPiece,
     SnapshotStop,
+    AuditAsk,
+    AuditReply,
+    AuditSuspect,
     Skippable,
 }
 
@@ -112,6 +115,9 @@ fn type_of(message: &Message<'_>) -> Type {
         Message::SnapshotSame(_) => Type::SnapshotSame,
         Message::SnapshotPiece(_) => Type::SnapshotPiece,
         Message::SnapshotStop(_) => Type::SnapshotStop,
+        Message::AuditAsk(_) => Type::AuditAsk,
+        Message::AuditReply(_) => Type::AuditReply,
+        Message::AuditSuspect(_) => Type::AuditSuspect,
         Message::Skippable(_) => Type::Skippable,
     }
 }
@@ -131,7 +137,13 @@ fn expected(of: Type) -> [Outcome; 8] {
         Type::SnapshotRead => [Refused; 8],
         Type::Denied => [Nothing, Nothing, Closed, Closed, Closed, Nothing, Nothing, Nothing],
         Type::Removed => [Nothing, Nothing, Closed, Closed, Believed, Nothing, Nothing, Nothing],
-        Type::Subscribe | Type::FrontierRequest | Type::SnapshotAsk => {
+        // Of a question that was not asked.
+        Type::AuditReply => [Nothing; 8],
+        // It is looked into, and right.
+        Type::AuditSuspect => {
+            [Unexpected, Unexpected, Nothing, Nothing, Nothing, Nothing, Unexpected, Unexpected]
+        }
+        Type::Subscribe | Type::FrontierRequest | Type::SnapshotAsk | Type::AuditAsk => {
             [Unexpected, Unexpected, Answered, Answered, Answered, Nothing, Unexpected, Unexpected]
         }
         Type::Data => [Unexpected, Unexpected, Refused, Kept, Kept, Nothing, Unexpected, Unexpected],
@@ -278,6 +290,16 @@ impl Scene {
             Message::SnapshotSame(SnapshotSame { number: 8, until: vec![1], check: last.hash }),
             Message::SnapshotPiece(SnapshotPiece { number: 8, more: false, bytes: &[1] }),
             Message::SnapshotStop(SnapshotStop { number: 8, why: SnapshotEnd::Done }),
+            Message::AuditAsk(AuditAsk {
+                space,
+                number: 3,
+                frontier: comity_crdts::Frontier::new(),
+                root: [0; 16],
+                from: Vec::new(),
+                ranges: vec![RangeDigest { until: vec![0xff], count: 1, state: 2 }],
+            }),
+            Message::AuditReply(AuditReply { number: 3, compared: 1, differ: Vec::new() }),
+            Message::AuditSuspect(AuditSuspect { space, objects: vec![b"\x09all\0stock".to_vec()] }),
             Message::Skippable(0x80),
         ];
         messages.iter().map(Message::encode).collect()
@@ -313,9 +335,12 @@ impl Scene {
             [] if was_open && !open(self) && !is_changed => Outcome::Closed,
             [] if !is_changed => Outcome::Nothing,
             [Message::Have(_)] if self.world.likes(0, space) == 2 => Outcome::Kept,
-            [Message::Data(_) | Message::FrontierAnswer(_) | Message::SnapshotOffer(_)] if !is_changed => {
-                Outcome::Answered
-            }
+            [
+                Message::Data(_)
+                | Message::FrontierAnswer(_)
+                | Message::SnapshotOffer(_)
+                | Message::AuditReply(_),
+            ] if !is_changed => Outcome::Answered,
             [Message::Have(_)] if is_changed => Outcome::Answered,
             said => panic!("{said:?}, changed: {is_changed}"),
         };

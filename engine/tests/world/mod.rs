@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use comity_crdts::{LaneId, Nonce, ReplicaId, SpaceId};
 use comity_engine::{
-    Acknowledgement, BootstrapLimits, Class, CloseReason, Command, CommandError, Durability, Engine,
+    Acknowledgement, AuditLimits, BootstrapLimits, Class, CloseReason, Command, CommandError, Durability, Engine,
     EngineOptions, Input, JournalLimits, LagLimits, Notice, Now, Output, Reply, RequestId, Retention, Role,
     SessionId, SnapshotSource, SpaceStatus, StoreError, Throttle, TransactError, Tx, TxError, WriteOptions,
 };
@@ -50,6 +50,7 @@ pub(crate) struct Node {
     pub(crate) throttle: Option<Throttle>,
     pub(crate) retention: Retention,
     pub(crate) bootstrap: BootstrapLimits,
+    pub(crate) audit: AuditLimits,
     pub(crate) snapshots: SnapshotSource<comity_store::MemorySnapshot>,
     next_request: u64,
 }
@@ -127,6 +128,7 @@ impl World {
             throttle: None,
             retention: Retention::OFF,
             bootstrap: BootstrapLimits::USUAL,
+            audit: AuditLimits::OFF,
             snapshots: SnapshotSource::default(),
             next_request: 0,
         });
@@ -537,6 +539,13 @@ impl World {
         self.restart(node);
     }
 
+    /// Starts the core of a node again over its disk, of which a row has another value now; `None` for none.
+    pub(crate) fn rot(&mut self, node: usize, key: &[u8], value: Option<Vec<u8>>) {
+        self.disconnect_all(Some(node));
+        self.nodes[node].disk.rot(key, value);
+        self.restart(node);
+    }
+
     fn restart(&mut self, node: usize) {
         let target = &mut self.nodes[node];
         target.sync_wanted = false;
@@ -551,6 +560,7 @@ impl World {
             throttle,
             retention: target.retention,
             bootstrap: target.bootstrap,
+            audit: target.audit,
             ..EngineOptions::new(fresh_key, target.instance)
         };
         target.snapshots = SnapshotSource::default();

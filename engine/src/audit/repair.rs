@@ -1,0 +1,178 @@
+//! Objects that were found to be wrong are put right: one batch takes their rows away, puts those in their place that the log
+//! of record made in a view, and applies what was applied since.
+
+use comity_crdts::{Frontier, ObjectAddress, SpaceId, canary};
+
+use crate::audit::rebuild::{Outcome, Rebuilt, Replay, Wrong, clear, header_share, state_of};
+use crate::audit::reports::{Repair, cut, keep};
+use crate::audit::{AuditEvent, Unresolved};
+use crate::engine::Engine;
+use crate::io::{Notice, Now, Output};
+use crate::keys;
+use crate::limits::{AUDIT_CATCH_UP_MAX, AUDIT_RETRY};
+use crate::settings::is_region;
+use crate::space::Space;
+use crate::status::StateDigest;
+use crate::store::{Row, Store, StoreError};
+use crate::work::Work;
+
+impl Engine {
+    /// Suspects were made again over a view.
+    pub(super) fn on_rebuilt(
+        &mut self,
+        now: &Now,
+        (id, objects): (SpaceId, Vec<ObjectAddress>),
+        result: Result<Option<Box<Rebuilt>>, StoreError>,
+        store: &mut dyn Store,
+    ) -> Result<(), StoreError> {
+        self.audits.is_rebuilding = false;
+        let repaired = match result {
+            Ok(Some(rebuilt)) => self.judge(now, id, *rebuilt, store),
+            // Views expire, states are replaced, the thread that reads has much to do.
+            Ok(None) | Err(_) => Ok(objects),
+        };
+        let (again, failed) = match repaired {
+            Ok(again) => (again, Ok(())),
+            Err(error) => (Vec::new(), Err(error)),
+        };
+        if !again.is_empty() || !self.audits.suspects.is_empty() {
+            again.into_iter().for_each(|object| self.suspect(id, object));
+            self.wake_audit(now, id, AUDIT_RETRY);
+        }
+        failed
+    }
+
+    /// Takes note of what became of suspects. Returns those that are to be looked into again.
+    fn judge(
+        &mut self,
+        now: &Now,
+        id: SpaceId,
+        mut rebuilt: Rebuilt,
+        store: &mut dyn Store,
+    ) -> Result<Vec<ObjectAddress>, StoreError> {
+        let mut wrong = Vec::new();
+        for (object, outcome) in std::mem::take(&mut rebuilt.outcomes) {
+            match outcome {
+                Outcome::Sound => {
+                    self.audits.status_mut(id).upheld += 1;
+                    self.tell(AuditEvent::Upheld { space: id, object });
+                }
+                Outcome::Unresolved(why) => self.leave_unresolved(id, object, why),
+                Outcome::Wrong(found) => wrong.push((object, found)),
+            }
+        }
+        if wrong.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.hear_again(id);
+        let objects = wrong.iter().map(|(object, _)| object.clone()).collect();
+        let Some(space) = self.spaces.get_mut(&id).filter(|space| !space.is_blocked()) else {
+            return Ok(Vec::new());
+        };
+        let behind = space.progress.applied.saturating_sub(rebuilt.place);
+        if space.kept != rebuilt.kept || behind > AUDIT_CATCH_UP_MAX {
+            return Ok(objects);
+        }
+        let done = match space.replace(now, &rebuilt, wrong, store) {
+            Ok(done) => done,
+            Err(StoreError::NoSpace | StoreError::Overloaded) => return Ok(objects),
+            Err(error) => return Err(error),
+        };
+        self.committed = done.position;
+        self.request_sync();
+        self.dirty.insert(id);
+        for Repair { object, was, is, .. } in done.repairs {
+            self.audits.status_mut(id).repaired += 1;
+            if is_region(&object) {
+                self.reload_regions(id, store)?;
+            }
+            self.tell(AuditEvent::Repaired { space: id, object, was, is });
+        }
+        Ok(Vec::new())
+    }
+
+    fn leave_unresolved(&mut self, id: SpaceId, object: ObjectAddress, why: Unresolved) {
+        self.audits.status_mut(id).unresolved += 1;
+        self.tell(AuditEvent::Unresolved { space: id, object, why });
+    }
+
+    pub(super) fn tell(&mut self, event: AuditEvent) {
+        self.push(Output::Notify(Notice::Audit(event)));
+    }
+}
+
+/// Every row of an object, as it is.
+fn rows_of(store: &dyn Store, space: &SpaceId, object: &ObjectAddress) -> Result<Vec<Row>, StoreError> {
+    let (mut work, mut room) = (Work::over(store), usize::MAX);
+    clear(&mut work, space, object, &mut room)?;
+    let mut rows = Vec::new();
+    for (key, _) in work.into_batch().state {
+        rows.extend(store.get(&key)?.map(|value| (key, value)));
+    }
+    Ok(rows)
+}
+
+/// What replacing came to.
+struct Replaced {
+    position: crate::store::Position,
+    repairs: Vec<Repair>,
+}
+
+impl Space {
+    /// Puts objects right, in one batch.
+    fn replace(
+        &mut self,
+        now: &Now,
+        rebuilt: &Rebuilt,
+        wrong: Vec<(ObjectAddress, Wrong)>,
+        store: &mut dyn Store,
+    ) -> Result<Replaced, StoreError> {
+        let id = self.id;
+        let mut work = Work::over(&*store);
+        let mut replay = Replay::new(&*store, &id)?;
+        // The digest that was kept may have been changed by what was wrong: it is told anew from what all objects come to.
+        let mut digest =
+            rebuilt.shares.wrapping_add(self.progress.digest.0).wrapping_sub(rebuilt.digest);
+        let (mut found, mut unstable) = (Vec::new(), Frontier::new());
+        for (object, Wrong { detail, was, rows, .. }) in wrong {
+            digest = digest.wrapping_sub(header_share(&work, &id, &object)?);
+            let replaced = rows_of(&*store, &id, &object)?;
+            let mut room = usize::MAX;
+            clear(&mut work, &id, &object, &mut room)?;
+            for (key, value) in rows {
+                if let Some((lane, lsn)) = keys::unstable_place(&key).filter(|_| key.first() == Some(&0x37)) {
+                    unstable.advance(lane, lsn);
+                }
+                if let Some(value) = value {
+                    work.put(key, value);
+                }
+            }
+            replay.objects.insert(object.clone());
+            found.push((object, detail, was, cut(replaced)));
+        }
+        if !canary!(RepairForgetsTail) {
+            replay.run(&mut work, (rebuilt.place + 1, self.progress.applied), usize::MAX)?;
+        }
+        unstable.merge(&replay.effects.unstable);
+        let mut repairs = Vec::new();
+        for (object, detail, was, (replaced, replaced_bytes)) in found {
+            digest = digest.wrapping_add(header_share(&work, &id, &object)?);
+            let is = StateDigest(state_of(&work, &id, &object)?.digest);
+            let (at_ms, was) = (now.wall_ms, StateDigest(was));
+            repairs.push(Repair { object, at_ms, detail, was, is, replaced, replaced_bytes });
+        }
+        keep(&mut work, &id, repairs.clone())?;
+        let mut progress = self.progress;
+        progress.digest = StateDigest(digest);
+        self.put_progress(&mut work, &progress);
+        let batch = work.into_batch();
+        let position = store.commit(batch)?;
+        self.progress = progress;
+        self.documents.clear();
+        self.unstable.merge(&unstable);
+        self.compactable = true;
+        let documents = repairs.iter().filter(|repair| repair.object.kind() == comity_crdts::Kind::Document);
+        self.documents.unsettled.extend(documents.map(|repair| repair.object.clone()));
+        Ok(Replaced { position, repairs })
+    }
+}
