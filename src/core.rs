@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use comity_crdts::{Nonce, ObjectAddress, ReplicaId, SpaceId};
 use comity_engine::{
-    Class, CommandError, Engine, Input, LagEvent, Notice, Now, Output, Reply, RequestId, SessionId,
+    AuditEvent, Class, CommandError, Engine, Input, LagEvent, Notice, Now, Output, Reply, RequestId, SessionId,
     SnapshotTask, Trust,
 };
 use comity_store::{CompactError as StoreCompactError, CompactReport, EmbeddedStore, Syncer};
@@ -89,6 +89,8 @@ pub(crate) struct Signals {
     pub(crate) trust: Arc<TrustSet>,
     /// Who falls behind; a slow listener misses the oldest.
     pub(crate) lag: broadcast::Sender<LagEvent>,
+    /// What audits find; likewise.
+    pub(crate) audit: broadcast::Sender<AuditEvent>,
     /// The way back to the core, for answers that nobody waits for any more.
     pub(crate) events: mpsc::WeakSender<Event>,
     pub(crate) measured: Arc<Measured>,
@@ -395,6 +397,13 @@ impl Core {
             }
             // Whether anybody listens is theirs to know.
             Notice::Lag(event) => drop(self.signals.lag.send(*event)),
+            Notice::Audit(event) => {
+                match event {
+                    AuditEvent::Upheld { .. } => tracing::info!(?event, "an audit"),
+                    event => tracing::error!(?event, "an audit"),
+                }
+                drop(self.signals.audit.send(event.clone()));
+            }
             Notice::Frozen { space, lane, why } => tracing::error!(%space, %lane, %why, "a lane is frozen"),
             _ => {}
         }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use comity_crdts::{ConflictPolicy, PolicyRegistry, ReplicaId, SpaceId};
 use comity_engine::{
-    BootstrapLimits, Command, Engine, EngineOptions, Fault, JournalLimits, LagEvent, LagLimits,
+    AuditEvent, AuditLimits, BootstrapLimits, Command, Engine, EngineOptions, Fault, JournalLimits, LagEvent, LagLimits,
     REGION_BYTES_MAX, Reply, Retention, Role, Status, StoreError, Throttle, Verified,
 };
 use comity_store::{
@@ -23,6 +23,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use crate::core::{Core, EVENTS_MAX, Event, STORAGE_REQUESTS_MAX, Signals, TrustSet, fresh, run_syncer};
 use crate::documents::{Documents, SETTLE_REQUESTS_MAX, run_settling};
 use crate::error::{CompactError, ConnectedError, OpenError, RequestError};
+use crate::audit::AUDIT_EVENTS_MAX;
 use crate::lag::LAG_EVENTS_MAX;
 use crate::meters::{Measured, Meters};
 use crate::network::Network;
@@ -58,6 +59,7 @@ pub struct OpenOptions {
     pub(crate) throttle: Option<Throttle>,
     pub(crate) retention: Retention,
     pub(crate) bootstrap: BootstrapLimits,
+    pub(crate) audit: AuditLimits,
     pub(crate) policies: Policies,
 }
 
@@ -123,6 +125,14 @@ impl OpenOptions {
         self
     }
 
+    /// How often the state of each space is compared with that of others, and checked against itself; once a day
+    /// otherwise. What is found is told to [`Space::audit_events`](crate::Space::audit_events).
+    #[must_use]
+    pub fn audit(mut self, limits: AuditLimits) -> Self {
+        self.audit = limits;
+        self
+    }
+
     /// Makes a policy of the application's own known here, as [`Policy::Custom`](crate::Policy::Custom) of its name
     /// and version. Register it at every replica that reads the registers; [`check_policy`](crate::check_policy) helps
     /// to test it.
@@ -167,6 +177,8 @@ pub(crate) struct Shared {
     connected: watch::Receiver<BTreeSet<ReplicaId>>,
     /// To subscribe with; nothing is taken from it.
     pub(crate) lag: broadcast::Receiver<LagEvent>,
+    /// As well.
+    pub(crate) audit: broadcast::Receiver<AuditEvent>,
     /// Whether writers may have to wait for others to follow.
     pub(crate) is_throttled: bool,
     measured: Arc<Measured>,
@@ -214,6 +226,7 @@ impl Replica {
         let (online_sender, online) = watch::channel(true);
         let (visible_sender, visible) = watch::channel(Visible::new());
         let (lag_sender, lag) = broadcast::channel(LAG_EVENTS_MAX);
+        let (audit_sender, audit) = broadcast::channel(AUDIT_EVENTS_MAX);
         let trust = Arc::new(TrustSet::default());
         let measured = Arc::new(Measured::default());
         let signals = Signals {
@@ -222,6 +235,7 @@ impl Replica {
             online,
             trust: Arc::clone(&trust),
             lag: lag_sender,
+            audit: audit_sender,
             events: events.downgrade(),
             measured: Arc::clone(&measured),
         };
@@ -258,6 +272,7 @@ impl Replica {
             network,
             connected,
             lag,
+            audit,
             is_throttled: options.throttle.is_some(),
             measured,
             stop,
@@ -568,7 +583,7 @@ struct OpenedCore {
 }
 
 fn open_core(dir: &Path, options: OpenOptions) -> Result<OpenedCore, OpenError> {
-    let OpenOptions { store, region, journal, lag, throttle, retention, bootstrap, .. } = options;
+    let OpenOptions { store, region, journal, lag, throttle, retention, bootstrap, audit, .. } = options;
     let opened = EmbeddedStore::open(dir, store)?;
     let (mut store, syncer, reader, damage) = (opened.store, opened.syncer, opened.reader, opened.damage);
     if let Some(damage) = &damage {
@@ -581,6 +596,7 @@ fn open_core(dir: &Path, options: OpenOptions) -> Result<OpenedCore, OpenError> 
         throttle,
         retention,
         bootstrap,
+        audit,
         ..EngineOptions::new(fresh(), opened.instance.0)
     };
     let engine = Engine::open(&options, &mut store)?;

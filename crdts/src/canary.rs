@@ -179,8 +179,8 @@ canaries! {
     PartsNotInspected,
     /// Audits take states for comparable although only one side has applied some operation.
     TouchedCompared,
-    /// What is made again from the log lacks what was applied meanwhile.
-    RepairForgetsTail,
+    /// What is made again from the log is made on top of what is wrong.
+    RemadeOverOld,
 }
 
 #[cfg(feature = "canaries")]

@@ -21,6 +21,7 @@ mod rebuild;
 mod repair;
 mod reports;
 mod serve;
+mod staged;
 mod stretch;
 
 use std::fmt;
@@ -36,6 +37,7 @@ pub use compare::AuditItem;
 pub(crate) use compare::{Comparison, RangeItems};
 pub(crate) use pass::Audits;
 pub(crate) use rebuild::Rebuilt;
+pub use rebuild::{ObjectDigest, object_digest, object_rows};
 pub use reports::{Repair, repairs};
 pub use stretch::RangeDigest;
 pub(crate) use stretch::Stretch;
@@ -60,7 +62,7 @@ impl AuditLimits {
 
 impl Default for AuditLimits {
     fn default() -> Self {
-        Self::OFF
+        Self::DAILY
     }
 }
 
@@ -147,6 +149,30 @@ pub enum AuditEvent {
         /// Why not.
         why: Unresolved,
     },
+}
+
+impl AuditEvent {
+    /// The space that it is about.
+    pub fn space(&self) -> SpaceId {
+        match self {
+            Self::Damaged { space, .. }
+            | Self::Diverged { space, .. }
+            | Self::Upheld { space, .. }
+            | Self::Repaired { space, .. }
+            | Self::Unresolved { space, .. } => *space,
+        }
+    }
+
+    /// The object that it is about.
+    pub fn object(&self) -> &ObjectAddress {
+        match self {
+            Self::Damaged { object, .. }
+            | Self::Diverged { object, .. }
+            | Self::Upheld { object, .. }
+            | Self::Repaired { object, .. }
+            | Self::Unresolved { object, .. } => object,
+        }
+    }
 }
 
 /// Why it could not be found out whether an object is right, or it could not be made again.

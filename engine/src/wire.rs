@@ -1,7 +1,7 @@
 //! The formats that replicas exchange and keep, for tools that inspect them and tests that forge them.
 //! `docs/wire.md` has the tables.
 
-pub use crate::audit::{AuditItem, RangeDigest};
+pub use crate::audit::{AuditItem, RangeDigest, object_rows};
 pub use crate::bootstrap::{WalkRow, decode_piece, encode_piece, flipped};
 pub use crate::change::{Body, ChangeSet, LaneEntry, LaneOwner, LaneTip, decode_entry, encode_entry};
 pub use crate::deletion::deleted;

@@ -244,7 +244,8 @@ fn liar() -> (World, SpaceId, Ghost, comity_engine::SessionId) {
     let mut world = World::new(1);
     let space = world.create_space(0);
     world.write(0, space, |tx| something(tx, 1)).unwrap();
-    let ghost = Ghost::new(9, space);
+    let mut ghost = Ghost::new(9, space);
+    ghost.add(1);
     let (replica, role) = (ghost.replica(), comity_engine::Role::Writer);
     world.command(0, comity_engine::Command::Grant { space, replica, role }).unwrap();
     world.nodes[0].audit = OFTEN;

@@ -1,7 +1,7 @@
 //! Passes in the core: when one begins, which peer it is held against, and what its answers mean. One pass is under way at
 //! a time, whatever the number of spaces.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use comity_crdts::{ObjectAddress, ReplicaId, SpaceId};
@@ -30,6 +30,8 @@ pub(crate) struct Audits {
     pub(super) suspects: VecDeque<(SpaceId, ObjectAddress)>,
     /// Some are being looked into.
     pub(super) is_rebuilding: bool,
+    /// Spaces in which something cannot be applied because a row cannot be read, once that was looked into.
+    pub(super) unreadable: BTreeSet<SpaceId>,
 }
 
 #[derive(Debug, Default)]
@@ -63,7 +65,8 @@ enum Step {
 impl Audits {
     pub(crate) fn new(limits: AuditLimits) -> Self {
         let (of, suspects) = (BTreeMap::new(), VecDeque::new());
-        Self { limits, of, pass: None, suspects, is_rebuilding: false }
+        let unreadable = BTreeSet::new();
+        Self { limits, of, pass: None, suspects, is_rebuilding: false, unreadable }
     }
 
     pub(crate) fn status(&self, id: &SpaceId) -> AuditStatus {

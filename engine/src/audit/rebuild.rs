@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use comity_crdts::{Dot, LaneId, ObjectAddress, ObjectId, ReplicaId, SpaceId};
+use comity_crdts::{Dot, LaneId, ObjectAddress, ObjectId, ReplicaId, SpaceId, canary};
 
 use crate::apply::{Application, Effects};
 use crate::audit::Unresolved;
@@ -18,7 +18,8 @@ use crate::retention::{Kept, kept};
 use crate::rows::{Object, damaged, member_digest};
 use crate::site::Site;
 use crate::space::{LaneRow, Progress, decode};
-use crate::store::{LogRead, Put, StateRead, StoreError};
+use crate::status::StateDigest;
+use crate::store::{LogRead, Put, Row, StateRead, StoreError};
 use crate::work::Work;
 
 /// Places of the order of applying that are read in one go.
@@ -103,7 +104,7 @@ fn by_log(
     let mut outcomes = Vec::new();
     let mut room = ROWS_MAX;
     for object in objects {
-        if clear(&mut work, space, object, &mut room)? {
+        if canary!(RemadeOverOld) || clear(&mut work, space, object, &mut room)? {
             replay.objects.insert(object.clone());
         } else {
             outcomes.push((object.clone(), Outcome::Unresolved(Unresolved::TooLarge)));
@@ -175,6 +176,48 @@ fn rows_of(space: &SpaceId, object: &ObjectAddress, rows: &[Put]) -> Vec<Put> {
         _ => key == header || is_part(key) || key.starts_with(&conflicts),
     };
     rows.iter().filter(|(key, value)| value.is_some() && is_its(key)).cloned().collect()
+}
+
+/// Every row of an object, for tools that look at them and tests that spoil them. O(object).
+///
+/// # Errors
+/// [`StoreError`] when storage fails.
+pub fn object_rows(
+    read: &dyn LogRead,
+    space: &SpaceId,
+    object: &ObjectAddress,
+) -> Result<Vec<Row>, StoreError> {
+    let (mut work, mut room) = (Work::over(read), usize::MAX);
+    clear(&mut work, space, object, &mut room)?;
+    let mut rows = Vec::new();
+    for (key, _) in work.into_batch().state {
+        rows.extend(read.get(&key)?.map(|value| (key, value)));
+    }
+    Ok(rows)
+}
+
+/// The digest of one object's state, and what is wrong with its rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ObjectDigest {
+    /// Of everything that replicas which have applied the same operations on it agree about, whatever they have forgotten; zero
+    /// where it holds nothing.
+    pub state: StateDigest,
+    /// What is wrong with its rows, the first of it, if they contradict themselves.
+    pub fault: Option<String>,
+}
+
+/// Checks one object against itself, and digests its state. O(object).
+///
+/// # Errors
+/// [`StoreError`] when storage fails; rows that cannot be read are no failure, but a fault that is told.
+pub fn object_digest(
+    read: &dyn LogRead,
+    space: &SpaceId,
+    object: &ObjectAddress,
+) -> Result<ObjectDigest, StoreError> {
+    let Inspected { digest, fault, .. } = state_of(read, space, object)?;
+    Ok(ObjectDigest { state: StateDigest(digest), fault })
 }
 
 /// The state of an object as it is in what is read.

@@ -1,9 +1,9 @@
 //! Objects that were found to be wrong are put right: one batch takes their rows away, puts those in their place that the log
 //! of record made in a view, and applies what was applied since.
 
-use comity_crdts::{Frontier, ObjectAddress, SpaceId, canary};
+use comity_crdts::{Frontier, Kind, ObjectAddress, SpaceId};
 
-use crate::audit::rebuild::{Outcome, Rebuilt, Replay, Wrong, clear, header_share, state_of};
+use crate::audit::rebuild::{Outcome, Rebuilt, Replay, Wrong, clear, header_share, object_rows, state_of};
 use crate::audit::reports::{Repair, cut, keep};
 use crate::audit::{AuditEvent, Unresolved};
 use crate::engine::Engine;
@@ -13,7 +13,7 @@ use crate::limits::{AUDIT_CATCH_UP_MAX, AUDIT_RETRY};
 use crate::settings::is_region;
 use crate::space::Space;
 use crate::status::StateDigest;
-use crate::store::{Row, Store, StoreError};
+use crate::store::{Store, StoreError};
 use crate::work::Work;
 
 impl Engine {
@@ -26,6 +26,9 @@ impl Engine {
         store: &mut dyn Store,
     ) -> Result<(), StoreError> {
         self.audits.is_rebuilding = false;
+        if self.audits.unreadable.contains(&id) {
+            self.dirty.insert(id);
+        }
         let repaired = match result {
             Ok(Some(rebuilt)) => self.judge(now, id, *rebuilt, store),
             // Views expire, states are replaced, the thread that reads has much to do.
@@ -65,6 +68,7 @@ impl Engine {
             return Ok(Vec::new());
         }
         self.hear_again(id);
+        self.audits.unreadable.remove(&id);
         let objects = wrong.iter().map(|(object, _)| object.clone()).collect();
         let Some(space) = self.spaces.get_mut(&id).filter(|space| !space.is_blocked()) else {
             return Ok(Vec::new());
@@ -101,17 +105,6 @@ impl Engine {
     }
 }
 
-/// Every row of an object, as it is.
-fn rows_of(store: &dyn Store, space: &SpaceId, object: &ObjectAddress) -> Result<Vec<Row>, StoreError> {
-    let (mut work, mut room) = (Work::over(store), usize::MAX);
-    clear(&mut work, space, object, &mut room)?;
-    let mut rows = Vec::new();
-    for (key, _) in work.into_batch().state {
-        rows.extend(store.get(&key)?.map(|value| (key, value)));
-    }
-    Ok(rows)
-}
-
 /// What replacing came to.
 struct Replaced {
     position: crate::store::Position,
@@ -136,7 +129,7 @@ impl Space {
         let (mut found, mut unstable) = (Vec::new(), Frontier::new());
         for (object, Wrong { detail, was, rows, .. }) in wrong {
             digest = digest.wrapping_sub(header_share(&work, &id, &object)?);
-            let replaced = rows_of(&*store, &id, &object)?;
+            let replaced = object_rows(&*store, &id, &object)?;
             let mut room = usize::MAX;
             clear(&mut work, &id, &object, &mut room)?;
             for (key, value) in rows {
@@ -150,9 +143,7 @@ impl Space {
             replay.objects.insert(object.clone());
             found.push((object, detail, was, cut(replaced)));
         }
-        if !canary!(RepairForgetsTail) {
-            replay.run(&mut work, (rebuilt.place + 1, self.progress.applied), usize::MAX)?;
-        }
+        replay.run(&mut work, (rebuilt.place + 1, self.progress.applied), usize::MAX)?;
         unstable.merge(&replay.effects.unstable);
         let mut repairs = Vec::new();
         for (object, detail, was, (replaced, replaced_bytes)) in found {
@@ -171,7 +162,7 @@ impl Space {
         self.documents.clear();
         self.unstable.merge(&unstable);
         self.compactable = true;
-        let documents = repairs.iter().filter(|repair| repair.object.kind() == comity_crdts::Kind::Document);
+        let documents = repairs.iter().filter(|repair| repair.object.kind() == Kind::Document);
         self.documents.unsettled.extend(documents.map(|repair| repair.object.clone()));
         Ok(Replaced { position, repairs })
     }

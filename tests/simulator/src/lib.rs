@@ -11,6 +11,7 @@ mod calm;
 #[cfg(feature = "canaries")]
 mod canaries;
 mod clients;
+mod decay;
 mod disk;
 mod enrolment;
 mod judge;

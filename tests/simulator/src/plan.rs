@@ -42,6 +42,9 @@ pub struct Plan {
     /// How long logs are kept; for good where nothing is said.
     #[serde(default)]
     pub(crate) keeping: Option<Keeping>,
+    /// How often replicas compare their states, if they do.
+    #[serde(default)]
+    pub(crate) auditing: Option<Auditing>,
     /// When the unrest ends, microseconds.
     pub(crate) chaos_us: u64,
     /// What happens until then, in order of time.
@@ -59,6 +62,15 @@ pub(crate) struct Keeping {
     pub(crate) announce_ms: u64,
     /// Entries from which on a new replica takes over a state.
     pub(crate) entries_min: u64,
+}
+
+/// How often replicas compare their states, and how often there is something to be found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Auditing {
+    /// Milliseconds between two passes over a space.
+    pub(crate) every_ms: u64,
+    /// Rows of the state that change by themselves once all is calm, one after the other.
+    pub(crate) rots: u32,
 }
 
 /// How a replica's clocks run.

@@ -26,6 +26,7 @@ fn story(nodes: usize) -> Plan {
         sectors: false,
         signed: true,
         keeping: None,
+        auditing: None,
         chaos_us: 60_000_000,
         events: Vec::new(),
     };
