@@ -12,9 +12,13 @@
 //! operations on it that the asker lacks. Where that is none and the states differ, they have *diverged*.
 //!
 //! Who is wrong is found out by each of the two for itself, from the log of record ([`rebuild`]), whose entries their authors signed.
-//! What a peer says is never a reason to change anything but to look.
+//! Where it is shortened, a replica that contradicts the digest it keeps of its own state has the rows sent by peers, and takes those that this
+//! digest proves, or that a majority of the members that write sends ([`check`]). What one peer says is never a reason to change
+//! anything, but to look.
 
+mod check;
 mod compare;
+mod fetch;
 mod inspect;
 mod pass;
 mod rebuild;
@@ -33,6 +37,7 @@ use serde::{Deserialize, Serialize};
 use crate::status::StateDigest;
 use crate::store::{LogRead, StoreError};
 
+pub(crate) use check::{Lent, Unproved};
 pub use compare::AuditItem;
 pub(crate) use compare::{Comparison, RangeItems};
 pub(crate) use pass::Audits;
@@ -221,6 +226,15 @@ pub enum AuditTask {
         /// The objects.
         objects: Vec<ObjectAddress>,
     },
+    /// Read the rows of an object for a peer.
+    Lend {
+        /// Whom to answer.
+        session: crate::SessionId,
+        /// What it asks for.
+        fetch: Box<crate::message::AuditFetch>,
+    },
+    /// Check rows that peers sent.
+    Check(Box<Unproved>),
 }
 
 /// What became of a task.
@@ -251,6 +265,17 @@ pub enum AuditAnswer {
         /// What they come to; `None` when that cannot be told now.
         result: Result<Option<Box<Rebuilt>>, StoreError>,
     },
+    /// The rows of an object were read.
+    Lent {
+        /// Whom to answer.
+        session: crate::SessionId,
+        /// The number of its question.
+        number: u32,
+        /// The rows; `None` when they cannot be had.
+        result: Result<Option<Box<Lent>>, StoreError>,
+    },
+    /// What peers sent was checked.
+    Checked(Result<Option<Box<Rebuilt>>, StoreError>),
 }
 
 impl AuditTask {
@@ -274,6 +299,15 @@ impl AuditTask {
             Self::Rebuild { space, objects } => {
                 let result = open().and_then(|view| rebuild::rebuild(&view, &space, &objects));
                 AuditAnswer::Rebuilt { space, objects, result: result.map(|rebuilt| rebuilt.map(Box::new)) }
+            }
+            Self::Lend { session, fetch } => {
+                let result = open().and_then(|view| check::lend(&view, &fetch));
+                let result = result.map(|lent| lent.map(Box::new));
+                AuditAnswer::Lent { session, number: fetch.number, result }
+            }
+            Self::Check(unproved) => {
+                let result = open().and_then(|view| check::check(&view, &unproved));
+                AuditAnswer::Checked(result.map(|rebuilt| rebuilt.map(Box::new)))
             }
         }
     }

@@ -31,6 +31,7 @@ pub(crate) use install::{Installing, Stage};
 pub(crate) use rows::clear_parts;
 pub use piece::{WalkRow, decode_piece, encode_piece};
 pub(crate) use serve::Served;
+pub(crate) use walk::STEPS_MAX;
 pub use source::{SnapshotAnswer, SnapshotSource, SnapshotTask};
 
 /// The state of a space that somebody can take over.

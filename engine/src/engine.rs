@@ -461,7 +461,7 @@ impl Engine {
             self.resolve_fresh(now, id);
             self.plan_lag_look(id);
             self.serve_all(id);
-            self.answer_audits(id);
+            self.answer_audits(now, id);
         }
     }
 

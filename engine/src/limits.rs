@@ -101,6 +101,12 @@ pub(crate) const AUDIT_SUSPECTS_MAX: usize = 64;
 pub(crate) const AUDIT_UNHEARD: Duration = Duration::from_secs(60);
 /// What could not be looked into is tried again after this long.
 pub(crate) const AUDIT_RETRY: Duration = Duration::from_secs(1);
+/// The rows of an object that are sent to who has wrong ones: one of them, with its key,
+pub(crate) const AUDIT_ROW_BYTES_MAX: usize = 96 * 1024;
+/// those of one frame, and one,
+pub(crate) const AUDIT_ROWS_FRAME_BYTES: usize = 96 * 1024;
+/// and all.
+pub(crate) const AUDIT_ROWS_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Entries that are applied to an object which takes the place of a wrong one, in one batch.
 pub(crate) const AUDIT_CATCH_UP_MAX: u64 = 4_096;
 /// Peers asked for rights to a bounded counter are asked again this often.

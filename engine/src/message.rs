@@ -225,6 +225,48 @@ pub struct AuditSuspect {
     pub objects: Vec<Vec<u8>>,
 }
 
+/// Asks for the rows of an object, to take the place of rows that are wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditFetch {
+    /// The space, opened by both sides.
+    pub space: SpaceId,
+    /// Carried back by the answer; unique on the session.
+    pub number: u32,
+    /// The object's key.
+    pub object: Vec<u8>,
+    /// What the sender had applied; the rows are to be of that and perhaps more.
+    pub frontier: Frontier,
+    /// Over the chain hashes of the lanes there.
+    pub root: [u8; 16],
+}
+
+/// Rows of an object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditRows {
+    /// Of the question.
+    pub number: u32,
+    /// Some of them, with their keys in the store, which are the same everywhere.
+    pub rows: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Whether there are more.
+    pub end: RowsEnd,
+}
+
+/// How the rows of an object end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RowsEnd {
+    /// There are more of them.
+    More,
+    /// These are all.
+    Complete {
+        /// What was applied to them.
+        frontier: Frontier,
+        /// What may be forgotten in them.
+        forgotten: Frontier,
+    },
+    /// They cannot be had now.
+    Unavailable,
+}
+
 /// A lane as `Have` names it: by its place among the lanes the sender has named on this session for the
 /// space, in `Open` first, or by its id when it is named for the first time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -362,6 +404,10 @@ pub enum Message<'a> {
     AuditReply(AuditReply),
     /// Objects that may be wrong at the receiver.
     AuditSuspect(AuditSuspect),
+    /// The rows of an object are asked for.
+    AuditFetch(AuditFetch),
+    /// The rows of an object.
+    AuditRows(AuditRows),
     /// A type this version does not know, marked as safe to skip.
     Skippable(u8),
 }
@@ -387,10 +433,12 @@ const SNAPSHOT_READ: u8 = 0x32;
 const SNAPSHOT_PIECE: u8 = 0x33;
 const SNAPSHOT_SAME: u8 = 0x34;
 const SNAPSHOT_STOP: u8 = 0x35;
-/// These three may be skipped: who does not know them compares nothing.
+/// These may be skipped: who does not know them compares nothing.
 const AUDIT_ASK: u8 = 0xc0;
 const AUDIT_REPLY: u8 = 0xc1;
 const AUDIT_SUSPECT: u8 = 0xc2;
+const AUDIT_FETCH: u8 = 0xc3;
+const AUDIT_ROWS: u8 = 0xc4;
 const SKIPPABLE: u8 = 0x80;
 
 const DATA_MORE: u8 = 1;
@@ -435,6 +483,8 @@ impl<'a> Message<'a> {
             Self::AuditAsk(body) => encode(AUDIT_ASK, body),
             Self::AuditReply(body) => encode(AUDIT_REPLY, body),
             Self::AuditSuspect(body) => encode(AUDIT_SUSPECT, body),
+            Self::AuditFetch(body) => encode(AUDIT_FETCH, body),
+            Self::AuditRows(body) => encode(AUDIT_ROWS, body),
             Self::Data(data) => {
                 let mut out = Writer::with_room(DATA_HEADER_BYTES_MAX + data.bytes.len());
                 out.u8(DATA);
@@ -489,6 +539,8 @@ impl<'a> Message<'a> {
             AUDIT_ASK => decode(body, "AuditAsk").map(Self::AuditAsk),
             AUDIT_REPLY => decode(body, "AuditReply").map(Self::AuditReply),
             AUDIT_SUSPECT => decode(body, "AuditSuspect").map(Self::AuditSuspect),
+            AUDIT_FETCH => decode(body, "AuditFetch").map(Self::AuditFetch),
+            AUDIT_ROWS => decode(body, "AuditRows").map(Self::AuditRows),
             HEAD => decode_head(body).map(Self::Head),
             DATA => decode_data(body).map(Self::Data),
             tag if tag & SKIPPABLE != 0 => Ok(Self::Skippable(tag)),

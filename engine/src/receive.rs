@@ -117,6 +117,11 @@ impl Engine {
                 self.on_audit_reply(now, session, reply);
                 Ok(())
             }
+            Message::AuditFetch(fetch) => self.on_audit_fetch(session, fetch),
+            Message::AuditRows(rows) => {
+                self.on_audit_rows(now, session, rows);
+                Ok(())
+            }
             Message::AuditSuspect(suspect) => self.on_audit_suspect(now, session, &suspect),
         }
     }

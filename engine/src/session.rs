@@ -173,6 +173,7 @@ impl Session {
             Message::FrontierRequest(request) => Some(request.space),
             Message::SnapshotAsk(ask) => Some(ask.space),
             Message::AuditAsk(ask) => Some(ask.space),
+            Message::AuditFetch(fetch) => Some(fetch.space),
             Message::AuditSuspect(suspect) => Some(suspect.space),
             Message::Have(have) => by_ref(have.space_ref),
             Message::FrontierAnswer(answer) => by_ref(answer.space_ref),
@@ -192,6 +193,7 @@ impl Session {
             | Message::SnapshotPiece(_)
             | Message::SnapshotStop(_)
             | Message::AuditReply(_)
+            | Message::AuditRows(_)
             | Message::Data(_)
             | Message::Skippable(_) => None,
         };

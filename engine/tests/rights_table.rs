@@ -6,8 +6,8 @@ mod world;
 
 use comity_crdts::{Kind, ObjectAddress, OriginId, SpaceId};
 use comity_engine::wire::{
-    AuditAsk, AuditReply, AuditSuspect, Body, Data, Denied, FrontierAnswer, FrontierRequest, Genesis, Gone, Group, Have, Head, Hello, Join,
-    LaneRef, Message, Op, Open, OpenLane, PROTOCOL_VERSION, RangeDigest, Removed, RightsRequest, SnapshotAsk,
+    AuditAsk, AuditFetch, AuditReply, AuditRows, AuditSuspect, Body, Data, Denied, FrontierAnswer, FrontierRequest, Genesis, Gone, Group, Have, Head, Hello, Join,
+    LaneRef, Message, Op, Open, OpenLane, PROTOCOL_VERSION, RangeDigest, Removed, RightsRequest, RowsEnd, SnapshotAsk,
     SnapshotOffer, SnapshotPiece, SnapshotRead, SnapshotSame, SnapshotStop, Subscribe, Unsubscribe,
 };
 use comity_engine::{CloseReason, Command, Location, Offer, Role, SessionId, SnapshotEnd, Standing};
@@ -88,6 +88,8 @@ enum Type {
     AuditAsk,
     AuditReply,
     AuditSuspect,
+    AuditFetch,
+    AuditRows,
     Skippable,
 }
 
@@ -118,6 +120,8 @@ fn type_of(message: &Message<'_>) -> Type {
         Message::AuditAsk(_) => Type::AuditAsk,
         Message::AuditReply(_) => Type::AuditReply,
         Message::AuditSuspect(_) => Type::AuditSuspect,
+        Message::AuditFetch(_) => Type::AuditFetch,
+        Message::AuditRows(_) => Type::AuditRows,
         Message::Skippable(_) => Type::Skippable,
     }
 }
@@ -138,12 +142,12 @@ fn expected(of: Type) -> [Outcome; 8] {
         Type::Denied => [Nothing, Nothing, Closed, Closed, Closed, Nothing, Nothing, Nothing],
         Type::Removed => [Nothing, Nothing, Closed, Closed, Believed, Nothing, Nothing, Nothing],
         // Of a question that was not asked.
-        Type::AuditReply => [Nothing; 8],
+        Type::AuditReply | Type::AuditRows => [Nothing; 8],
         // It is looked into, and right.
         Type::AuditSuspect => {
             [Unexpected, Unexpected, Nothing, Nothing, Nothing, Nothing, Unexpected, Unexpected]
         }
-        Type::Subscribe | Type::FrontierRequest | Type::SnapshotAsk | Type::AuditAsk => {
+        Type::Subscribe | Type::FrontierRequest | Type::SnapshotAsk | Type::AuditAsk | Type::AuditFetch => {
             [Unexpected, Unexpected, Answered, Answered, Answered, Nothing, Unexpected, Unexpected]
         }
         Type::Data => [Unexpected, Unexpected, Refused, Kept, Kept, Nothing, Unexpected, Unexpected],
@@ -300,6 +304,14 @@ impl Scene {
             }),
             Message::AuditReply(AuditReply { number: 3, compared: 1, differ: Vec::new() }),
             Message::AuditSuspect(AuditSuspect { space, objects: vec![b"\x09all\0stock".to_vec()] }),
+            Message::AuditFetch(AuditFetch {
+                space,
+                number: 4,
+                object: b"\x09all\0stock".to_vec(),
+                frontier: comity_crdts::Frontier::new(),
+                root: [0; 16],
+            }),
+            Message::AuditRows(AuditRows { number: 4, rows: Vec::new(), end: RowsEnd::More }),
             Message::Skippable(0x80),
         ];
         messages.iter().map(Message::encode).collect()
@@ -339,7 +351,8 @@ impl Scene {
                 Message::Data(_)
                 | Message::FrontierAnswer(_)
                 | Message::SnapshotOffer(_)
-                | Message::AuditReply(_),
+                | Message::AuditReply(_)
+                | Message::AuditRows(_),
             ] if !is_changed => Outcome::Answered,
             [Message::Have(_)] if is_changed => Outcome::Answered,
             said => panic!("{said:?}, changed: {is_changed}"),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use comity_crdts::{ObjectAddress, ReplicaId, SpaceId};
 
 use crate::audit::compare::AuditItem;
+use crate::audit::fetch::{Fetching, Unkept};
 use crate::audit::stretch::{Stretch, object_at};
 use crate::audit::{AuditAnswer, AuditEvent, AuditLimits, AuditStatus, AuditTask};
 use crate::bootstrap::SnapshotTask;
@@ -30,6 +31,9 @@ pub(crate) struct Audits {
     pub(super) suspects: VecDeque<(SpaceId, ObjectAddress)>,
     /// Some are being looked into.
     pub(super) is_rebuilding: bool,
+    /// Objects that wait for rows of peers, and one for which peers are asked.
+    pub(super) unkept: VecDeque<Unkept>,
+    pub(super) fetching: Option<Box<Fetching>>,
     /// Spaces in which something cannot be applied because a row cannot be read, once that was looked into.
     pub(super) unreadable: BTreeSet<SpaceId>,
 }
@@ -65,8 +69,9 @@ enum Step {
 impl Audits {
     pub(crate) fn new(limits: AuditLimits) -> Self {
         let (of, suspects) = (BTreeMap::new(), VecDeque::new());
-        let unreadable = BTreeSet::new();
-        Self { limits, of, pass: None, suspects, is_rebuilding: false, unreadable }
+        let (unkept, unreadable) = (VecDeque::new(), BTreeSet::new());
+        let (pass, fetching, is_rebuilding) = (None, None, false);
+        Self { limits, of, pass, suspects, is_rebuilding, unkept, fetching, unreadable }
     }
 
     pub(crate) fn status(&self, id: &SpaceId) -> AuditStatus {
@@ -92,6 +97,7 @@ impl Engine {
     /// It is time for something in the audit of a space.
     pub(crate) fn tend_audit(&mut self, now: &Now, id: SpaceId) {
         self.look_into_suspects();
+        self.tend_fetching(now);
         if let Some(pass) = &self.audits.pass
             && (now.monotonic >= pass.due + AUDIT_READ_MAX || !self.spaces.contains_key(&pass.space))
         {
@@ -167,6 +173,11 @@ impl Engine {
             AuditAnswer::Rebuilt { space, objects, result } => {
                 self.on_rebuilt(now, (space, objects), result, store)
             }
+            AuditAnswer::Lent { session, number, result } => {
+                self.on_lent((session, number), result);
+                Ok(())
+            }
+            AuditAnswer::Checked(result) => self.on_checked(now, result, store),
         }
     }
 

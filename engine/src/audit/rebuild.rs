@@ -3,17 +3,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use comity_crdts::{Dot, LaneId, ObjectAddress, ObjectId, ReplicaId, SpaceId, canary};
+use comity_crdts::{Dot, Frontier, LaneId, ObjectAddress, ObjectId, ReplicaId, SpaceId, canary};
 
 use crate::apply::{Application, Effects};
 use crate::audit::Unresolved;
 use crate::audit::inspect::{Inspected, inspect};
-use crate::bootstrap::{clear_parts, is_installing};
+use crate::audit::stretch::{Stand, root};
+use crate::bootstrap::{STEPS_MAX, clear_parts, is_installing};
 use crate::change::Body;
 use crate::changes::{entry, places};
 use crate::documents::{DocumentCache, flush};
 use crate::keys;
 use crate::options::TailLimits;
+use crate::read::frontier;
 use crate::retention::{Kept, kept};
 use crate::rows::{Object, damaged, member_digest};
 use crate::site::Site;
@@ -25,7 +27,7 @@ use crate::work::Work;
 /// Places of the order of applying that are read in one go.
 const PLACES_AT_ONCE: u64 = 1_024;
 /// Rows of objects that are made again together.
-const ROWS_MAX: usize = 16 * 1024;
+pub(crate) const ROWS_MAX: usize = 16 * 1024;
 /// Their bytes.
 const BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Headers that are read in one go.
@@ -41,6 +43,8 @@ pub struct Rebuilt {
     pub(crate) digest: u128,
     /// What the headers of all objects, and the members, come to; 0 when nothing is wrong.
     pub(crate) shares: u128,
+    /// Where the view stands, when something was not kept of which it could be made.
+    pub(crate) stand: Option<Stand>,
     pub(crate) outcomes: Vec<(ObjectAddress, Outcome)>,
 }
 
@@ -64,6 +68,8 @@ pub(crate) struct Wrong {
     pub(crate) was: u128,
     /// The rows that it ought to have.
     pub(crate) rows: Vec<Put>,
+    /// What may be forgotten in them, where they are a peer's.
+    pub(crate) forgotten: Frontier,
 }
 
 /// Makes objects again, and compares them with what is there. `None` while the state is being replaced. O(log).
@@ -80,13 +86,39 @@ pub(crate) fn rebuild(
         None => return Ok(None),
     };
     let (place, kept) = (progress.applied, kept(view, space)?);
-    let outcomes = match kept.dropped {
-        0 => by_log(view, space, objects, place)?,
-        _ => all_unresolved(objects, Unresolved::NotKept),
-    };
+    let digest = progress.digest.0;
+    if kept.dropped > 0 {
+        let (shares, stand) = (shares(view, space)?, stand(view, space)?);
+        let outcomes = by_digest(view, space, objects, shares == digest)?;
+        return Ok(Some(Rebuilt { place, kept, digest, shares, stand, outcomes }));
+    }
+    let outcomes = by_log(view, space, objects, place)?;
     let is_wrong = outcomes.iter().any(|(_, outcome)| matches!(outcome, Outcome::Wrong(_)));
     let shares = if is_wrong { shares(view, space)? } else { 0 };
-    Ok(Some(Rebuilt { place, kept, digest: progress.digest.0, shares, outcomes }))
+    Ok(Some(Rebuilt { place, kept, digest, shares, stand: None, outcomes }))
+}
+
+/// Where the log is shortened: objects whose rows do not contradict themselves are what was written here, if all objects
+/// together come to the digest that is kept.
+fn by_digest(
+    view: &dyn LogRead,
+    space: &SpaceId,
+    objects: &[ObjectAddress],
+    is_kept: bool,
+) -> Result<Vec<(ObjectAddress, Outcome)>, StoreError> {
+    let outcome = |object: &ObjectAddress| {
+        let is_sound = is_kept && state_of(view, space, object)?.fault.is_none();
+        let outcome = if is_sound { Outcome::Sound } else { Outcome::Unresolved(Unresolved::NotKept) };
+        Ok((object.clone(), outcome))
+    };
+    objects.iter().map(outcome).collect()
+}
+
+/// Where a view stands, for who is to send rows.
+fn stand(view: &dyn LogRead, space: &SpaceId) -> Result<Option<Stand>, StoreError> {
+    let frontier = frontier(view, space)?;
+    let root = root(view, space, &frontier)?;
+    Ok(root.map(|root| Stand { frontier, root }))
 }
 
 fn all_unresolved(objects: &[ObjectAddress], why: Unresolved) -> Vec<(ObjectAddress, Outcome)> {
@@ -137,20 +169,21 @@ fn by_log(
         let outcome = if bytes > BYTES_MAX {
             Outcome::Unresolved(Unresolved::TooLarge)
         } else {
-            Outcome::Wrong(Wrong { detail: was.fault, was: was.digest, rows })
+            Outcome::Wrong(Wrong { detail: was.fault, was: was.digest, rows, forgotten: Frontier::new() })
         };
         outcomes.push((object, outcome));
     }
     Ok(outcomes)
 }
 
-/// Of the rows that a batch makes those of one object. O(rows × maps within each other).
-fn rows_of(space: &SpaceId, object: &ObjectAddress, rows: &[Put]) -> Vec<Put> {
+/// Of the rows that a batch makes those of one object. Of rows that come
+/// from elsewhere none that are nested deeper than maps nest. O(rows).
+pub(crate) fn rows_of(space: &SpaceId, object: &ObjectAddress, rows: &[Put]) -> Vec<Put> {
     let mut holders = BTreeSet::from([Site::top(space, object).id]);
     let header = keys::object(space, object);
     let conflicts = keys::conflicts_of(space, object).0;
     // The order of ids says nothing of what is nested in what, so it is looked for as often as maps nest.
-    loop {
+    for _ in 0..STEPS_MAX {
         let known = holders.len();
         for (key, _) in rows.iter().filter(|(key, _)| key.first() == Some(&0x32)) {
             let map = key.get(1..17).and_then(|id| id.try_into().ok()).map(ObjectId);
@@ -247,7 +280,7 @@ fn share(id: &ObjectId, object: &ObjectAddress, header: &[u8]) -> u128 {
 }
 
 /// What all headers, and the members, come to. O(objects).
-fn shares(read: &dyn StateRead, space: &SpaceId) -> Result<u128, StoreError> {
+pub(crate) fn shares(read: &dyn StateRead, space: &SpaceId) -> Result<u128, StoreError> {
     let mut shares = 0_u128;
     let (mut from, until) = keys::all_objects(space);
     loop {
@@ -298,6 +331,8 @@ pub(crate) struct Replay<'a> {
     space: &'a SpaceId,
     owners: BTreeMap<LaneId, ReplicaId>,
     pub(crate) objects: BTreeSet<ObjectAddress>,
+    /// Of entries up to here what they did is there.
+    pub(crate) beyond: Frontier,
     documents: DocumentCache,
     pub(crate) effects: Effects,
 }
@@ -310,8 +345,9 @@ impl<'a> Replay<'a> {
             let owner = decode::<LaneRow>("lane row", &bytes)?.owner;
             owners.insert(owner.lane(space), owner.replica);
         }
+        let (objects, beyond) = (BTreeSet::new(), Frontier::new());
         let documents = DocumentCache::new(TailLimits::USUAL);
-        Ok(Self { log, space, owners, objects: BTreeSet::new(), documents, effects: Effects::default() })
+        Ok(Self { log, space, owners, objects, beyond, documents, effects: Effects::default() })
     }
 
     /// Applies the entries at some places of the order of applying. Returns whether it went through all of them without
@@ -329,7 +365,7 @@ impl<'a> Replay<'a> {
             if places.len() as u64 != until - next + 1 {
                 return Err(damaged("apply log", &"a place of it is missing"));
             }
-            for (_, place) in places {
+            for (_, place) in places.into_iter().filter(|(_, (lane, lsn))| self.beyond.at(lane) < *lsn) {
                 self.entry(work, place)?;
             }
             flush(&mut self.documents, work, &mut self.effects, self.space, [0; 16])?;

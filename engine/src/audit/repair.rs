@@ -3,6 +3,7 @@
 
 use comity_crdts::{Frontier, Kind, ObjectAddress, SpaceId};
 
+use crate::audit::fetch::Unkept;
 use crate::audit::rebuild::{Outcome, Rebuilt, Replay, Wrong, clear, header_share, object_rows, state_of};
 use crate::audit::reports::{Repair, cut, keep};
 use crate::audit::{AuditEvent, Unresolved};
@@ -11,7 +12,7 @@ use crate::io::{Notice, Now, Output};
 use crate::keys;
 use crate::limits::{AUDIT_CATCH_UP_MAX, AUDIT_RETRY};
 use crate::settings::is_region;
-use crate::space::Space;
+use crate::space::{Space, encode};
 use crate::status::StateDigest;
 use crate::store::{Store, StoreError};
 use crate::work::Work;
@@ -46,7 +47,7 @@ impl Engine {
     }
 
     /// Takes note of what became of suspects. Returns those that are to be looked into again.
-    fn judge(
+    pub(super) fn judge(
         &mut self,
         now: &Now,
         id: SpaceId,
@@ -60,10 +61,17 @@ impl Engine {
                     self.audits.status_mut(id).upheld += 1;
                     self.tell(AuditEvent::Upheld { space: id, object });
                 }
-                Outcome::Unresolved(why) => self.leave_unresolved(id, object, why),
+                Outcome::Unresolved(why) => match &rebuilt.stand {
+                    Some(stand) if why == Unresolved::NotKept => {
+                        let (place, stand) = (rebuilt.place, stand.clone());
+                        self.audits.unkept.push_back(Unkept { space: id, object, place, stand });
+                    }
+                    _ => self.leave_unresolved(id, object, why),
+                },
                 Outcome::Wrong(found) => wrong.push((object, found)),
             }
         }
+        self.fetch_next(now);
         if wrong.is_empty() {
             return Ok(Vec::new());
         }
@@ -74,7 +82,9 @@ impl Engine {
             return Ok(Vec::new());
         };
         let behind = space.progress.applied.saturating_sub(rebuilt.place);
-        if space.kept != rebuilt.kept || behind > AUDIT_CATCH_UP_MAX {
+        let may_be_forgotten = |wrong: &Wrong| wrong.forgotten.is_empty() || space.cut.covers(&wrong.forgotten);
+        let is_fit = wrong.iter().all(|(_, wrong)| may_be_forgotten(wrong));
+        if space.kept != rebuilt.kept || behind > AUDIT_CATCH_UP_MAX || !is_fit {
             return Ok(objects);
         }
         let done = match space.replace(now, &rebuilt, wrong, store) {
@@ -95,7 +105,7 @@ impl Engine {
         Ok(Vec::new())
     }
 
-    fn leave_unresolved(&mut self, id: SpaceId, object: ObjectAddress, why: Unresolved) {
+    pub(super) fn leave_unresolved(&mut self, id: SpaceId, object: ObjectAddress, why: Unresolved) {
         self.audits.status_mut(id).unresolved += 1;
         self.tell(AuditEvent::Unresolved { space: id, object, why });
     }
@@ -127,7 +137,9 @@ impl Space {
         let mut digest =
             rebuilt.shares.wrapping_add(self.progress.digest.0).wrapping_sub(rebuilt.digest);
         let (mut found, mut unstable) = (Vec::new(), Frontier::new());
-        for (object, Wrong { detail, was, rows, .. }) in wrong {
+        let mut forgotten = self.forgotten.clone();
+        for (object, Wrong { detail, was, rows, forgotten: in_rows }) in wrong {
+            forgotten.merge(&in_rows);
             digest = digest.wrapping_sub(header_share(&work, &id, &object)?);
             let replaced = object_rows(&*store, &id, &object)?;
             let mut room = usize::MAX;
@@ -156,8 +168,12 @@ impl Space {
         let mut progress = self.progress;
         progress.digest = StateDigest(digest);
         self.put_progress(&mut work, &progress);
+        if forgotten != self.forgotten {
+            work.put(keys::forgotten(&id), encode(&forgotten));
+        }
         let batch = work.into_batch();
         let position = store.commit(batch)?;
+        self.forgotten = forgotten;
         self.progress = progress;
         self.documents.clear();
         self.unstable.merge(&unstable);

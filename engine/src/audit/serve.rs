@@ -12,7 +12,7 @@ use crate::bootstrap::SnapshotTask;
 use crate::engine::Engine;
 use crate::io::{Class, CloseReason, Now, Output, SessionId};
 use crate::limits::{AUDIT_KEY_BYTES_MAX, AUDIT_SUSPECTED_MAX, AUDIT_UNHEARD};
-use crate::message::{AuditAsk, AuditReply, AuditSuspect, Message};
+use crate::message::{AuditAsk, AuditFetch, AuditReply, AuditSuspect, Message};
 use crate::receive::Refusal;
 use crate::store::StoreError;
 
@@ -23,6 +23,8 @@ pub(crate) struct SessionAudit {
     pub(super) next: u32,
     /// What the peer asks, until as much is durable here as it had applied; a later question takes its place.
     parked: Option<Box<AuditAsk>>,
+    /// Rows that the peer asks for, likewise.
+    parked_fetch: Option<Box<AuditFetch>>,
     /// A question of the peer's is being compared.
     is_comparing: bool,
     /// What the peer takes to be wrong here is looked into from then on: not for some time after it was, unless it turned
@@ -46,15 +48,54 @@ impl Engine {
         Ok(())
     }
 
+    /// A peer asks for the rows of an object.
+    pub(crate) fn on_audit_fetch(&mut self, session_id: SessionId, fetch: AuditFetch) -> Result<(), Refusal> {
+        let Some(session) = self.sessions.get_mut(&session_id) else { return Ok(()) };
+        if !session.is_open(&fetch.space) {
+            return Err(CloseReason::Unexpected.into());
+        }
+        if fetch.object.len() > AUDIT_KEY_BYTES_MAX || fetch.frontier.len() > LANES_MAX {
+            return Err(CloseReason::TooMany.into());
+        }
+        session.audit.parked_fetch = Some(Box::new(fetch));
+        self.lend_rows(session_id);
+        Ok(())
+    }
+
+    fn lend_rows(&mut self, session_id: SessionId) {
+        let Some(session) = self.sessions.get_mut(&session_id) else { return };
+        let Some(fetch) = session.audit.parked_fetch.take() else { return };
+        let space = self.spaces.get(&fetch.space).filter(|_| session.is_open(&fetch.space));
+        let Some(space) = space else { return };
+        if session.audit.is_comparing || !space.durable.covers(&fetch.frontier) {
+            session.audit.parked_fetch = Some(fetch);
+            return;
+        }
+        session.audit.is_comparing = true;
+        let task = AuditTask::Lend { session: session_id, fetch };
+        self.push(Output::Snapshot(SnapshotTask::Audit(task)));
+    }
+
+    /// What was done over a view for a session is done. Whether the session is still there.
+    pub(super) fn ended_comparing(&mut self, session_id: SessionId) -> bool {
+        let Some(session) = self.sessions.get_mut(&session_id) else { return false };
+        session.audit.is_comparing = false;
+        self.answer_audit(session_id);
+        self.lend_rows(session_id);
+        true
+    }
+
     /// More is durable here: what waited for it is compared.
-    pub(crate) fn answer_audits(&mut self, id: SpaceId) {
+    pub(crate) fn answer_audits(&mut self, now: &Now, id: SpaceId) {
+        self.check_lent(now.monotonic, id);
         let Some(space) = self.spaces.get(&id) else { return };
         let waits = |session: &&SessionId| {
             let session = self.sessions.get(session);
-            session.is_some_and(|session| session.audit.parked.is_some())
+            session.is_some_and(|session| session.audit.parked.is_some() || session.audit.parked_fetch.is_some())
         };
         for session in space.sessions.iter().filter(waits).copied().collect::<Vec<_>>() {
             self.answer_audit(session);
+            self.lend_rows(session);
         }
     }
 
@@ -81,14 +122,14 @@ impl Engine {
         (session_id, number): (SessionId, u32),
         result: Result<Option<Box<Comparison>>, StoreError>,
     ) {
-        let Some(session) = self.sessions.get_mut(&session_id) else { return };
-        session.audit.is_comparing = false;
+        if !self.ended_comparing(session_id) {
+            return;
+        }
         let comparison = result.ok().flatten();
         let (compared, differ) =
             comparison.map_or((0, Vec::new()), |comparison| (comparison.compared, comparison.differ));
         let reply = AuditReply { number, compared, differ };
         self.send(session_id, Class::Control, &Message::AuditReply(reply));
-        self.answer_audit(session_id);
     }
 
     /// A peer has other states of some objects. Whether they are wrong here is looked into, though not as often as it likes.

@@ -131,7 +131,7 @@ impl World {
 
     fn is_found(&self) -> bool {
         self.decayed.as_ref().is_none_or(|decayed| {
-            decayed.named && if decayed.is_whole { decayed.repaired } else { decayed.unresolved }
+            decayed.named && (decayed.repaired || (!decayed.is_whole && decayed.unresolved))
         })
     }
 
@@ -227,7 +227,7 @@ impl World {
 
     /// What was made again is what others have.
     fn compare_made_again(&self) -> Result<(), Violation> {
-        let Some(decayed) = self.decayed.as_ref().filter(|decayed| decayed.is_whole) else { return Ok(()) };
+        let Some(decayed) = self.decayed.as_ref().filter(|decayed| decayed.repaired) else { return Ok(()) };
         let Some(space) = self.truth.space(&decayed.space) else { return Ok(()) };
         let mut found = Vec::new();
         for node in self.taking_part(space) {
@@ -244,7 +244,8 @@ impl World {
     /// A row that could not be made again is put back.
     fn put_back(&mut self) -> Result<(), Violation> {
         let Some(decayed) = self.decayed.take() else { return Ok(()) };
-        if decayed.is_whole {
+        if decayed.repaired {
+            self.tally.lent += u64::from(!decayed.is_whole);
             return Ok(());
         }
         self.crash(decayed.node, 1_000_000, true)?;

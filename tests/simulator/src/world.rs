@@ -162,6 +162,8 @@ pub struct Tally {
     pub throttled: u64,
     /// Rows that changed by themselves and were found by audits.
     pub decayed: u64,
+    /// Of these, rows that peers sent because the log was shortened.
+    pub lent: u64,
     /// What was received in calm, by [`Topology`].
     pub copies: [Copies; 6],
     /// Simulated time, microseconds.
@@ -189,6 +191,7 @@ impl Tally {
         self.lag_checks += other.lag_checks;
         self.throttled += other.throttled;
         self.decayed += other.decayed;
+        self.lent += other.lent;
         self.copies.iter_mut().zip(other.copies).for_each(|(copies, other)| copies.add(other));
         self.virtual_us += other.virtual_us;
         self.replica_us += other.replica_us;
