@@ -7,8 +7,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use comity_crdts::{Nonce, ObjectAddress, ReplicaId, SpaceId};
 use comity_engine::{
-    AuditEvent, Class, CommandError, Engine, Input, LagEvent, Notice, Now, Output, Reply, RequestId, SessionId,
-    SnapshotTask, Trust,
+    AuditEvent, Class, CommandError, Engine, Input, LagEvent, Notice, Now, Output, Reply, RequestId,
+    SessionId, SnapshotTask, Trust,
 };
 use comity_store::{CompactError as StoreCompactError, CompactReport, EmbeddedStore, Syncer};
 use comity_transport::{

@@ -90,6 +90,7 @@ mod view;
 mod watch;
 mod write;
 
+pub use audit::{AUDIT_EVENTS_MAX, AuditEvents};
 /// Documents as an application's own types: the version whose traits the handles take. The derive macros name the
 /// crates `autosurgeon` and `automerge`, so whoever derives depends on both, in the versions that are here.
 #[cfg(feature = "autosurgeon")]
@@ -104,22 +105,23 @@ pub use comity_crdts::{
     ValueSerdeError, check_policy, json, limits, text, versions,
 };
 pub use comity_engine::{
-    AuditEvent, AuditLimits, AuditStatus, Away, Blocked, BootstrapLimits, BootstrapPhase, BootstrapStatus, ChangeEvent, CommandError, Conflict,
-    Did, Durability, Fault, Freeze, JournalEntry, JournalLimits, JournalPlace, JournalReason, JournalTotals,
-    Lag, LagChange, LagEvent, LagLimits, LagSide, LaneLag, LaneStatus, Listing, Location, Matter, Matters,
-    OPERATION_NAME_BYTES_MAX, ObjectChange, OperationNameError, PeerStatus, QuarantinedChange,
-    REGION_BYTES_MAX, ReadError, Repair, Replayed, Retention, Role, SessionStatus, SiblingReport, SpaceStatus,
-    Standing, StateDigest, Status, StoreError, Throttle, Throttled, Token, TransactError, TxError, Unresolved, Verified,
+    AuditEvent, AuditLimits, AuditStatus, Away, Blocked, BootstrapLimits, BootstrapPhase, BootstrapStatus,
+    ChangeEvent, CommandError, Conflict, Did, Durability, Fault, Freeze, JournalEntry, JournalLimits,
+    JournalPlace, JournalReason, JournalTotals, Lag, LagChange, LagEvent, LagLimits, LagSide, LaneLag,
+    LaneStatus, Listing, Location, Matter, Matters, OPERATION_NAME_BYTES_MAX, ObjectChange,
+    OperationNameError, PeerStatus, QuarantinedChange, REGION_BYTES_MAX, ReadError, Repair, Replayed,
+    Retention, Role, SessionStatus, SiblingReport, SpaceStatus, Standing, StateDigest, Status, StoreError,
+    Throttle, Throttled, Token, TransactError, TxError, Unresolved, Verified,
 };
 pub use comity_store::{
     BackupError, BackupProgress, BackupReport, CompactError as StorageCompactError, CompactReport, Damage,
     OpenError as DirectoryError, StoreOptions, restore as restore_backup,
 };
 pub use comity_transport::{BindError, ClassStats, Congestion, ConnectionStats, TransportConfig};
-pub use audit::{AUDIT_EVENTS_MAX, AuditEvents};
 pub use error::{
-    AuditEventsError, CompactError, ConnectedError, ContentError, DecreaseError, DocumentReadError, ImportError, InviteError,
-    LagEventsError, OpenError, RequestError, ResolveError, TransferError, WatchError, WriteError,
+    AuditEventsError, CompactError, ConnectedError, ContentError, DecreaseError, DocumentReadError,
+    ImportError, InviteError, LagEventsError, OpenError, RequestError, ResolveError, TransferError,
+    WatchError, WriteError,
 };
 pub use follow::{DocumentFeed, DocumentUpdate};
 pub use handles::{

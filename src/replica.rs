@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use comity_crdts::{ConflictPolicy, PolicyRegistry, ReplicaId, SpaceId};
 use comity_engine::{
-    AuditEvent, AuditLimits, BootstrapLimits, Command, Engine, EngineOptions, Fault, JournalLimits, LagEvent, LagLimits,
-    REGION_BYTES_MAX, Reply, Retention, Role, Status, StoreError, Throttle, Verified,
+    AuditEvent, AuditLimits, BootstrapLimits, Command, Engine, EngineOptions, Fault, JournalLimits, LagEvent,
+    LagLimits, REGION_BYTES_MAX, Reply, Retention, Role, Status, StoreError, Throttle, Verified,
 };
 use comity_store::{
     BackupError, BackupProgress, BackupReport, CompactReport, Damage, EmbeddedStore, Reader, Snapshot,
@@ -20,10 +20,10 @@ use comity_store::{
 use comity_transport::{BindError, CloseCode, ConnectionStats, Identity, TransportConfig};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
+use crate::audit::AUDIT_EVENTS_MAX;
 use crate::core::{Core, EVENTS_MAX, Event, STORAGE_REQUESTS_MAX, Signals, TrustSet, fresh, run_syncer};
 use crate::documents::{Documents, SETTLE_REQUESTS_MAX, run_settling};
 use crate::error::{CompactError, ConnectedError, OpenError, RequestError};
-use crate::audit::AUDIT_EVENTS_MAX;
 use crate::lag::LAG_EVENTS_MAX;
 use crate::meters::{Measured, Meters};
 use crate::network::Network;

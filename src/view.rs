@@ -7,8 +7,8 @@ use comity_crdts::{
     check_collection,
 };
 use comity_engine::{
-    Conflict, JournalEntry, JournalPlace, JournalTotals, Listing, Location, QuarantinedChange, ReadError, Repair,
-    Replayed, StateRead, StoreError, Token, counter_at, flag_at, policy_of, register_at,
+    Conflict, JournalEntry, JournalPlace, JournalTotals, Listing, Location, QuarantinedChange, ReadError,
+    Repair, Replayed, StateRead, StoreError, Token, counter_at, flag_at, policy_of, register_at,
 };
 use comity_store::Snapshot;
 

@@ -179,8 +179,6 @@ canaries! {
     PartsNotInspected,
     /// Audits take states for comparable although only one side has applied some operation.
     TouchedCompared,
-    /// Where a log is shortened the first peer is believed that sends another state of an object.
-    PeerBelieved,
     /// What is made again from the log is made on top of what is wrong.
     RemadeOverOld,
 }

@@ -44,9 +44,9 @@ pub(crate) use pass::Audits;
 pub(crate) use rebuild::Rebuilt;
 pub use rebuild::{ObjectDigest, object_digest, object_rows};
 pub use reports::{Repair, repairs};
+pub(crate) use serve::SessionAudit;
 pub use stretch::RangeDigest;
 pub(crate) use stretch::Stretch;
-pub(crate) use serve::SessionAudit;
 
 /// How often the state is compared with that of others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

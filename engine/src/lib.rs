@@ -68,7 +68,8 @@ pub mod wire;
 mod work;
 
 pub use audit::{
-    AuditAnswer, AuditEvent, AuditLimits, AuditStatus, AuditTask, ObjectDigest, Repair, Unresolved, object_digest, repairs,
+    AuditAnswer, AuditEvent, AuditLimits, AuditStatus, AuditTask, ObjectDigest, Repair, Unresolved,
+    object_digest, repairs,
 };
 pub use bootstrap::{
     BootstrapPhase, Offer, SnapshotAnswer, SnapshotEnd, SnapshotSource, SnapshotTask, is_installing,

@@ -11,9 +11,10 @@ pub use crate::hash::Hash;
 pub use crate::head::use_stand_in_signatures;
 pub use crate::head::{HeadSignature, sign};
 pub use crate::message::{
-    AuditAsk, AuditFetch, AuditReply, AuditRows, AuditSuspect, Data, Denied, FrontierAnswer, FrontierRequest, Genesis, Gone, Have, Head, Hello, Join, LaneRef, Message,
-    Open, OpenLane, PROTOCOL_VERSION, Removed, RightsRequest, RowsEnd, SnapshotAsk, SnapshotOffer, SnapshotPiece,
-    SnapshotRead, SnapshotSame, SnapshotStop, Subscribe, Unsubscribe,
+    AuditAsk, AuditFetch, AuditReply, AuditRows, AuditSuspect, Data, Denied, FrontierAnswer, FrontierRequest,
+    Genesis, Gone, Have, Head, Hello, Join, LaneRef, Message, Open, OpenLane, PROTOCOL_VERSION, Removed,
+    RightsRequest, RowsEnd, SnapshotAsk, SnapshotOffer, SnapshotPiece, SnapshotRead, SnapshotSame,
+    SnapshotStop, Subscribe, Unsubscribe,
 };
 pub use crate::op::{Group, Op};
 pub use crate::proof::Proof;

@@ -92,10 +92,11 @@ fn write_on(world: &mut World, space: SpaceId, rounds: i64) {
     for round in 0..rounds {
         for node in 0..3 {
             let number = 1_000 + 10 * round + node as i64;
-            world.write(node, space, move |tx| {
-                tx.register_write_at(&register(&format!("other-{node}")).into(), Value::I64(number))
-            })
-            .unwrap();
+            world
+                .write(node, space, move |tx| {
+                    tx.register_write_at(&register(&format!("other-{node}")).into(), Value::I64(number))
+                })
+                .unwrap();
         }
         world.pass(Duration::from_millis(700));
     }
@@ -212,15 +213,19 @@ fn what_is_written_to_a_damaged_object_meanwhile_stays() {
     for node in 0..3 {
         assert_eq!(sum(&world, node), right + 3);
     }
-    let is_it = |event: &AuditEvent| matches!(event, AuditEvent::Repaired { object, .. } if *object == address);
+    let is_it =
+        |event: &AuditEvent| matches!(event, AuditEvent::Repaired { object, .. } if *object == address);
     assert!(events(&world, 1).iter().any(is_it));
     assert_sound(&world, space);
 }
 
 #[test]
 fn where_the_log_is_shortened_it_is_said_that_nothing_can_be_made_again() {
-    let retention =
-        Retention { age: Duration::from_millis(1), announce_after: Duration::from_millis(100), ..Retention::OFF };
+    let retention = Retention {
+        age: Duration::from_millis(1),
+        announce_after: Duration::from_millis(100),
+        ..Retention::OFF
+    };
     let (mut world, space) = written(retention);
     write_on(&mut world, space, 5);
     let rows = object_rows(&world, 1);
@@ -233,9 +238,8 @@ fn where_the_log_is_shortened_it_is_said_that_nothing_can_be_made_again() {
     write_on(&mut world, space, 18);
     let events = events(&world, 1);
     let diverged = events.iter().any(|event| matches!(event, AuditEvent::Diverged { .. }));
-    let is_told = events
-        .iter()
-        .any(|event| matches!(event, AuditEvent::Unresolved { why: Unresolved::NotKept, .. }));
+    let is_told =
+        events.iter().any(|event| matches!(event, AuditEvent::Unresolved { why: Unresolved::NotKept, .. }));
     assert!(diverged && is_told, "{events:?}");
 }
 

@@ -10,9 +10,10 @@ use comity_crdts::{
     Frontier, Hlc, Kind, Nonce, ObjectAddress, OriginId, RawChange, ReplicaId, SpaceId, Value, Writer,
 };
 use comity_engine::wire::{
-    AuditAsk, AuditItem, AuditReply, AuditSuspect, Body, ChangeSet, Data, Denied, Dictionary, FrontierAnswer, FrontierRequest, Genesis, Group, Have, Head,
-    Hello, Join, LaneEntry, LaneOwner, LaneRef, LaneTip, Message, Op, Open, OpenLane, Proof, RangeDigest, Removed,
-    RightsRequest, Subscribe, Unsubscribe, decode_entry, decode_run, encode_entry, encode_run, sign,
+    AuditAsk, AuditItem, AuditReply, AuditSuspect, Body, ChangeSet, Data, Denied, Dictionary, FrontierAnswer,
+    FrontierRequest, Genesis, Group, Have, Head, Hello, Join, LaneEntry, LaneOwner, LaneRef, LaneTip,
+    Message, Op, Open, OpenLane, Proof, RangeDigest, Removed, RightsRequest, Subscribe, Unsubscribe,
+    decode_entry, decode_run, encode_entry, encode_run, sign,
 };
 use comity_engine::{CloseReason, OperationId, Role};
 use ed25519_dalek::SigningKey;

@@ -6,9 +6,10 @@ mod world;
 
 use comity_crdts::{Kind, ObjectAddress, OriginId, SpaceId};
 use comity_engine::wire::{
-    AuditAsk, AuditFetch, AuditReply, AuditRows, AuditSuspect, Body, Data, Denied, FrontierAnswer, FrontierRequest, Genesis, Gone, Group, Have, Head, Hello, Join,
-    LaneRef, Message, Op, Open, OpenLane, PROTOCOL_VERSION, RangeDigest, Removed, RightsRequest, RowsEnd, SnapshotAsk,
-    SnapshotOffer, SnapshotPiece, SnapshotRead, SnapshotSame, SnapshotStop, Subscribe, Unsubscribe,
+    AuditAsk, AuditFetch, AuditReply, AuditRows, AuditSuspect, Body, Data, Denied, FrontierAnswer,
+    FrontierRequest, Genesis, Gone, Group, Have, Head, Hello, Join, LaneRef, Message, Op, Open, OpenLane,
+    PROTOCOL_VERSION, RangeDigest, Removed, RightsRequest, RowsEnd, SnapshotAsk, SnapshotOffer,
+    SnapshotPiece, SnapshotRead, SnapshotSame, SnapshotStop, Subscribe, Unsubscribe,
 };
 use comity_engine::{CloseReason, Command, Location, Offer, Role, SessionId, SnapshotEnd, Standing};
 use world::World;

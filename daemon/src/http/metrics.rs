@@ -148,9 +148,11 @@ fn of_audits(figures: &mut Figures, status: &Status) {
         ("comity_audit_repaired_total", "Objects that were wrong here and were made again", |audit| {
             audit.repaired
         }),
-        ("comity_audit_unresolved_total", "Objects that may be wrong here and could not be made again", |audit| {
-            audit.unresolved
-        }),
+        (
+            "comity_audit_unresolved_total",
+            "Objects that may be wrong here and could not be made again",
+            |audit| audit.unresolved,
+        ),
     ];
     for (name, about, count) in counts {
         let all = status.spaces.iter().map(|space| count(&space.audit)).sum();

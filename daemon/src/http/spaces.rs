@@ -5,7 +5,9 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use comity::{AuditStatus, Blocked, Lag, LaneStatus, PeerStatus, Policy, ReplicaId, Role, SpaceStatus, Ticket, Token};
+use comity::{
+    AuditStatus, Blocked, Lag, LaneStatus, PeerStatus, Policy, ReplicaId, Role, SpaceStatus, Ticket, Token,
+};
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
 use utoipa::ToSchema;

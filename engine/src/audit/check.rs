@@ -8,14 +8,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use comity_crdts::{Frontier, Kind, ObjectAddress, ReplicaId, SpaceId, canary};
+use comity_crdts::{Frontier, Kind, ObjectAddress, ReplicaId, SpaceId};
 
+use crate::audit::Unresolved;
 use crate::audit::inspect::Inspected;
 use crate::audit::rebuild::{
     Outcome, ROWS_MAX, Rebuilt, Replay, Wrong, clear, header_share, object_rows, rows_of, shares, state_of,
 };
 use crate::audit::stretch::{object_at, root};
-use crate::audit::Unresolved;
 use crate::bootstrap::is_installing;
 use crate::conflicts::note_all;
 use crate::documents::carried_tail_row;
@@ -72,7 +72,9 @@ pub(crate) fn lend(view: &dyn LogRead, fetch: &AuditFetch) -> Result<Option<Lent
         return Ok(None);
     }
     let mut room = ROWS_MAX;
-    if !clear(&mut Work::over(view), space, &object, &mut room)? || state_of(view, space, &object)?.fault.is_some() {
+    if !clear(&mut Work::over(view), space, &object, &mut room)?
+        || state_of(view, space, &object)?.fault.is_some()
+    {
         return Ok(None);
     }
     let mut rows = Vec::new();
@@ -212,7 +214,7 @@ fn choose(found: Vec<Found>, proved: u128, needed: usize, own: Inspected) -> Out
         *votes.entry(found.state.digest).or_default() += 1;
     }
     let is_voted = |found: &Found| votes.get(&found.state.digest).is_some_and(|votes| *votes >= needed);
-    let place = found.iter().position(|found| found.share == proved || canary!(PeerBelieved));
+    let place = found.iter().position(|found| found.share == proved);
     let place = place.or_else(|| found.iter().position(is_voted));
     match place.and_then(|place| found.into_iter().nth(place)) {
         None => Outcome::Unresolved(Unresolved::NotKept),

@@ -89,10 +89,8 @@ fn items(
     touched: &BTreeMap<Vec<u8>, u64>,
     (after, until): (&Vec<u8>, &Vec<u8>),
 ) -> Vec<AuditItem> {
-    let mut items: BTreeMap<Vec<u8>, AuditItem> = found
-        .into_iter()
-        .map(|(key, state)| (key.clone(), AuditItem { key, ops: 0, state }))
-        .collect();
+    let mut items: BTreeMap<Vec<u8>, AuditItem> =
+        found.into_iter().map(|(key, state)| (key.clone(), AuditItem { key, ops: 0, state })).collect();
     let within = (std::ops::Bound::Excluded(after.clone()), std::ops::Bound::Included(until.clone()));
     for (key, ops) in touched.range(within).filter(|_| !canary!(TouchedCompared)) {
         let item = AuditItem { key: key.clone(), ops: 0, state: 0 };

@@ -41,10 +41,22 @@ pub(crate) struct Fetching {
 
 #[derive(Debug)]
 enum Step {
-    Asking { peer: ReplicaId, session: SessionId, number: u32, lent: Lent, bytes: usize },
+    Asking {
+        peer: ReplicaId,
+        session: SessionId,
+        number: u32,
+        lent: Lent,
+        bytes: usize,
+    },
     /// What came is of more than is durable here.
     Waiting,
     Checking,
+}
+
+impl Fetching {
+    pub(super) fn is_in(&self, id: &SpaceId) -> bool {
+        self.wanted.space == *id
+    }
 }
 
 impl Engine {
@@ -174,7 +186,8 @@ impl Engine {
         result: Result<Option<Box<Rebuilt>>, StoreError>,
         store: &mut dyn Store,
     ) -> Result<(), StoreError> {
-        let checking = self.audits.fetching.as_ref().filter(|fetching| matches!(fetching.step, Step::Checking));
+        let checking =
+            self.audits.fetching.as_ref().filter(|fetching| matches!(fetching.step, Step::Checking));
         let Some(fetching) = checking else { return Ok(()) };
         let id = fetching.wanted.space;
         let Ok(Some(rebuilt)) = result else {

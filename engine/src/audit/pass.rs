@@ -78,6 +78,13 @@ impl Audits {
         self.of.get(id).map_or_else(AuditStatus::default, |audit| audit.status)
     }
 
+    /// Whether something in a space may be made again soon.
+    pub(super) fn is_looking_into(&self, id: &SpaceId) -> bool {
+        let is_waiting =
+            self.suspects.iter().any(|(of, _)| of == id) || self.unkept.iter().any(|of| of.space == *id);
+        self.is_rebuilding || is_waiting || self.fetching.as_ref().is_some_and(|fetching| fetching.is_in(id))
+    }
+
     pub(super) fn status_mut(&mut self, id: SpaceId) -> &mut AuditStatus {
         &mut self.of.entry(id).or_default().status
     }
@@ -86,7 +93,9 @@ impl Audits {
 impl Engine {
     /// Sees to it that a space is audited. Where there are many, their first passes are spread over an hour.
     pub(crate) fn plan_audit(&mut self, now: &Now, id: SpaceId) {
-        let Some(every) = self.audits.limits.every.filter(|_| !self.audits.of.contains_key(&id)) else { return };
+        let Some(every) = self.audits.limits.every.filter(|_| !self.audits.of.contains_key(&id)) else {
+            return;
+        };
         let draw = hash("comity 2026 audit\0", &[&id.0, &self.replica.0]);
         let share = f64::from(u16::from_be_bytes([draw.0[0], draw.0[1]])) / f64::from(u16::MAX);
         let due = now.monotonic + every.min(AUDIT_FIRST_MAX).mul_f64(share);
@@ -129,7 +138,8 @@ impl Engine {
                 }
                 audit.begun += 1;
                 let (after, peer) = (Vec::new(), None);
-                self.audits.pass = Some(Pass { space: id, after, peer, step: Step::Pausing, due: now.monotonic });
+                self.audits.pass =
+                    Some(Pass { space: id, after, peer, step: Step::Pausing, due: now.monotonic });
                 self.read_stretch(now);
             }
         }

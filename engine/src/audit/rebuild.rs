@@ -165,7 +165,8 @@ fn by_log(
             continue;
         }
         let rows = rows_of(space, &object, &rows);
-        let bytes: usize = rows.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len)).sum();
+        let bytes: usize =
+            rows.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len)).sum();
         let outcome = if bytes > BYTES_MAX {
             Outcome::Unresolved(Unresolved::TooLarge)
         } else {
@@ -379,7 +380,8 @@ impl<'a> Replay<'a> {
 
     fn entry(&mut self, work: &mut Work<'_>, place: (LaneId, u64)) -> Result<(), StoreError> {
         let (lane, lsn) = place;
-        let gone = || damaged("log of record", &format!("entry {lsn} of lane {lane} is applied and not kept"));
+        let gone =
+            || damaged("log of record", &format!("entry {lsn} of lane {lane} is applied and not kept"));
         let (_, entry) = entry(self.log, self.space, place)?.ok_or_else(gone)?;
         let Body::Change(change) = entry.body else { return Ok(()) };
         let author = self.owners.get(&lane).ok_or_else(gone)?;

@@ -82,7 +82,8 @@ impl Engine {
             return Ok(Vec::new());
         };
         let behind = space.progress.applied.saturating_sub(rebuilt.place);
-        let may_be_forgotten = |wrong: &Wrong| wrong.forgotten.is_empty() || space.cut.covers(&wrong.forgotten);
+        let may_be_forgotten =
+            |wrong: &Wrong| wrong.forgotten.is_empty() || space.cut.covers(&wrong.forgotten);
         let is_fit = wrong.iter().all(|(_, wrong)| may_be_forgotten(wrong));
         if space.kept != rebuilt.kept || behind > AUDIT_CATCH_UP_MAX || !is_fit {
             return Ok(objects);
@@ -107,6 +108,9 @@ impl Engine {
 
     pub(super) fn leave_unresolved(&mut self, id: SpaceId, object: ObjectAddress, why: Unresolved) {
         self.audits.status_mut(id).unresolved += 1;
+        if self.audits.unreadable.contains(&id) {
+            self.dirty.insert(id);
+        }
         self.tell(AuditEvent::Unresolved { space: id, object, why });
     }
 
@@ -134,8 +138,7 @@ impl Space {
         let mut work = Work::over(&*store);
         let mut replay = Replay::new(&*store, &id)?;
         // The digest that was kept may have been changed by what was wrong: it is told anew from what all objects come to.
-        let mut digest =
-            rebuilt.shares.wrapping_add(self.progress.digest.0).wrapping_sub(rebuilt.digest);
+        let mut digest = rebuilt.shares.wrapping_add(self.progress.digest.0).wrapping_sub(rebuilt.digest);
         let (mut found, mut unstable) = (Vec::new(), Frontier::new());
         let mut forgotten = self.forgotten.clone();
         for (object, Wrong { detail, was, rows, forgotten: in_rows }) in wrong {

@@ -66,7 +66,8 @@ pub fn repairs(read: &dyn StateRead, space: &SpaceId) -> Result<Vec<Repair>, Sto
 pub(crate) fn keep(work: &mut Work<'_>, space: &SpaceId, repairs: Vec<Repair>) -> Result<(), StoreError> {
     let (from, until) = keys::repairs(space);
     let kept = work.scan(&from, &until, usize::MAX)?;
-    let newest = kept.last().and_then(|(key, _)| key.last_chunk()).map_or(0, |number| u64::from_be_bytes(*number));
+    let newest =
+        kept.last().and_then(|(key, _)| key.last_chunk()).map_or(0, |number| u64::from_be_bytes(*number));
     let excess = (kept.len() + repairs.len()).saturating_sub(REPAIRS_MAX);
     for (key, _) in kept.into_iter().take(excess) {
         work.delete_fact(key);

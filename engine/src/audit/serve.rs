@@ -91,7 +91,8 @@ impl Engine {
         let Some(space) = self.spaces.get(&id) else { return };
         let waits = |session: &&SessionId| {
             let session = self.sessions.get(session);
-            session.is_some_and(|session| session.audit.parked.is_some() || session.audit.parked_fetch.is_some())
+            session
+                .is_some_and(|session| session.audit.parked.is_some() || session.audit.parked_fetch.is_some())
         };
         for session in space.sessions.iter().filter(waits).copied().collect::<Vec<_>>() {
             self.answer_audit(session);

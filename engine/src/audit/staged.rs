@@ -17,9 +17,8 @@ impl Engine {
     /// # Errors
     /// That error, when they were looked into before.
     pub(crate) fn suspect_staged(&mut self, id: SpaceId, error: StoreError) -> Result<(), StoreError> {
-        let is_looked_into = self.audits.is_rebuilding || self.audits.suspects.iter().any(|(of, _)| *of == id);
-        if !matches!(error, StoreError::Corrupt { .. }) || (self.audits.unreadable.contains(&id) && !is_looked_into)
-        {
+        let was_looked_into = self.audits.unreadable.contains(&id) && !self.audits.is_looking_into(&id);
+        if !matches!(error, StoreError::Corrupt { .. }) || was_looked_into {
             return Err(error);
         }
         let Some(space) = self.spaces.get_mut(&id) else { return Err(error) };

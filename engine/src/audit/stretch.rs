@@ -134,11 +134,7 @@ impl<'a> Inspection<'a> {
 }
 
 /// Digests the stretch after a key; `None` when the state is being replaced. O(its rows · log n).
-pub(crate) fn read(
-    view: &dyn LogRead,
-    space: &SpaceId,
-    after: &[u8],
-) -> Result<Option<Stretch>, StoreError> {
+pub(crate) fn read(view: &dyn LogRead, space: &SpaceId, after: &[u8]) -> Result<Option<Stretch>, StoreError> {
     if is_installing(view, space)? {
         return Ok(None);
     }

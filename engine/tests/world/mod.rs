@@ -17,9 +17,10 @@ use std::time::Duration;
 
 use comity_crdts::{LaneId, Nonce, ReplicaId, SpaceId};
 use comity_engine::{
-    Acknowledgement, AuditLimits, BootstrapLimits, Class, CloseReason, Command, CommandError, Durability, Engine,
-    EngineOptions, Input, JournalLimits, LagLimits, Notice, Now, Output, Reply, RequestId, Retention, Role,
-    SessionId, SnapshotSource, SpaceStatus, StoreError, Throttle, TransactError, Tx, TxError, WriteOptions,
+    Acknowledgement, AuditLimits, BootstrapLimits, Class, CloseReason, Command, CommandError, Durability,
+    Engine, EngineOptions, Input, JournalLimits, LagLimits, Notice, Now, Output, Reply, RequestId, Retention,
+    Role, SessionId, SnapshotSource, SpaceStatus, StoreError, Throttle, TransactError, Tx, TxError,
+    WriteOptions,
 };
 
 use disk::{Backup, Disk};

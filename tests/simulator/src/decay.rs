@@ -144,7 +144,8 @@ impl World {
         }
         let node = members[dice.index(members.len())];
         let Some(status) = self.status(node, space) else { return Ok(false) };
-        let is_frozen = |status: &comity_engine::SpaceStatus| status.lanes.iter().any(|lane| lane.frozen.is_some());
+        let is_frozen =
+            |status: &comity_engine::SpaceStatus| status.lanes.iter().any(|lane| lane.frozen.is_some());
         if status.peers.is_empty() || status.bootstrap.is_some() || is_frozen(&status) {
             return Ok(false);
         }
@@ -159,13 +160,17 @@ impl World {
         self.tell(|| format!("{node}: a bit of {object} changes: {spoiled:02x?}, not {:02x?}", row.1));
         self.nodes[node].disk.spoil((row.0.clone(), spoiled));
         let (named, repaired, unresolved) = (false, false, false);
-        self.decayed =
-            Some(Decayed { node, space: id, object, row, is_whole, named, repaired, unresolved });
+        self.decayed = Some(Decayed { node, space: id, object, row, is_whole, named, repaired, unresolved });
         Ok(true)
     }
 
     /// An object, one of its rows, and the row with another bit, so that the object is another one.
-    fn draw_bit(&self, node: usize, space: &SpaceId, dice: &mut Dice) -> Option<(ObjectAddress, Row, Vec<u8>)> {
+    fn draw_bit(
+        &self,
+        node: usize,
+        space: &SpaceId,
+        dice: &mut Dice,
+    ) -> Option<(ObjectAddress, Row, Vec<u8>)> {
         let view = self.nodes[node].disk.view();
         let mut objects = Vec::new();
         for kind in Kind::APPLICATION {
@@ -206,8 +211,7 @@ impl World {
         if !decayed.is_whole {
             return;
         }
-        let others: Vec<usize> =
-            self.taking_part(space).into_iter().filter(|other| *other != node).collect();
+        let others: Vec<usize> = self.taking_part(space).into_iter().filter(|other| *other != node).collect();
         for index in 0..WRITES {
             let node = others[dice.index(others.len())];
             let effects = vec![

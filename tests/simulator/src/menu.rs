@@ -2,7 +2,8 @@
 //! every event. Swarm testing (Groce et al., 2012): each run has about half of the classes.
 
 use crate::plan::{
-    Auditing, Effect, Event, Fault, FaultClass, Freshness, Keeping, Plan, Planned, Read, Tampering, WallClock, Write,
+    Auditing, Effect, Event, Fault, FaultClass, Freshness, Keeping, Plan, Planned, Read, Tampering,
+    WallClock, Write,
 };
 use crate::random::{Dice, Domain};
 use crate::topology::Topology;
@@ -142,8 +143,7 @@ fn keeping(seed: u64) -> Option<Keeping> {
 /// How often states are compared, in three runs of ten. Draws from dice of its own, so that all else stays.
 fn auditing(seed: u64) -> Option<Auditing> {
     let mut dice = Dice::keyed(seed, Domain::Menu, 0, 3);
-    let auditing =
-        Auditing { every_ms: dice.log_between(2_000, 60_000), rots: dice.between(0, 3) as u32 };
+    let auditing = Auditing { every_ms: dice.log_between(2_000, 60_000), rots: dice.between(0, 3) as u32 };
     dice.percent(30).then_some(auditing)
 }
 

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use comity_engine::{
-    AuditLimits, Away, Engine, EngineOptions, Input, LagLimits, LogRead, Retention, SnapshotSource, StoreError, Throttle,
+    AuditLimits, Away, Engine, EngineOptions, Input, LagLimits, LogRead, Retention, SnapshotSource,
+    StoreError, Throttle,
 };
 
 use crate::disk::{Disk, History};
