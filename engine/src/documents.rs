@@ -176,6 +176,11 @@ impl DocumentCache {
         Some(loaded)
     }
 
+    /// Whether a document with this header ought to be settled.
+    pub(crate) fn is_due(&self, header: &DocumentHeader) -> bool {
+        settle::is_due(header, &self.limits)
+    }
+
     /// A document's tail has become long.
     fn note_long(&mut self, address: ObjectAddress, changes: u64) {
         if self.unsavable.get(&address).is_none_or(|failed| changes >= failed.saturating_mul(2)) {

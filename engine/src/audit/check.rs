@@ -13,7 +13,8 @@ use comity_crdts::{Frontier, Kind, ObjectAddress, ReplicaId, SpaceId};
 use crate::audit::Unresolved;
 use crate::audit::inspect::Inspected;
 use crate::audit::rebuild::{
-    Outcome, ROWS_MAX, Rebuilt, Replay, Wrong, clear, header_share, object_rows, rows_of, shares, state_of,
+    Blank, Outcome, ROWS_MAX, Rebuilt, Replay, Wrong, header_share, is_small, object_rows, rows_of, shares,
+    state_of,
 };
 use crate::audit::stretch::{object_at, root};
 use crate::bootstrap::is_installing;
@@ -27,7 +28,7 @@ use crate::retention::kept;
 use crate::rows::Object;
 use crate::site::Site;
 use crate::space::{Progress, decode};
-use crate::store::{LogRead, Put, Row, StateRead, StoreError};
+use crate::store::{LogRead, Put, Row, StoreError};
 use crate::unstable::check_unstable;
 use crate::work::Work;
 
@@ -43,7 +44,7 @@ pub struct Lent {
 
 /// The rows that a peer sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Candidate {
+pub(crate) struct Candidate {
     pub(crate) peer: ReplicaId,
     pub(crate) lent: Lent,
 }
@@ -71,10 +72,7 @@ pub(crate) fn lend(view: &dyn LogRead, fetch: &AuditFetch) -> Result<Option<Lent
     if !here.covers(&fetch.frontier) || root(view, space, &fetch.frontier)? != Some(fetch.root) {
         return Ok(None);
     }
-    let mut room = ROWS_MAX;
-    if !clear(&mut Work::over(view), space, &object, &mut room)?
-        || state_of(view, space, &object)?.fault.is_some()
-    {
+    if !is_small(view, space, &object)? || state_of(view, space, &object)?.fault.is_some() {
         return Ok(None);
     }
     let mut rows = Vec::new();
@@ -178,10 +176,9 @@ impl Found {
         if rows.len() != puts.len() {
             return Ok(None);
         }
-        let mut work = Work::over(view);
-        let mut room = usize::MAX;
         let generation = next_generation(view, space, object)?;
-        clear(&mut work, space, object, &mut room)?;
+        let blank = Blank(view);
+        let mut work = Work::over(&blank);
         for (key, value) in rows.into_iter().filter(is_fit) {
             if let Some(value) = value {
                 work.put(key, value);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use comity_crdts::{Frontier, ObjectAddress, ReplicaId, SpaceId};
+use comity_crdts::{ObjectAddress, ReplicaId, SpaceId};
 
 use crate::audit::check::{Candidate, Lent, Unproved, bytes_of};
 use crate::audit::rebuild::{Outcome, Rebuilt};

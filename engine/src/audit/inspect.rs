@@ -171,13 +171,19 @@ impl Inspector<'_> {
         if tail.iter().any(|row| document.max_op(&row.change) != Some(row.max_op)) {
             self.fault("a row of its tail counts the operations of a change wrongly");
         }
+        let mut actors = 0;
         self.each_row(keys::document_actors(&site.id), |inspector, (key, bytes)| {
+            actors += 1;
             let latest = decode_latest(&bytes)?;
             if document.latest(&key[1 + 16..]) != Some(latest) {
                 inspector.fault("the latest change of an actor is another one");
             }
             Ok(())
-        })
+        })?;
+        if actors != document.actor_count() {
+            self.fault("an actor has no row");
+        }
+        Ok(())
     }
 
     /// Does something with every row of a range. O(rows), a page at a time.

@@ -132,15 +132,14 @@ fn by_log(
     place: u64,
 ) -> Result<Vec<(ObjectAddress, Outcome)>, StoreError> {
     let mut replay = Replay::new(view, space)?;
-    let mut work = Work::over(view);
+    let blank = Blank(view);
+    let mut work = Work::over(if canary!(RemadeOverOld) { view } else { &blank });
     let mut outcomes = Vec::new();
-    let mut room = ROWS_MAX;
     for object in objects {
-        if canary!(RemadeOverOld) || clear(&mut work, space, object, &mut room)? {
+        if is_small(view, space, object)? {
             replay.objects.insert(object.clone());
         } else {
             outcomes.push((object.clone(), Outcome::Unresolved(Unresolved::TooLarge)));
-            room = ROWS_MAX;
         }
     }
     let replayed = match replay.run(&mut work, (1, place), 4 * ROWS_MAX) {
@@ -177,12 +176,44 @@ fn by_log(
     Ok(outcomes)
 }
 
-/// Of the rows that a batch makes those of one object. Of rows that come
-/// from elsewhere none that are nested deeper than maps nest. O(rows).
-pub(crate) fn rows_of(space: &SpaceId, object: &ObjectAddress, rows: &[Put]) -> Vec<Put> {
+/// What is read without any rows of objects, as if none had ever been written.
+pub(crate) struct Blank<'a>(pub(crate) &'a dyn LogRead);
+
+impl Blank<'_> {
+    fn hides(key: &[u8]) -> bool {
+        matches!(key.first(), Some(0x30..=0x35 | 0x37 | 0x38))
+    }
+}
+
+impl StateRead for Blank<'_> {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        if Self::hides(key) { Ok(None) } else { self.0.get(key) }
+    }
+
+    fn scan(&self, from: &[u8], until: &[u8], limit: usize) -> Result<Vec<Row>, StoreError> {
+        if Self::hides(from) { Ok(Vec::new()) } else { self.0.scan(from, until, limit) }
+    }
+}
+
+impl LogRead for Blank<'_> {
+    fn lane_entry(&self, space: &SpaceId, lane: &LaneId, lsn: u64) -> Result<Option<Vec<u8>>, StoreError> {
+        self.0.lane_entry(space, lane, lsn)
+    }
+}
+
+/// Whether an object has no more rows than are held in memory for this.
+pub(crate) fn is_small(
+    view: &dyn LogRead,
+    space: &SpaceId,
+    object: &ObjectAddress,
+) -> Result<bool, StoreError> {
+    let mut room = ROWS_MAX;
+    clear(&mut Work::over(view), space, object, &mut room)
+}
+
+/// The ids of an object and of what is nested in it, by its rows.
+pub(crate) fn holders(space: &SpaceId, object: &ObjectAddress, rows: &[Put]) -> BTreeSet<ObjectId> {
     let mut holders = BTreeSet::from([Site::top(space, object).id]);
-    let header = keys::object(space, object);
-    let conflicts = keys::conflicts_of(space, object).0;
     // The order of ids says nothing of what is nested in what, so it is looked for as often as maps nest.
     for _ in 0..STEPS_MAX {
         let known = holders.len();
@@ -198,6 +229,15 @@ pub(crate) fn rows_of(space: &SpaceId, object: &ObjectAddress, rows: &[Put]) -> 
             break;
         }
     }
+    holders
+}
+
+/// Of the rows that a batch makes those of one object. Of rows that come
+/// from elsewhere none that are nested deeper than maps nest. O(rows).
+pub(crate) fn rows_of(space: &SpaceId, object: &ObjectAddress, rows: &[Put]) -> Vec<Put> {
+    let holders = holders(space, object, rows);
+    let header = keys::object(space, object);
+    let conflicts = keys::conflicts_of(space, object).0;
     let is_part = |key: &[u8]| {
         let id = key.get(1..17).and_then(|id| id.try_into().ok()).map(ObjectId);
         matches!(key.first(), Some(0x31..=0x35)) && id.is_some_and(|id| holders.contains(&id))
@@ -366,8 +406,10 @@ impl<'a> Replay<'a> {
             if places.len() as u64 != until - next + 1 {
                 return Err(damaged("apply log", &"a place of it is missing"));
             }
-            for (_, place) in places.into_iter().filter(|(_, (lane, lsn))| self.beyond.at(lane) < *lsn) {
-                self.entry(work, place)?;
+            for (_, (lane, lsn)) in places {
+                if self.beyond.at(&lane) < lsn {
+                    self.entry(work, (lane, lsn))?;
+                }
             }
             flush(&mut self.documents, work, &mut self.effects, self.space, [0; 16])?;
             if work.changed() > rows_max {

@@ -1,20 +1,25 @@
 //! Objects that were found to be wrong are put right: one batch takes their rows away, puts those in their place that the log
 //! of record made in a view, and applies what was applied since.
 
-use comity_crdts::{Frontier, Kind, ObjectAddress, SpaceId};
+use comity_crdts::{Frontier, Kind, ObjectAddress, ObjectId, SpaceId};
 
 use crate::audit::fetch::Unkept;
-use crate::audit::rebuild::{Outcome, Rebuilt, Replay, Wrong, clear, header_share, object_rows, state_of};
+use crate::audit::rebuild::{
+    Outcome, Rebuilt, Replay, Wrong, clear, header_share, holders, object_rows, state_of,
+};
 use crate::audit::reports::{Repair, cut, keep};
 use crate::audit::{AuditEvent, Unresolved};
+use crate::documents::DocumentCache;
 use crate::engine::Engine;
 use crate::io::{Notice, Now, Output};
 use crate::keys;
 use crate::limits::{AUDIT_CATCH_UP_MAX, AUDIT_RETRY};
+use crate::rows::Object;
 use crate::settings::is_region;
+use crate::site::Site;
 use crate::space::{Space, encode};
 use crate::status::StateDigest;
-use crate::store::{Store, StoreError};
+use crate::store::{StateRead, Store, StoreError};
 use crate::work::Work;
 
 impl Engine {
@@ -119,6 +124,37 @@ impl Engine {
     }
 }
 
+/// The documents of which more is in the log now than ought to be.
+fn long_documents(
+    read: &dyn StateRead,
+    space: &SpaceId,
+    repairs: &[Repair],
+    cache: &DocumentCache,
+) -> Result<Vec<ObjectAddress>, StoreError> {
+    let documents =
+        repairs.iter().map(|repair| &repair.object).filter(|object| object.kind() == Kind::Document);
+    let mut long = Vec::new();
+    for object in documents {
+        if let Object::Document(header) = Site::top(space, object).load(read)?
+            && cache.is_due(&header)
+        {
+            long.push(object.clone());
+        }
+    }
+    Ok(long)
+}
+
+/// Removes every part of an object of no matter which kind.
+fn clear_parts_of(work: &mut Work<'_>, id: &ObjectId) -> Result<(), StoreError> {
+    for prefix in 0x31..=0x35 {
+        let (from, until) = keys::within(&keys::part(prefix, id, &[]));
+        for (key, _) in work.scan(&from, &until, usize::MAX)? {
+            work.delete(key);
+        }
+    }
+    Ok(())
+}
+
 /// What replacing came to.
 struct Replaced {
     position: crate::store::Position,
@@ -147,6 +183,10 @@ impl Space {
             let replaced = object_rows(&*store, &id, &object)?;
             let mut room = usize::MAX;
             clear(&mut work, &id, &object, &mut room)?;
+            // What is nested may still be there although nothing leads to it any more.
+            for holder in holders(&id, &object, &rows) {
+                clear_parts_of(&mut work, &holder)?;
+            }
             for (key, value) in rows {
                 if let Some((lane, lsn)) = keys::unstable_place(&key).filter(|_| key.first() == Some(&0x37)) {
                     unstable.advance(lane, lsn);
@@ -181,8 +221,8 @@ impl Space {
         self.documents.clear();
         self.unstable.merge(&unstable);
         self.compactable = true;
-        let documents = repairs.iter().filter(|repair| repair.object.kind() == Kind::Document);
-        self.documents.unsettled.extend(documents.map(|repair| repair.object.clone()));
+        let long = long_documents(&*store, &id, &repairs, &self.documents)?;
+        self.documents.unsettled.extend(long);
         Ok(Replaced { position, repairs })
     }
 }
