@@ -10,10 +10,10 @@ use comity_crdts::{
     Frontier, Hlc, Kind, Nonce, ObjectAddress, OriginId, RawChange, ReplicaId, SpaceId, Value, Writer,
 };
 use comity_engine::wire::{
-    AuditAsk, AuditItem, AuditReply, AuditSuspect, Body, ChangeSet, Data, Denied, Dictionary, FrontierAnswer,
-    FrontierRequest, Genesis, Group, Have, Head, Hello, Join, LaneEntry, LaneOwner, LaneRef, LaneTip,
-    Message, Op, Open, OpenLane, Proof, RangeDigest, Removed, RightsRequest, Subscribe, Unsubscribe,
-    decode_entry, decode_run, encode_entry, encode_run, sign,
+    AuditAsk, AuditFetch, AuditItem, AuditReply, AuditRows, AuditSuspect, Body, ChangeSet, Data, Denied,
+    Dictionary, FrontierAnswer, FrontierRequest, Genesis, Group, Have, Head, Hello, Join, LaneEntry,
+    LaneOwner, LaneRef, LaneTip, Message, Op, Open, OpenLane, Proof, RangeDigest, Removed, RightsRequest,
+    RowsEnd, Subscribe, Unsubscribe, decode_entry, decode_run, encode_entry, encode_run, sign,
 };
 use comity_engine::{CloseReason, OperationId, Role};
 use ed25519_dalek::SigningKey;
@@ -215,7 +215,7 @@ fn messages(example: &Example, run: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
 }
 
 /// The messages of audits.
-fn audits(space: SpaceId, lane: LaneId) -> [(&'static str, Message<'static>); 3] {
+fn audits(space: SpaceId, lane: LaneId) -> [(&'static str, Message<'static>); 5] {
     let key = b"\x01stats\0likes".to_vec();
     let range = RangeDigest { until: key.clone(), count: 1, state: 300 };
     let ask = AuditAsk {
@@ -226,11 +226,17 @@ fn audits(space: SpaceId, lane: LaneId) -> [(&'static str, Message<'static>); 3]
         from: Vec::new(),
         ranges: vec![range],
     };
+    let (frontier, root) = (ask.frontier.clone(), ask.root);
+    let fetch = AuditFetch { space, number: 6, object: key.clone(), frontier: frontier.clone(), root };
+    let end = RowsEnd::Complete { frontier, forgotten: Frontier::new() };
+    let rows = AuditRows { number: 6, rows: vec![(b"012".to_vec(), vec![7])], end };
     let item = AuditItem { key: key.clone(), ops: 0, state: 5 };
     let reply = AuditReply { number: 4, compared: 1, differ: vec![(0, vec![item])] };
     [
         ("audit-ask", Message::AuditAsk(ask)),
         ("audit-reply", Message::AuditReply(reply)),
+        ("audit-fetch", Message::AuditFetch(fetch)),
+        ("audit-rows", Message::AuditRows(rows)),
         ("audit-suspect", Message::AuditSuspect(AuditSuspect { space, objects: vec![key] })),
     ]
 }

@@ -9,8 +9,8 @@ use comity_crdts::automerge::{Automerge, ObjType, ROOT, ReadDoc, transaction::Tr
 use comity_crdts::hostile::changes as changes_hostile;
 use comity_crdts::{Dot, Frontier, Hlc, Kind, ObjectAddress, ResetColumn, Value, Writer};
 use comity_engine::wire::{
-    AuditAsk, AuditItem, AuditReply, AuditSuspect, Body, ChangeSet, Data, Denied, Dictionary, FrontierAnswer, FrontierRequest, Genesis, Group, Have, Hello,
-    Join, LaneEntry, LaneRef, LaneTip, Message, Op, Open, OpenLane, Proof, RangeDigest, RightsRequest, Subscribe,
+    AuditAsk, AuditFetch, AuditItem, AuditReply, AuditRows, AuditSuspect, Body, ChangeSet, Data, Denied, Dictionary, FrontierAnswer, FrontierRequest, Genesis, Group, Have, Hello,
+    Join, LaneEntry, LaneRef, LaneTip, Message, Op, Open, OpenLane, Proof, RangeDigest, RightsRequest, RowsEnd, Subscribe,
     Unsubscribe, decode_run, encode_run, sign,
 };
 use comity_engine::{OperationId, Token};
@@ -357,6 +357,24 @@ fn messages(run: &[u8]) -> Vec<(&'static str, Message<'_>)> {
                 number: 1,
                 compared: 1,
                 differ: vec![(0, vec![AuditItem { key: b"\x01c\0k".to_vec(), ops: 1, state: 9 }])],
+            }),
+        ),
+        (
+            "audit-fetch",
+            Message::AuditFetch(AuditFetch {
+                space,
+                number: 2,
+                object: b"\x01c\0k".to_vec(),
+                frontier: [(lane, 9)].into_iter().collect(),
+                root: [6; 16],
+            }),
+        ),
+        (
+            "audit-rows",
+            Message::AuditRows(AuditRows {
+                number: 2,
+                rows: vec![(vec![0x30, 1], vec![2, 3])],
+                end: RowsEnd::Complete { frontier: [(lane, 9)].into_iter().collect(), forgotten: Frontier::new() },
             }),
         ),
         (
