@@ -20,6 +20,8 @@ use crate::store::{LogRead, StoreError};
 
 /// Entries beyond what the peer has that are looked through.
 const ENTRIES_MAX: u64 = 4_096;
+/// Their bytes in stored form.
+const ENTRY_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Objects that are inspected for a range, of which the peer has up to 64.
 const OBJECTS_MAX: usize = 4 * RANGE_OBJECTS;
 /// What an answer holds, about; the range that exceeds it is the last that is answered for.
@@ -110,10 +112,14 @@ fn touched(
     if ahead > ENTRIES_MAX {
         return Ok(None);
     }
-    let mut touched: BTreeMap<Vec<u8>, u64> = BTreeMap::new();
+    let (mut touched, mut length): (BTreeMap<Vec<u8>, u64>, usize) = (BTreeMap::new(), 0);
     for (lane, last) in until.ahead_of(from) {
         for lsn in from.at(&lane) + 1..=last {
             let Some(bytes) = view.lane_entry(space, &lane, lsn)? else { return Ok(None) };
+            length += bytes.len();
+            if length > ENTRY_BYTES_MAX {
+                return Ok(None);
+            }
             let (chained, entry) =
                 decode_stored(space, &lane, &bytes).map_err(|error| damaged("lane entry", &error))?;
             let Body::Change(change) = entry.body else { continue };

@@ -6,7 +6,7 @@ use std::time::Duration;
 use comity_crdts::{ObjectAddress, ReplicaId, SpaceId};
 
 use crate::audit::check::{Candidate, Lent, Unproved, bytes_of};
-use crate::audit::rebuild::{Outcome, Rebuilt};
+use crate::audit::rebuild::{Outcome, ROWS_MAX, Rebuilt};
 use crate::audit::stretch::{Stand, key_of};
 use crate::audit::{AuditTask, Unresolved};
 use crate::bootstrap::SnapshotTask;
@@ -146,9 +146,11 @@ impl Engine {
         }
         *bytes += bytes_of(&rows.rows);
         lent.rows.extend(rows.rows);
+        let is_too_much = *bytes > AUDIT_ROWS_BYTES_MAX || lent.rows.len() > 2 * ROWS_MAX;
         match rows.end {
-            RowsEnd::More if *bytes <= AUDIT_ROWS_BYTES_MAX => {}
-            RowsEnd::More | RowsEnd::Unavailable => self.fetch_from_next(now),
+            _ if is_too_much => self.fetch_from_next(now),
+            RowsEnd::More => {}
+            RowsEnd::Unavailable => self.fetch_from_next(now),
             RowsEnd::Complete { frontier, forgotten } => {
                 let lent = Lent { rows: std::mem::take(&mut lent.rows), frontier, forgotten };
                 fetching.candidates.push(Candidate { peer: *peer, lent });
