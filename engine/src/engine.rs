@@ -445,6 +445,7 @@ impl Engine {
             self.dirty.append(&mut self.postponed);
         }
         self.resolve_synced(now);
+        self.audit_synced(now);
         self.say_farewells(now);
         self.dirty.extend(&self.brought_up);
         for id in moved {

@@ -215,7 +215,7 @@ fn messages(example: &Example, run: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
 }
 
 /// The messages of audits.
-fn audits(space: SpaceId, lane: LaneId) -> [(&'static str, Message<'static>); 5] {
+fn audits(space: SpaceId, lane: OriginId) -> [(&'static str, Message<'static>); 5] {
     let key = b"\x01stats\0likes".to_vec();
     let range = RangeDigest { until: key.clone(), count: 1, state: 300 };
     let ask = AuditAsk {

@@ -53,6 +53,13 @@ enum Step {
     Checking,
 }
 
+/// What was checked is to be checked again.
+fn fetching_again(fetching: &mut Option<Box<Fetching>>) {
+    if let Some(fetching) = fetching {
+        fetching.step = Step::Waiting;
+    }
+}
+
 impl Fetching {
     pub(super) fn is_in(&self, id: &SpaceId) -> bool {
         self.wanted.space == *id
@@ -166,10 +173,15 @@ impl Engine {
         let (Some(fetching), Some(space)) = (&mut self.audits.fetching, self.spaces.get(&id)) else { return };
         let is_here = |candidate: &Candidate| space.durable.covers(&candidate.lent.frontier);
         let waits = matches!(fetching.step, Step::Waiting) && !fetching.candidates.is_empty();
-        if fetching.wanted.space != id || !waits || !fetching.candidates.iter().all(is_here) {
+        if self.audits.unsynced.is_some()
+            || fetching.wanted.space != id
+            || !waits
+            || !fetching.candidates.iter().all(is_here)
+        {
             return;
         }
         (fetching.step, fetching.due) = (Step::Checking, now + AUDIT_READ_MAX);
+        self.audits.repairs_checked = self.audits.repairs;
         let needed = majority(space.writers().count() as u32) as usize;
         let unproved = Unproved {
             space: id,
@@ -196,6 +208,12 @@ impl Engine {
             self.give_up_fetching(now);
             return Ok(());
         };
+        if self.audits.repairs != self.audits.repairs_checked {
+            // Another object of the space was made again since; what its digest proves is told anew.
+            fetching_again(&mut self.audits.fetching);
+            self.check_lent(now.monotonic, id);
+            return Ok(());
+        }
         let is_open = rebuilt.outcomes.iter().any(|(_, outcome)| matches!(outcome, Outcome::Unresolved(_)));
         if is_open {
             // Others may send the same, or what is proved.

@@ -15,11 +15,11 @@ use crate::engine::{Engine, Timer};
 use crate::hash::hash;
 use crate::io::{Class, Notice, Now, Output, SessionId};
 use crate::limits::{
-    AUDIT_ANSWER_MAX, AUDIT_FIRST_MAX, AUDIT_READ_MAX, AUDIT_SUSPECTED_MAX, AUDIT_SUSPECTS_MAX,
+    AUDIT_ANSWER_MAX, AUDIT_FIRST_MAX, AUDIT_READ_MAX, AUDIT_RETRY, AUDIT_SUSPECTED_MAX, AUDIT_SUSPECTS_MAX,
 };
 use crate::message::{AuditAsk, AuditReply, AuditSuspect, Message};
 use crate::status::StateDigest;
-use crate::store::{Store, StoreError};
+use crate::store::{Position, Store, StoreError};
 
 /// The audits of a replica.
 #[derive(Debug)]
@@ -31,6 +31,12 @@ pub(crate) struct Audits {
     pub(super) suspects: VecDeque<(SpaceId, ObjectAddress)>,
     /// Some are being looked into.
     pub(super) is_rebuilding: bool,
+    /// How often something was made again, also when what is being looked into and what is being checked were read.
+    pub(super) repairs: u64,
+    pub(super) repairs_rebuilt: u64,
+    pub(super) repairs_checked: u64,
+    /// The last repair, until it is durable: views do not show it.
+    pub(super) unsynced: Option<(Position, SpaceId)>,
     /// Objects that wait for rows of peers, and one for which peers are asked.
     pub(super) unkept: VecDeque<Unkept>,
     pub(super) fetching: Option<Box<Fetching>>,
@@ -55,6 +61,8 @@ struct Pass {
     /// With whom it is compared, the same for all of it while that is connected.
     peer: Option<ReplicaId>,
     step: Step,
+    /// Everything so far was compared, and was the same.
+    is_clean: bool,
     /// When it goes on, whatever has come by then.
     due: Duration,
 }
@@ -70,8 +78,22 @@ impl Audits {
     pub(crate) fn new(limits: AuditLimits) -> Self {
         let (of, suspects) = (BTreeMap::new(), VecDeque::new());
         let (unkept, unreadable) = (VecDeque::new(), BTreeSet::new());
-        let (pass, fetching, is_rebuilding) = (None, None, false);
-        Self { limits, of, pass, suspects, is_rebuilding, unkept, fetching, unreadable }
+        let (pass, fetching, is_rebuilding, unsynced) = (None, None, false, None);
+        let (repairs, repairs_rebuilt, repairs_checked) = (0, 0, 0);
+        Self {
+            limits,
+            of,
+            pass,
+            suspects,
+            is_rebuilding,
+            repairs,
+            repairs_rebuilt,
+            repairs_checked,
+            unsynced,
+            unkept,
+            fetching,
+            unreadable,
+        }
     }
 
     pub(crate) fn status(&self, id: &SpaceId) -> AuditStatus {
@@ -122,6 +144,7 @@ impl Engine {
             Some(pass) if pass.space == id => match pass.step {
                 Step::Asking { .. } => {
                     self.audits.status_mut(id).unanswered += 1;
+                    self.soil();
                     self.end_stretch(now);
                 }
                 Step::Pausing | Step::Reading => self.read_stretch(now),
@@ -138,8 +161,8 @@ impl Engine {
                 }
                 audit.begun += 1;
                 let (after, peer) = (Vec::new(), None);
-                self.audits.pass =
-                    Some(Pass { space: id, after, peer, step: Step::Pausing, due: now.monotonic });
+                let (step, is_clean, due) = (Step::Pausing, true, now.monotonic);
+                self.audits.pass = Some(Pass { space: id, after, peer, step, is_clean, due });
                 self.read_stretch(now);
             }
         }
@@ -157,7 +180,29 @@ impl Engine {
         self.wake_audit(now, id, within);
     }
 
+    /// What was made again is durable: views show it from now on.
+    pub(crate) fn audit_synced(&mut self, now: &Now) {
+        let Some((position, id)) = self.audits.unsynced else { return };
+        if position <= self.synced {
+            self.audits.unsynced = None;
+            self.look_into_suspects();
+            self.answer_audits(now, id);
+        }
+    }
+
+    /// Something was made again: what a stretch shows of it is not so any more.
+    pub(super) fn read_again(&mut self, now: &Now, id: SpaceId) {
+        let Some(pass) = self.audits.pass.as_mut().filter(|pass| pass.space == id) else { return };
+        if let Step::Asking { stretch, .. } = &pass.step {
+            pass.after.clone_from(&stretch.from);
+        }
+        self.enter(now, Step::Pausing, self.audits.limits.pause);
+    }
+
     fn read_stretch(&mut self, now: &Now) {
+        if self.audits.unsynced.is_some() {
+            return self.enter(now, Step::Pausing, AUDIT_RETRY);
+        }
         let Some(pass) = &self.audits.pass else { return };
         let (space, after) = (pass.space, pass.after.clone());
         self.push(Output::Snapshot(SnapshotTask::Audit(AuditTask::Read { space, after })));
@@ -207,6 +252,9 @@ impl Engine {
             self.push(Output::Notify(Notice::Audit(event)));
             self.suspect(id, object.clone());
         }
+        if !stretch.faults.is_empty() {
+            self.soil();
+        }
         self.look_into_suspects();
         self.show_stretch(now, id, stretch);
     }
@@ -215,6 +263,7 @@ impl Engine {
     fn show_stretch(&mut self, now: &Now, id: SpaceId, stretch: Box<Stretch>) {
         let Some((peer, session_id)) = self.audit_peer(&id) else {
             self.audits.status_mut(id).unanswered += 1;
+            self.soil();
             self.skip_stretch(&stretch);
             return self.end_stretch(now);
         };
@@ -264,6 +313,11 @@ impl Engine {
         if pass.after.first() != Some(&0xff) {
             return self.enter(now, Step::Pausing, self.audits.limits.pause);
         }
+        let is_clean = pass.is_clean && self.audits.suspects.is_empty() && !self.audits.is_rebuilding;
+        if is_clean {
+            // All objects are right, so the digest that is kept of them has to be.
+            self.rebuild(id, Vec::new());
+        }
         self.audits.pass = None;
         let every = self.audits.limits.every.unwrap_or(Duration::MAX);
         let audit = self.audits.of.entry(id).or_default();
@@ -285,10 +339,14 @@ impl Engine {
         let Step::Asking { stretch, .. } = std::mem::replace(&mut pass.step, Step::Pausing) else { return };
         let peer = pass.peer;
         let found = Differences::of(&stretch, &reply);
+        let is_all = usize::from(reply.compared) >= stretch.ranges.len();
+        if !is_all || found.touched > 0 || !found.diverged.is_empty() {
+            self.soil();
+        }
         let status = self.audits.status_mut(id);
         status.compared += found.compared;
         status.touched += found.touched;
-        status.unanswered += u64::from(usize::from(reply.compared) < stretch.ranges.len());
+        status.unanswered += u64::from(!is_all);
         status.diverged += found.diverged.len() as u64;
         if let Some(peer) = peer {
             self.note_diverged((id, peer), session_id, found.diverged);
@@ -330,9 +388,10 @@ impl Engine {
     pub(crate) fn look_into_suspects(&mut self) {
         let audits = &mut self.audits;
         audits.suspects.retain(|(id, _)| self.spaces.contains_key(id));
-        let Some(space) = audits.suspects.front().map(|(id, _)| *id).filter(|_| !audits.is_rebuilding) else {
+        if audits.is_rebuilding || audits.unsynced.is_some() {
             return;
-        };
+        }
+        let Some(space) = audits.suspects.front().map(|(id, _)| *id) else { return };
         let mut objects = Vec::new();
         audits.suspects.retain(|(id, object)| {
             let is_taken = *id == space && objects.len() < AUDIT_SUSPECTED_MAX;
@@ -341,8 +400,20 @@ impl Engine {
             }
             !is_taken
         });
-        audits.is_rebuilding = true;
+        self.rebuild(space, objects);
+    }
+
+    /// Has objects made again from the log, in a view.
+    fn rebuild(&mut self, space: SpaceId, objects: Vec<ObjectAddress>) {
+        (self.audits.is_rebuilding, self.audits.repairs_rebuilt) = (true, self.audits.repairs);
         self.push(Output::Snapshot(SnapshotTask::Audit(AuditTask::Rebuild { space, objects })));
+    }
+
+    /// Something in this pass could not be compared, or is not the same.
+    fn soil(&mut self) {
+        if let Some(pass) = &mut self.audits.pass {
+            pass.is_clean = false;
+        }
     }
 }
 

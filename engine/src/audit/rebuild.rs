@@ -94,7 +94,7 @@ pub(crate) fn rebuild(
     }
     let outcomes = by_log(view, space, objects, place)?;
     let is_wrong = outcomes.iter().any(|(_, outcome)| matches!(outcome, Outcome::Wrong(_)));
-    let shares = if is_wrong { shares(view, space)? } else { 0 };
+    let shares = if is_wrong || objects.is_empty() { shares(view, space)? } else { 0 };
     Ok(Some(Rebuilt { place, kept, digest, shares, stand: None, outcomes }))
 }
 

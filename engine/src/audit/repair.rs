@@ -36,7 +36,10 @@ impl Engine {
             self.dirty.insert(id);
         }
         let repaired = match result {
-            Ok(Some(rebuilt)) => self.judge(now, id, *rebuilt, store),
+            Ok(Some(rebuilt)) if self.audits.repairs == self.audits.repairs_rebuilt => {
+                self.judge(now, id, *rebuilt, store)
+            }
+            Ok(Some(_)) => Ok(objects),
             // Views expire, states are replaced, the thread that reads has much to do.
             Ok(None) | Err(_) => Ok(objects),
         };
@@ -59,6 +62,9 @@ impl Engine {
         mut rebuilt: Rebuilt,
         store: &mut dyn Store,
     ) -> Result<Vec<ObjectAddress>, StoreError> {
+        if rebuilt.outcomes.is_empty() && rebuilt.shares != rebuilt.digest {
+            self.correct_digest(id, &rebuilt, store)?;
+        }
         let mut wrong = Vec::new();
         for (object, outcome) in std::mem::take(&mut rebuilt.outcomes) {
             match outcome {
@@ -99,6 +105,9 @@ impl Engine {
             Err(error) => return Err(error),
         };
         self.committed = done.position;
+        self.audits.repairs += 1;
+        self.audits.unsynced = Some((done.position, id));
+        self.read_again(now, id);
         self.request_sync();
         self.dirty.insert(id);
         for Repair { object, was, is, .. } in done.repairs {
@@ -109,6 +118,32 @@ impl Engine {
             self.tell(AuditEvent::Repaired { space: id, object, was, is });
         }
         Ok(Vec::new())
+    }
+
+    /// All objects are what others have, and do not come to the digest that is kept: something was wrong for a while, was changed,
+    /// and is gone.
+    fn correct_digest(
+        &mut self,
+        id: SpaceId,
+        rebuilt: &Rebuilt,
+        store: &mut dyn Store,
+    ) -> Result<(), StoreError> {
+        let Some(space) = self.spaces.get_mut(&id).filter(|space| !space.is_blocked()) else { return Ok(()) };
+        if space.kept.installs != rebuilt.kept.installs {
+            return Ok(());
+        }
+        let mut progress = space.progress;
+        progress.digest.0 = progress.digest.0.wrapping_add(rebuilt.shares).wrapping_sub(rebuilt.digest);
+        let mut work = Work::over(&*store);
+        space.put_progress(&mut work, &progress);
+        let batch = work.into_batch();
+        let position = store.commit(batch)?;
+        space.progress = progress;
+        self.committed = position;
+        self.audits.repairs += 1;
+        self.audits.unsynced = Some((position, id));
+        self.request_sync();
+        Ok(())
     }
 
     pub(super) fn leave_unresolved(&mut self, id: SpaceId, object: ObjectAddress, why: Unresolved) {

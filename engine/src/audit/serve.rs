@@ -105,7 +105,8 @@ impl Engine {
         let Some(ask) = session.audit.parked.take() else { return };
         let space = self.spaces.get(&ask.space).filter(|_| session.is_open(&ask.space));
         let Some(space) = space else { return };
-        if session.audit.is_comparing || !space.durable.covers(&ask.frontier) {
+        let is_old = self.audits.unsynced.is_some();
+        if session.audit.is_comparing || is_old || !space.durable.covers(&ask.frontier) {
             session.audit.parked = Some(ask);
             return;
         }

@@ -3,7 +3,7 @@
 
 use comity_crdts::{Kind, ObjectAddress, SpaceId};
 use comity_engine::wire::object_rows;
-use comity_engine::{AuditEvent, Listing, LogRead, Row, StateRead, StoreError, object_digest};
+use comity_engine::{AuditEvent, Listing, LogRead, ObjectDigest, Row, StateRead, StoreError, object_digest};
 
 use crate::oracle::{Oracle, Violation};
 use crate::plan::{Effect, Event, Planned, Write};
@@ -14,6 +14,8 @@ use crate::world::{Happening, World};
 const DECAY_EVENTS: u32 = 3_500_000;
 /// Writes of others meanwhile.
 const WRITES: u64 = 12;
+/// In which they come.
+const WRITES_US: u64 = 60_000_000;
 /// How long finding it may take beyond four passes.
 const FIND_US: u64 = 240_000_000;
 /// How often a bit is drawn until one says something that everybody must agree about.
@@ -110,21 +112,24 @@ impl World {
                 continue;
             }
             self.write_meanwhile(&mut dice, number);
-            let until = self.now + FIND_US + 4_000 * auditing.every_ms;
+            let (written, until) = (self.now + WRITES_US, self.now + FIND_US + 4_000 * auditing.every_ms);
             while !self.is_found() {
                 if !self.step(until)? {
+                    if self.is_overwritten()? {
+                        break;
+                    }
                     (0..self.truth.spaces.len()).for_each(|space| self.tell(|| self.states(space)));
                     let detail = format!("no audit has dealt with {:?}", self.decayed);
                     return Err(self.violation(Oracle::Audit, detail));
                 }
             }
-            self.run_until(self.now + 10_000_000)?;
+            self.run_until(written.max(self.now + 10_000_000))?;
             self.converge(&all)?;
             self.compare_made_again()?;
+            self.tally.decayed += 1;
             self.put_back()?;
             self.converge(&all)?;
             self.audit()?;
-            self.tally.decayed += 1;
         }
         Ok(())
     }
@@ -222,7 +227,7 @@ impl World {
             let (session, remote, quorum, operation) = (None, 0, false, None);
             let write = Write { session, node, space, remote, quorum, operation, effects };
             let id = DECAY_EVENTS + 100 * number + index as u32;
-            let at_us = self.now - self.origin + dice.below(60_000_000);
+            let at_us = self.now - self.origin + dice.below(WRITES_US);
             self.plan.events.push(Planned { id, at_us, event: Event::Write(write) });
             let event = self.plan.events.len() - 1;
             self.at(self.origin + at_us, Happening::Planned(event));
@@ -232,22 +237,37 @@ impl World {
     /// What was made again is what others have.
     fn compare_made_again(&self) -> Result<(), Violation> {
         let Some(decayed) = self.decayed.as_ref().filter(|decayed| decayed.repaired) else { return Ok(()) };
-        let Some(space) = self.truth.space(&decayed.space) else { return Ok(()) };
-        let mut found = Vec::new();
-        for node in self.taking_part(space) {
-            let view = self.nodes[node].disk.view();
-            let digest = object_digest(view.as_ref(), &decayed.space, &decayed.object);
-            found.push(digest.map_err(|error| self.violation(Oracle::Audit, error.to_string()))?);
-        }
+        let found = self.digests(decayed)?;
         if found.iter().all(|digest| *digest == found[0]) {
             return Ok(());
         }
         Err(self.violation(Oracle::Audit, format!("{decayed:?} was made again, and there are {found:?}")))
     }
 
+    /// Whether what others wrote took the place of what was wrong.
+    fn is_overwritten(&self) -> Result<bool, Violation> {
+        let Some(decayed) = &self.decayed else { return Ok(true) };
+        let found = self.digests(decayed)?;
+        Ok(decayed.is_whole && found.iter().all(|digest| *digest == found[0] && digest.fault.is_none()))
+    }
+
+    fn digests(&self, decayed: &Decayed) -> Result<Vec<ObjectDigest>, Violation> {
+        let Some(space) = self.truth.space(&decayed.space) else { return Ok(Vec::new()) };
+        let digest = |node: usize| {
+            let view = self.nodes[node].disk.view();
+            let digest = object_digest(view.as_ref(), &decayed.space, &decayed.object);
+            digest.map_err(|error| self.violation(Oracle::Audit, error.to_string()))
+        };
+        self.taking_part(space).into_iter().map(digest).collect()
+    }
+
     /// A row that could not be made again is put back.
     fn put_back(&mut self) -> Result<(), Violation> {
         let Some(decayed) = self.decayed.take() else { return Ok(()) };
+        if decayed.is_whole && !decayed.repaired {
+            self.tally.decayed -= 1;
+            return Ok(());
+        }
         if decayed.repaired {
             self.tally.lent += u64::from(!decayed.is_whole);
             return Ok(());
