@@ -7,8 +7,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use comity_crdts::{Nonce, ObjectAddress, ReplicaId, SpaceId};
 use comity_engine::{
-    Class, CommandError, Engine, Input, LagEvent, Notice, Now, Output, Reply, RequestId, SessionId,
-    SnapshotTask, Trust,
+    AuditEvent, Class, CommandError, Engine, Input, LagEvent, Notice, Now, Output, Reply, RequestId,
+    SessionId, SnapshotTask, Trust,
 };
 use comity_store::{CompactError as StoreCompactError, CompactReport, EmbeddedStore, Syncer};
 use comity_transport::{
@@ -89,6 +89,8 @@ pub(crate) struct Signals {
     pub(crate) trust: Arc<TrustSet>,
     /// Who falls behind; a slow listener misses the oldest.
     pub(crate) lag: broadcast::Sender<LagEvent>,
+    /// What audits find; likewise.
+    pub(crate) audit: broadcast::Sender<AuditEvent>,
     /// The way back to the core, for answers that nobody waits for any more.
     pub(crate) events: mpsc::WeakSender<Event>,
     pub(crate) measured: Arc<Measured>,
@@ -415,6 +417,13 @@ impl Core {
             Notice::Released { space, objects } => {
                 let objects = objects.len();
                 tracing::info!(%space, objects, "operations that were held have been carried out")
+            }
+            Notice::Audit(event) => {
+                match event {
+                    AuditEvent::Upheld { .. } => tracing::info!(?event, "an audit"),
+                    event => tracing::error!(?event, "an audit"),
+                }
+                drop(self.signals.audit.send(event.clone()));
             }
             Notice::Frozen { space, lane, why } => tracing::error!(%space, %lane, %why, "a lane is frozen"),
             _ => {}

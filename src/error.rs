@@ -94,6 +94,21 @@ pub enum LagEventsError {
     Stopped,
 }
 
+/// Why an event of an audit did not come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AuditEventsError {
+    /// Events came faster than they were taken. [`Space::status`](crate::Space::status) has the sums.
+    #[error("{events} events were left out because nobody took them")]
+    Missed {
+        /// How many, of all spaces of the replica.
+        events: u64,
+    },
+    /// The replica was shut down.
+    #[error("the replica is shut down")]
+    Stopped,
+}
+
 /// Why a bounded counter was not decreased.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -68,6 +68,7 @@
 //! [`Space::journal`] what was set aside.
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test"))]
 
+mod audit;
 mod core;
 mod documents;
 mod error;
@@ -89,6 +90,7 @@ mod view;
 mod watch;
 mod write;
 
+pub use audit::{AUDIT_EVENTS_MAX, AuditEvents};
 /// Documents as an application's own types: the version whose traits the handles take. The derive macros name the
 /// crates `autosurgeon` and `automerge`, so whoever derives depends on both, in the versions that are here.
 #[cfg(feature = "autosurgeon")]
@@ -103,13 +105,13 @@ pub use comity_crdts::{
     ValueSerdeError, check_policy, json, limits, text, versions,
 };
 pub use comity_engine::{
-    Away, Blocked, BootstrapLimits, BootstrapPhase, BootstrapStatus, ChangeEvent, CommandError, Conflict,
-    Did, Durability, Fault, Freeze, JournalEntry, JournalLimits, JournalPlace, JournalReason, JournalTotals,
-    Lag, LagChange, LagEvent, LagLimits, LagSide, LaneLag, LaneStatus, Listing, Location, Matter, Matters,
-    OPERATION_NAME_BYTES_MAX, ObjectChange, OperationNameError, PeerStatus, QuarantinedChange,
-    REGION_BYTES_MAX, ReadError, Replayed, Retention, Role, SessionStatus, SiblingReport, SpaceStatus,
-    Standing, StateDigest, Status, StoreError, Throttle, Throttled, Token, TransactError, TxError, Verified,
-    VersionRange, VersionRefusal,
+    AuditEvent, AuditLimits, AuditStatus, Away, Blocked, BootstrapLimits, BootstrapPhase, BootstrapStatus,
+    ChangeEvent, CommandError, Conflict, Did, Durability, Fault, Freeze, JournalEntry, JournalLimits,
+    JournalPlace, JournalReason, JournalTotals, Lag, LagChange, LagEvent, LagLimits, LagSide, LaneLag,
+    LaneStatus, Listing, Location, Matter, Matters, OPERATION_NAME_BYTES_MAX, ObjectChange,
+    OperationNameError, PeerStatus, QuarantinedChange, REGION_BYTES_MAX, ReadError, Repair, Replayed,
+    Retention, Role, SessionStatus, SiblingReport, SpaceStatus, Standing, StateDigest, Status, StoreError,
+    Throttle, Throttled, Token, TransactError, TxError, Unresolved, Verified, VersionRange, VersionRefusal,
 };
 pub use comity_store::{
     BackupError, BackupProgress, BackupReport, CompactError as StorageCompactError, CompactReport, Damage,
@@ -117,8 +119,9 @@ pub use comity_store::{
 };
 pub use comity_transport::{BindError, ClassStats, Congestion, ConnectionStats, TransportConfig};
 pub use error::{
-    CompactError, ConnectedError, ContentError, DecreaseError, DocumentReadError, ImportError, InviteError,
-    LagEventsError, OpenError, RequestError, ResolveError, TransferError, WatchError, WriteError,
+    AuditEventsError, CompactError, ConnectedError, ContentError, DecreaseError, DocumentReadError,
+    ImportError, InviteError, LagEventsError, OpenError, RequestError, ResolveError, TransferError,
+    WatchError, WriteError,
 };
 pub use follow::{DocumentFeed, DocumentUpdate};
 pub use handles::{

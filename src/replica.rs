@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use comity_crdts::{ConflictPolicy, PolicyRegistry, ReplicaId, SpaceId};
 use comity_engine::{
-    BootstrapLimits, Command, Engine, EngineOptions, Fault, JournalLimits, LagEvent, LagLimits,
-    REGION_BYTES_MAX, Reply, Retention, Role, Status, StoreError, Throttle, Verified, VersionRange,
+    AuditEvent, AuditLimits, BootstrapLimits, Command, Engine, EngineOptions, Fault, JournalLimits, LagEvent,
+    LagLimits, REGION_BYTES_MAX, Reply, Retention, Role, Status, StoreError, Throttle, Verified,
+    VersionRange,
 };
 use comity_store::{
     BackupError, BackupProgress, BackupReport, CompactReport, Damage, EmbeddedStore, Reader, Snapshot,
@@ -20,6 +21,7 @@ use comity_store::{
 use comity_transport::{BindError, CloseCode, ConnectionStats, Identity, TransportConfig};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
+use crate::audit::AUDIT_EVENTS_MAX;
 use crate::core::{Core, EVENTS_MAX, Event, STORAGE_REQUESTS_MAX, Signals, TrustSet, fresh, run_syncer};
 use crate::documents::{Documents, SETTLE_REQUESTS_MAX, run_settling};
 use crate::error::{CompactError, ConnectedError, OpenError, RequestError};
@@ -59,6 +61,7 @@ pub struct OpenOptions {
     pub(crate) retention: Retention,
     pub(crate) bootstrap: BootstrapLimits,
     pub(crate) versions: VersionRange,
+    pub(crate) audit: AuditLimits,
     pub(crate) policies: Policies,
 }
 
@@ -133,6 +136,14 @@ impl OpenOptions {
         self
     }
 
+    /// How often the state of each space is compared with that of others, and checked against itself; once a day
+    /// otherwise. What is found is told to [`Space::audit_events`](crate::Space::audit_events).
+    #[must_use]
+    pub fn audit(mut self, limits: AuditLimits) -> Self {
+        self.audit = limits;
+        self
+    }
+
     /// Makes a policy of the application's own known here, as [`Policy::Custom`](crate::Policy::Custom) of its name
     /// and version. Register it at every replica that reads the registers; [`check_policy`](crate::check_policy) helps
     /// to test it.
@@ -177,6 +188,8 @@ pub(crate) struct Shared {
     connected: watch::Receiver<BTreeSet<ReplicaId>>,
     /// To subscribe with; nothing is taken from it.
     pub(crate) lag: broadcast::Receiver<LagEvent>,
+    /// As well.
+    pub(crate) audit: broadcast::Receiver<AuditEvent>,
     /// Whether writers may have to wait for others to follow.
     pub(crate) is_throttled: bool,
     measured: Arc<Measured>,
@@ -224,6 +237,7 @@ impl Replica {
         let (online_sender, online) = watch::channel(true);
         let (visible_sender, visible) = watch::channel(Visible::default());
         let (lag_sender, lag) = broadcast::channel(LAG_EVENTS_MAX);
+        let (audit_sender, audit) = broadcast::channel(AUDIT_EVENTS_MAX);
         let trust = Arc::new(TrustSet::default());
         let measured = Arc::new(Measured::default());
         let signals = Signals {
@@ -232,6 +246,7 @@ impl Replica {
             online,
             trust: Arc::clone(&trust),
             lag: lag_sender,
+            audit: audit_sender,
             events: events.downgrade(),
             measured: Arc::clone(&measured),
         };
@@ -268,6 +283,7 @@ impl Replica {
             network,
             connected,
             lag,
+            audit,
             is_throttled: options.throttle.is_some(),
             measured,
             stop,
@@ -578,7 +594,8 @@ struct OpenedCore {
 }
 
 fn open_core(dir: &Path, options: OpenOptions) -> Result<OpenedCore, OpenError> {
-    let OpenOptions { store, region, journal, lag, throttle, retention, bootstrap, versions, .. } = options;
+    let OpenOptions { store, region, journal, lag, throttle, retention, bootstrap, versions, audit, .. } =
+        options;
     let opened = EmbeddedStore::open(dir, store)?;
     let (mut store, syncer, reader, damage) = (opened.store, opened.syncer, opened.reader, opened.damage);
     if let Some(damage) = &damage {
@@ -592,6 +609,7 @@ fn open_core(dir: &Path, options: OpenOptions) -> Result<OpenedCore, OpenError> 
         retention,
         bootstrap,
         versions,
+        audit,
         ..EngineOptions::new(fresh(), opened.instance.0)
     };
     let engine = Engine::open(&options, &mut store)?;

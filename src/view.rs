@@ -8,7 +8,7 @@ use comity_crdts::{
 };
 use comity_engine::{
     Conflict, JournalEntry, JournalPlace, JournalTotals, Listing, Location, QuarantinedChange, ReadError,
-    Replayed, StateRead, StoreError, Token, counter_at, flag_at, policy_of, register_at,
+    Repair, Replayed, StateRead, StoreError, Token, counter_at, flag_at, policy_of, register_at,
 };
 use comity_store::Snapshot;
 
@@ -132,6 +132,15 @@ impl View {
     /// [`StoreError`] when storage fails.
     pub fn quarantined(&self, limit: usize) -> Result<Vec<QuarantinedChange>, StoreError> {
         comity_engine::quarantined(&self.snapshot, &self.space, limit)
+    }
+
+    /// What audits found to be wrong here and made again, oldest first: the last 32 objects, each with the rows that were there
+    /// before.
+    ///
+    /// # Errors
+    /// [`StoreError`] when storage fails.
+    pub fn repairs(&self) -> Result<Vec<Repair>, StoreError> {
+        comity_engine::repairs(&self.snapshot, &self.space)
     }
 
     /// A document's heads, sorted. O(log n).

@@ -185,6 +185,12 @@ canaries! {
     HeldOvertaken,
     /// Removals and resets are forgotten while something is held that is judged by them.
     HeldNotConsidered,
+    /// Audits take the word of sets and maps for what they hold.
+    PartsNotInspected,
+    /// Audits take states for comparable although only one side has applied some operation.
+    TouchedCompared,
+    /// What is made again from the log is made on top of what is wrong.
+    RemadeOverOld,
 }
 
 #[cfg(feature = "canaries")]

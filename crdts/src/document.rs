@@ -264,6 +264,11 @@ impl Document {
         meta.map_or_else(Vec::new, |meta| meta.deps.iter().map(|dep| dep.0).collect())
     }
 
+    /// How many actors have changed the document. O(history) the first time.
+    pub fn actor_count(&self) -> usize {
+        self.actors().len()
+    }
+
     /// The latest change of an actor. O(history) the first time.
     pub fn latest(&self, actor: &[u8]) -> Option<LatestChange> {
         self.actors().get(actor).copied()

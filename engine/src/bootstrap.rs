@@ -29,8 +29,10 @@ pub(crate) use fetch::Bootstrap;
 pub use install::flipped;
 pub(crate) use install::{Installing, Stage};
 pub use piece::{WalkRow, decode_piece, encode_piece};
+pub(crate) use rows::clear_parts;
 pub(crate) use serve::Served;
 pub use source::{SnapshotAnswer, SnapshotSource, SnapshotTask};
+pub(crate) use walk::STEPS_MAX;
 
 /// The state of a space that somebody can take over.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

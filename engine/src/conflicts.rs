@@ -160,6 +160,39 @@ pub(crate) fn note_kinds(
     Ok(())
 }
 
+/// Notes every conflict in an object anew, of which none is noted. O(object).
+pub(crate) fn note_all(
+    work: &mut Work<'_>,
+    space: &SpaceId,
+    object: &ObjectAddress,
+) -> Result<(), StoreError> {
+    note_within(work, space, (object, &mut Vec::new()), &Site::top(space, object))
+}
+
+fn note_within(
+    work: &mut Work<'_>,
+    space: &SpaceId,
+    (object, path): (&ObjectAddress, &mut Vec<String>),
+    site: &Site,
+) -> Result<(), StoreError> {
+    match site.load(work)? {
+        Object::Register(register) => note_siblings(work, space, (object, path), (0, register.len())),
+        Object::Map(_) => {
+            let (from, until) = keys::fields(&site.id);
+            for (row, _) in work.scan(&from, &until, usize::MAX)? {
+                let parts = keys::field_parts(&row);
+                let (key, kind) = parts.ok_or_else(|| damaged("map row", &"its key is none"))?;
+                path.push(key.to_owned());
+                note_kinds(work, space, (object, path), site)?;
+                note_within(work, space, (object, path), &site.nested(key, kind))?;
+                path.pop();
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
 /// The kinds that a map holds under a key. O(kinds).
 pub(crate) fn kinds_under(read: &dyn StateRead, map: &Site, key: &str) -> Result<Vec<Kind>, StoreError> {
     let (from, until) = keys::fields_of(&map.id, key);

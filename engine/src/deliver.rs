@@ -60,11 +60,15 @@ impl Engine {
             return Ok(());
         }
         let mut work = Work::over(&*store);
-        let delivery = space.deliver(now, &mut work, false)?;
-        if delivery.taken.is_empty() {
-            return Ok(());
-        }
-        let (batch, delivery, progress) = space.finish_delivery(work, delivery)?;
+        let finished = match space.deliver(now, &mut work, false) {
+            Ok(delivery) if delivery.taken.is_empty() => return Ok(()),
+            Ok(delivery) => space.finish_delivery(work, delivery),
+            Err(error) => Err(error),
+        };
+        let (batch, delivery, progress) = match finished {
+            Ok(finished) => finished,
+            Err(error) => return self.suspect_staged(id, error),
+        };
         let position = match store.commit(batch) {
             Ok(position) => position,
             Err(error) => {

@@ -22,11 +22,12 @@ use crate::store::{LogRead, StateRead, StoreError};
 pub(crate) use apply::{flush, store_edit};
 pub use reading::{DocumentPosition, DocumentReader, Followed, ReadDocument};
 pub use settle::{Settled, settle};
+use tail::TailRow;
 pub(crate) use tail::{
-    QuarantineRow, TailRow as DocumentTailRow, carried_tail_row, carry_tail, decode_latest, load, read_tail,
+    QuarantineRow, TailRow as DocumentTailRow, carried_tail_row, carry_tail, decode_latest, load,
+    quarantine_of, read_tail, tail_rows,
 };
 pub use tail::{QuarantinedChange, quarantined};
-use tail::{TailRow, tail_rows};
 
 /// What loaded documents may take, by estimate, per space; the least recently used go first.
 const LOADED_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -175,6 +176,11 @@ impl DocumentCache {
         self.bytes -= loaded.bytes;
         self.by_use.remove(&loaded.used);
         Some(loaded)
+    }
+
+    /// Whether a document with this header ought to be settled.
+    pub(crate) fn is_due(&self, header: &DocumentHeader) -> bool {
+        settle::is_due(header, &self.limits)
     }
 
     /// A document's tail has become long.

@@ -8,6 +8,7 @@ use comity_crdts::{Frontier, LaneId, ReplicaId, SpaceId, canary};
 use ed25519_dalek::SigningKey;
 
 use crate::acks::{Waits, Written};
+use crate::audit::Audits;
 use crate::deletion::Deletion;
 use crate::extension::Extensions;
 use crate::hash::hash;
@@ -66,6 +67,7 @@ pub(crate) enum Timer {
     Delete(SpaceId),
     Lag(SpaceId),
     Release(SpaceId),
+    Audit(SpaceId),
 }
 
 /// The deterministic core of a replica. It owns no thread, clock, socket or file.
@@ -86,6 +88,7 @@ pub struct Engine {
     pub(crate) extensions: Extensions,
     /// What peers speak with which no version is shared.
     pub(crate) refusals: BTreeMap<ReplicaId, VersionRange>,
+    pub(crate) audits: Audits,
     pub(crate) spaces: BTreeMap<SpaceId, Space>,
     pub(crate) sessions: BTreeMap<SessionId, Session>,
     pub(crate) invitations: BTreeMap<(SpaceId, [u8; 32]), Invitation>,
@@ -152,6 +155,7 @@ impl Engine {
             versions: options.versions,
             extensions: options.extensions,
             refusals: BTreeMap::new(),
+            audits: Audits::new(options.audit),
             spaces: BTreeMap::new(),
             sessions: BTreeMap::new(),
             invitations: BTreeMap::new(),
@@ -464,6 +468,7 @@ impl Engine {
             self.dirty.append(&mut self.postponed);
         }
         self.resolve_synced(now);
+        self.audit_synced(now);
         self.say_farewells(now);
         self.dirty.extend(&self.brought_up);
         for id in moved {
@@ -480,6 +485,7 @@ impl Engine {
             self.resolve_fresh(now, id);
             self.plan_lag_look(id);
             self.serve_all(id);
+            self.answer_audits(now, id);
         }
     }
 
@@ -541,6 +547,7 @@ impl Engine {
                         self.on_store_error(now, error);
                     }
                 }
+                Timer::Audit(id) => self.tend_audit(now, id),
                 Timer::Lag(id) => self.look_at_lag(now, id),
                 Timer::Release(id) => {
                     if let Err(error) = self.release(now, id, store) {
@@ -625,6 +632,7 @@ impl Engine {
         self.tend(now, id, store)?;
         self.ask_where(now, id);
         self.resolve_rights(id, store)?;
+        self.plan_audit(now, id);
         if self.spaces.get(&id).is_some_and(|space| !space.documents.unsettled.is_empty()) {
             self.to_settle.insert(id);
         }

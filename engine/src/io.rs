@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use comity_crdts::{Frontier, Hlc, LaneId, Nonce, ObjectAddress, ReplicaId, SpaceId};
 
+use crate::audit::AuditEvent;
 use crate::bootstrap::{SnapshotAnswer, SnapshotTask};
 use crate::documents::Settled;
 use crate::lag::LagEvent;
@@ -613,6 +614,8 @@ pub enum Notice {
     },
     /// A replica has fallen behind, or is not behind any more; see [`EngineOptions::lag`](crate::EngineOptions::lag).
     Lag(LagEvent),
+    /// An audit found or did something; see [`EngineOptions::audit`](crate::EngineOptions::audit).
+    Audit(AuditEvent),
 }
 
 /// A change set that became visible.

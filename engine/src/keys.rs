@@ -75,6 +75,7 @@ pub(crate) fn of_space(space: &SpaceId) -> impl Iterator<Item = (Vec<u8>, Vec<u8
         0x51,
         0x52,
         0x53,
+        0x54,
     ];
     let space = *space;
     prefixes.into_iter().map(move |prefix| range(join(prefix, &[&space.0])))
@@ -396,6 +397,11 @@ pub(crate) fn conflicts(space: &SpaceId) -> (Vec<u8>, Vec<u8>) {
     range(join(0x38, &[&space.0]))
 }
 
+/// Of these the ones in one object.
+pub(crate) fn conflicts_of(space: &SpaceId, address: &ObjectAddress) -> (Vec<u8>, Vec<u8>) {
+    range(join(0x38, &[&object(space, address)[1..], &[0]]))
+}
+
 /// What a conflict is about: several values of a register,
 pub(crate) const CONFLICT_SIBLINGS: u8 = 1;
 /// or several kinds under a key of a map.
@@ -553,6 +559,15 @@ pub(crate) fn set_aside(space: &SpaceId) -> (Vec<u8>, Vec<u8>) {
 
 pub(crate) fn set_aside_row(space: &SpaceId, walk_key: &[u8]) -> Vec<u8> {
     join(0x53, &[&space.0, walk_key])
+}
+
+/// Objects that were made again after an audit, oldest first.
+pub(crate) fn repairs(space: &SpaceId) -> (Vec<u8>, Vec<u8>) {
+    range(join(0x54, &[&space.0]))
+}
+
+pub(crate) fn repair(space: &SpaceId, number: u64) -> Vec<u8> {
+    join(0x54, &[&space.0, &number.to_be_bytes()])
 }
 
 /// The start of the keys of a space's rows of one sort.

@@ -9,6 +9,7 @@
 mod acks;
 mod announce;
 mod apply;
+mod audit;
 mod bootstrap;
 mod catalog;
 mod change;
@@ -69,6 +70,10 @@ mod version;
 pub mod wire;
 mod work;
 
+pub use audit::{
+    AuditAnswer, AuditEvent, AuditLimits, AuditStatus, AuditTask, ObjectDigest, Repair, Unresolved,
+    object_digest, repairs,
+};
 pub use bootstrap::{
     BootstrapPhase, Offer, SnapshotAnswer, SnapshotEnd, SnapshotSource, SnapshotTask, is_installing,
 };

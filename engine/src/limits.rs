@@ -85,6 +85,30 @@ pub(crate) const INSTALL_ROWS_MAX: usize = 1_024;
 pub(crate) const INSTALL_BATCHES_MAX: u64 = 64;
 /// Bytes of entries that are applied again in one step.
 pub(crate) const INSTALL_BYTES_MAX: usize = 1024 * 1024;
+/// Where there are many spaces, their first audits are spread over this time.
+pub(crate) const AUDIT_FIRST_MAX: Duration = Duration::from_secs(60 * 60);
+/// A stretch that was not read by then is read again.
+pub(crate) const AUDIT_READ_MAX: Duration = Duration::from_secs(60);
+/// A peer that has not compared a stretch by then is not waited for: it may lack what it is compared with.
+pub(crate) const AUDIT_ANSWER_MAX: Duration = Duration::from_secs(10);
+/// The key of an object in an audit: an address and what separates its parts.
+pub(crate) const AUDIT_KEY_BYTES_MAX: usize = 1_024;
+/// Objects that one peer may take to be wrong at once, and that are looked into together.
+pub(crate) const AUDIT_SUSPECTED_MAX: usize = 16;
+/// Objects that wait for being looked into.
+pub(crate) const AUDIT_SUSPECTS_MAX: usize = 64;
+/// Looking into suspects reads the log, so a peer that was wrong about them is not heard again for this long.
+pub(crate) const AUDIT_UNHEARD: Duration = Duration::from_secs(60);
+/// What could not be looked into is tried again after this long.
+pub(crate) const AUDIT_RETRY: Duration = Duration::from_secs(1);
+/// The rows of an object that are sent to who has wrong ones: one of them, with its key,
+pub(crate) const AUDIT_ROW_BYTES_MAX: usize = 96 * 1024;
+/// those of one frame, and one,
+pub(crate) const AUDIT_ROWS_FRAME_BYTES: usize = 96 * 1024;
+/// and all.
+pub(crate) const AUDIT_ROWS_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Entries that are applied to an object which takes the place of a wrong one, in one batch.
+pub(crate) const AUDIT_CATCH_UP_MAX: u64 = 4_096;
 /// Peers asked for rights to a bounded counter are asked again this often.
 pub(crate) const RIGHTS_RETRY: Duration = Duration::from_millis(500);
 /// Requests for rights that wait at one replica.

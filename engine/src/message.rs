@@ -2,9 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use comity_crdts::{DecodeError, ExtensionTag, LaneId, Nonce, OriginId, Reader, ReplicaId, SpaceId, Writer};
+use comity_crdts::{
+    DecodeError, ExtensionTag, Frontier, LaneId, Nonce, OriginId, Reader, ReplicaId, SpaceId, Writer,
+};
 use serde::{Deserialize, Serialize};
 
+use crate::audit::{RangeDigest, RangeItems};
 use crate::bootstrap::{Offer, SnapshotEnd};
 use crate::hash::Hash;
 use crate::limits::KNOWN_TAGS_MAX;
@@ -197,6 +200,85 @@ pub struct SnapshotPiece<'a> {
     pub bytes: &'a [u8],
 }
 
+/// Shows digests of a part of a state, to be compared.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditAsk {
+    /// The space, opened by both sides.
+    pub space: SpaceId,
+    /// Carried back by the answer; unique on the session.
+    pub number: u32,
+    /// What the sender had applied.
+    pub frontier: Frontier,
+    /// Over the chain hashes of the lanes there.
+    pub root: [u8; 16],
+    /// The ranges begin after the object with this key; empty for the start.
+    pub from: Vec<u8>,
+    /// Ranges, one after the other.
+    pub ranges: Vec<RangeDigest>,
+}
+
+/// What comparing came to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditReply {
+    /// Of the question.
+    pub number: u32,
+    /// How many of its ranges were compared, from the first on; 0 when that cannot be done now.
+    pub compared: u8,
+    /// Of these the ones that differ.
+    pub differ: Vec<RangeItems>,
+}
+
+/// Names objects of which the sender has another state, although both sides have applied the same on them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditSuspect {
+    /// The space, opened by both sides.
+    pub space: SpaceId,
+    /// Their keys.
+    pub objects: Vec<Vec<u8>>,
+}
+
+/// Asks for the rows of an object, to take the place of rows that are wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditFetch {
+    /// The space, opened by both sides.
+    pub space: SpaceId,
+    /// Carried back by the answer; unique on the session.
+    pub number: u32,
+    /// The object's key.
+    pub object: Vec<u8>,
+    /// What the sender had applied; the rows are to be of that and perhaps more.
+    pub frontier: Frontier,
+    /// Over the chain hashes of the lanes there.
+    pub root: [u8; 16],
+}
+
+/// Rows of an object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditRows {
+    /// Of the question.
+    pub number: u32,
+    /// Some of them, with their keys in the store, which are the same everywhere.
+    pub rows: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Whether there are more.
+    pub end: RowsEnd,
+}
+
+/// How the rows of an object end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RowsEnd {
+    /// There are more of them.
+    More,
+    /// These are all.
+    Complete {
+        /// What was applied to them.
+        frontier: Frontier,
+        /// What may be forgotten in them.
+        forgotten: Frontier,
+    },
+    /// They cannot be had now.
+    Unavailable,
+}
+
 /// A lane as `Have` names it: by its place among the lanes the sender has named on this session for the
 /// space, in `Open` first, or by its id when it is named for the first time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -330,6 +412,16 @@ pub enum Message<'a> {
     FrontierRequest(FrontierRequest),
     /// A frontier.
     FrontierAnswer(FrontierAnswer),
+    /// A part of a state is to be compared.
+    AuditAsk(AuditAsk),
+    /// What that came to.
+    AuditReply(AuditReply),
+    /// Objects that may be wrong at the receiver.
+    AuditSuspect(AuditSuspect),
+    /// The rows of an object are asked for.
+    AuditFetch(AuditFetch),
+    /// The rows of an object.
+    AuditRows(AuditRows),
     /// A type this version does not know, marked as safe to skip.
     Skippable(u8),
 }
@@ -356,6 +448,12 @@ const SNAPSHOT_READ: u8 = 0x32;
 const SNAPSHOT_PIECE: u8 = 0x33;
 const SNAPSHOT_SAME: u8 = 0x34;
 const SNAPSHOT_STOP: u8 = 0x35;
+/// These may be skipped: who does not know them compares nothing.
+const AUDIT_ASK: u8 = 0xc0;
+const AUDIT_REPLY: u8 = 0xc1;
+const AUDIT_SUSPECT: u8 = 0xc2;
+const AUDIT_FETCH: u8 = 0xc3;
+const AUDIT_ROWS: u8 = 0xc4;
 const SKIPPABLE: u8 = 0x80;
 
 const DATA_MORE: u8 = 1;
@@ -406,6 +504,11 @@ impl<'a> Message<'a> {
             }
             Self::FrontierRequest(body) => encode(FRONTIER_REQUEST, body),
             Self::FrontierAnswer(body) => encode(FRONTIER_ANSWER, body),
+            Self::AuditAsk(body) => encode(AUDIT_ASK, body),
+            Self::AuditReply(body) => encode(AUDIT_REPLY, body),
+            Self::AuditSuspect(body) => encode(AUDIT_SUSPECT, body),
+            Self::AuditFetch(body) => encode(AUDIT_FETCH, body),
+            Self::AuditRows(body) => encode(AUDIT_ROWS, body),
             Self::Data(data) => {
                 let mut out = Writer::with_room(DATA_HEADER_BYTES_MAX + data.bytes.len());
                 out.u8(DATA);
@@ -458,6 +561,11 @@ impl<'a> Message<'a> {
             SNAPSHOT_PIECE => decode_piece(body).map(Self::SnapshotPiece),
             FRONTIER_REQUEST => decode(body, "FrontierRequest").map(Self::FrontierRequest),
             FRONTIER_ANSWER => decode(body, "FrontierAnswer").map(Self::FrontierAnswer),
+            AUDIT_ASK => decode(body, "AuditAsk").map(Self::AuditAsk),
+            AUDIT_REPLY => decode(body, "AuditReply").map(Self::AuditReply),
+            AUDIT_SUSPECT => decode(body, "AuditSuspect").map(Self::AuditSuspect),
+            AUDIT_FETCH => decode(body, "AuditFetch").map(Self::AuditFetch),
+            AUDIT_ROWS => decode(body, "AuditRows").map(Self::AuditRows),
             HEAD => decode_head(body).map(Self::Head),
             DATA => decode_data(body).map(Self::Data),
             tag if tag & SKIPPABLE != 0 => Ok(Self::Skippable(tag)),

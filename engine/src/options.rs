@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::audit::AuditLimits;
 use crate::extension::Extensions;
 use crate::io::{Durability, RequestId};
 use crate::journal::JournalLimits;
@@ -38,6 +39,8 @@ pub struct EngineOptions {
     pub versions: VersionRange,
     /// Which operations and kinds of later versions are known.
     pub extensions: Extensions,
+    /// How often the state is compared with that of others.
+    pub audit: AuditLimits,
 }
 
 /// When a replica takes over the state of another one, and how much it takes.
@@ -71,7 +74,7 @@ impl TailLimits {
 }
 
 impl EngineOptions {
-    /// Of no region, with the usual journal, without limits on lag; the log is kept.
+    /// Of no region, with the usual journal, without limits on lag; the log is kept, and nothing is audited.
     pub const fn new(fresh_key: [u8; 32], instance: InstanceToken) -> Self {
         Self {
             fresh_key,
@@ -85,6 +88,7 @@ impl EngineOptions {
             bootstrap: BootstrapLimits::USUAL,
             versions: VersionRange::ALL,
             extensions: Extensions::NONE,
+            audit: AuditLimits::OFF,
         }
     }
 }

@@ -114,6 +114,17 @@ impl Engine {
             }
             Message::FrontierRequest(request) => self.on_frontier_request(session, &request),
             Message::FrontierAnswer(answer) => self.on_frontier_answer(now, session, &answer, store),
+            Message::AuditAsk(ask) => self.on_audit_ask(session, ask),
+            Message::AuditReply(reply) => {
+                self.on_audit_reply(now, session, reply);
+                Ok(())
+            }
+            Message::AuditFetch(fetch) => self.on_audit_fetch(session, fetch),
+            Message::AuditRows(rows) => {
+                self.on_audit_rows(now, session, rows);
+                Ok(())
+            }
+            Message::AuditSuspect(suspect) => self.on_audit_suspect(now, session, &suspect),
         }
     }
 

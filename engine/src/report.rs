@@ -49,6 +49,7 @@ impl Engine {
             bootstrap: self.bootstrap_status(space),
             quarantined: space.quarantined,
             held: space.held,
+            audit: self.audits.status(&space.id),
             confirmed: space.own_lane().is_some_and(|own| space.is_confirmed(&own, &self.replica)),
         }
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use comity_crdts::{Frontier, LaneId, OriginId, ReplicaId, SpaceId, canary};
 
+use crate::audit::SessionAudit;
 use crate::bootstrap::Served;
 use crate::change::LaneTip;
 use crate::dictionary::Dictionary;
@@ -128,6 +129,7 @@ pub(crate) struct Session {
     pub(crate) next_snapshot: u32,
     /// Snapshots that the peer is being sent, by its numbers.
     pub(crate) served: BTreeMap<u32, Served>,
+    pub(crate) audit: SessionAudit,
     pub(crate) in_flight_bytes: usize,
     pub(crate) in_flight_runs: usize,
     pub(crate) round_trip: RoundTrip,
@@ -156,6 +158,7 @@ impl Session {
             next_question: 0,
             next_snapshot: 0,
             served: BTreeMap::new(),
+            audit: SessionAudit::default(),
             in_flight_bytes: 0,
             in_flight_runs: 0,
             round_trip: RoundTrip::default(),
@@ -195,6 +198,9 @@ impl Session {
             Message::RightsRequest(request) => Some(request.space),
             Message::FrontierRequest(request) => Some(request.space),
             Message::SnapshotAsk(ask) => Some(ask.space),
+            Message::AuditAsk(ask) => Some(ask.space),
+            Message::AuditFetch(fetch) => Some(fetch.space),
+            Message::AuditSuspect(suspect) => Some(suspect.space),
             Message::Have(have) => by_ref(have.space_ref),
             Message::FrontierAnswer(answer) => by_ref(answer.space_ref),
             // The first three may come before the space is open; the others name subscriptions and snapshots, which are
@@ -213,6 +219,8 @@ impl Session {
             | Message::SnapshotSame(_)
             | Message::SnapshotPiece(_)
             | Message::SnapshotStop(_)
+            | Message::AuditReply(_)
+            | Message::AuditRows(_)
             | Message::Data(_)
             | Message::Skippable(_) => None,
         };

@@ -5,6 +5,7 @@ use std::fmt;
 use comity_crdts::{Frontier, LaneId, ReplicaId, SpaceId};
 use serde::{Deserialize, Serialize};
 
+use crate::audit::AuditStatus;
 use crate::bootstrap::BootstrapPhase;
 use crate::lag::Lag;
 use crate::op::Role;
@@ -168,6 +169,8 @@ pub struct SpaceStatus {
     pub quarantined: u64,
     /// Change sets of which something is held, because this build does not know it: see `held_objects`.
     pub held: u64,
+    /// What audits have come to.
+    pub audit: AuditStatus,
 }
 
 /// The report on one connected peer in a space.

@@ -1,6 +1,7 @@
 //! The formats that replicas exchange and keep, for tools that inspect them and tests that forge them.
 //! `docs/wire.md` has the tables.
 
+pub use crate::audit::{AuditItem, RangeDigest, object_rows};
 pub use crate::bootstrap::{WalkRow, decode_piece, encode_piece, flipped};
 pub use crate::change::{Body, ChangeSet, LaneEntry, LaneOwner, LaneTip, decode_entry, encode_entry};
 pub use crate::deletion::deleted;
@@ -10,9 +11,10 @@ pub use crate::hash::Hash;
 pub use crate::head::use_stand_in_signatures;
 pub use crate::head::{HeadSignature, sign};
 pub use crate::message::{
-    Data, Denied, FrontierAnswer, FrontierRequest, Genesis, Gone, Have, Head, Hello, Join, Knows, LaneRef,
-    Message, Open, OpenLane, Removed, RightsRequest, SnapshotAsk, SnapshotOffer, SnapshotPiece, SnapshotRead,
-    SnapshotSame, SnapshotStop, Subscribe, Unsubscribe,
+    AuditAsk, AuditFetch, AuditReply, AuditRows, AuditSuspect, Data, Denied, FrontierAnswer, FrontierRequest,
+    Genesis, Gone, Have, Head, Hello, Join, Knows, LaneRef, Message, Open, OpenLane, Removed, RightsRequest,
+    RowsEnd, SnapshotAsk, SnapshotOffer, SnapshotPiece, SnapshotRead, SnapshotSame, SnapshotStop, Subscribe,
+    Unsubscribe,
 };
 pub use crate::op::{Group, Op};
 pub use crate::proof::Proof;

@@ -37,6 +37,11 @@ impl<'a> Work<'a> {
         self.facts.insert(key, None);
     }
 
+    /// How many rows of the state it changes.
+    pub(crate) fn changed(&self) -> usize {
+        self.state.len()
+    }
+
     pub(crate) fn append(&mut self, record: LaneRecord) {
         self.entries.push(record);
     }

@@ -11,9 +11,10 @@ use comity_crdts::{
     Writer,
 };
 use comity_engine::wire::{
-    Body, ChangeSet, Data, Denied, Dictionary, FrontierAnswer, FrontierRequest, Genesis, Group, Have, Head,
-    Hello, Join, Knows, LaneEntry, LaneOwner, LaneRef, LaneTip, Message, Op, Open, OpenLane, Proof, Removed,
-    RightsRequest, Subscribe, Unsubscribe, decode_entry, decode_run, encode_entry, encode_run, sign,
+    AuditAsk, AuditFetch, AuditItem, AuditReply, AuditRows, AuditSuspect, Body, ChangeSet, Data, Denied,
+    Dictionary, FrontierAnswer, FrontierRequest, Genesis, Group, Have, Head, Hello, Join, Knows, LaneEntry,
+    LaneOwner, LaneRef, LaneTip, Message, Op, Open, OpenLane, Proof, RangeDigest, Removed, RightsRequest,
+    RowsEnd, Subscribe, Unsubscribe, decode_entry, decode_run, encode_entry, encode_run, sign,
 };
 use comity_engine::{CloseReason, OperationId, Role};
 use ed25519_dalek::SigningKey;
@@ -233,7 +234,35 @@ fn messages(example: &Example, run: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
             }),
         ),
     ];
-    all.into_iter().map(|(name, message)| (name, message.encode())).collect()
+    let all = all.into_iter().chain(audits(space, lane));
+    all.map(|(name, message)| (name, message.encode())).collect()
+}
+
+/// The messages of audits.
+fn audits(space: SpaceId, lane: OriginId) -> [(&'static str, Message<'static>); 5] {
+    let key = b"\x01stats\0likes".to_vec();
+    let range = RangeDigest { until: key.clone(), count: 1, state: 300 };
+    let ask = AuditAsk {
+        space,
+        number: 4,
+        frontier: [(lane, 2)].into_iter().collect(),
+        root: [0x0a; 16],
+        from: Vec::new(),
+        ranges: vec![range],
+    };
+    let (frontier, root) = (ask.frontier.clone(), ask.root);
+    let fetch = AuditFetch { space, number: 6, object: key.clone(), frontier: frontier.clone(), root };
+    let end = RowsEnd::Complete { frontier, forgotten: Frontier::new() };
+    let rows = AuditRows { number: 6, rows: vec![(b"012".to_vec(), vec![7])], end };
+    let item = AuditItem { key: key.clone(), ops: 0, state: 5 };
+    let reply = AuditReply { number: 4, compared: 1, differ: vec![(0, vec![item])] };
+    [
+        ("audit-ask", Message::AuditAsk(ask)),
+        ("audit-reply", Message::AuditReply(reply)),
+        ("audit-fetch", Message::AuditFetch(fetch)),
+        ("audit-rows", Message::AuditRows(rows)),
+        ("audit-suspect", Message::AuditSuspect(AuditSuspect { space, objects: vec![key] })),
+    ]
 }
 
 fn encoded(example: &Example) -> Vec<(&'static str, Vec<u8>)> {

@@ -6,9 +6,10 @@ mod world;
 
 use comity_crdts::{Kind, ObjectAddress, OriginId, SpaceId};
 use comity_engine::wire::{
-    Body, Data, Denied, FrontierAnswer, FrontierRequest, Genesis, Gone, Group, Have, Head, Hello, Join,
-    Knows, LaneRef, Message, Op, Open, OpenLane, PROTOCOL_VERSION, Removed, RightsRequest, SnapshotAsk,
-    SnapshotOffer, SnapshotPiece, SnapshotRead, SnapshotSame, SnapshotStop, Subscribe, Unsubscribe,
+    AuditAsk, AuditFetch, AuditReply, AuditRows, AuditSuspect, Body, Data, Denied, FrontierAnswer,
+    FrontierRequest, Genesis, Gone, Group, Have, Head, Hello, Join, Knows, LaneRef, Message, Op, Open,
+    OpenLane, PROTOCOL_VERSION, RangeDigest, Removed, RightsRequest, RowsEnd, SnapshotAsk, SnapshotOffer,
+    SnapshotPiece, SnapshotRead, SnapshotSame, SnapshotStop, Subscribe, Unsubscribe,
 };
 use comity_engine::{CloseReason, Command, Location, Offer, Role, SessionId, SnapshotEnd, Standing};
 use world::World;
@@ -86,6 +87,11 @@ enum Type {
     SnapshotSame,
     SnapshotPiece,
     SnapshotStop,
+    AuditAsk,
+    AuditReply,
+    AuditSuspect,
+    AuditFetch,
+    AuditRows,
     Skippable,
 }
 
@@ -114,6 +120,11 @@ fn type_of(message: &Message<'_>) -> Type {
         Message::SnapshotSame(_) => Type::SnapshotSame,
         Message::SnapshotPiece(_) => Type::SnapshotPiece,
         Message::SnapshotStop(_) => Type::SnapshotStop,
+        Message::AuditAsk(_) => Type::AuditAsk,
+        Message::AuditReply(_) => Type::AuditReply,
+        Message::AuditSuspect(_) => Type::AuditSuspect,
+        Message::AuditFetch(_) => Type::AuditFetch,
+        Message::AuditRows(_) => Type::AuditRows,
         Message::Skippable(_) => Type::Skippable,
     }
 }
@@ -135,7 +146,13 @@ fn expected(of: Type) -> [Outcome; 8] {
         Type::SnapshotRead => [Refused; 8],
         Type::Denied => [Nothing, Nothing, Closed, Closed, Closed, Nothing, Nothing, Nothing],
         Type::Removed => [Nothing, Nothing, Closed, Closed, Believed, Nothing, Nothing, Nothing],
-        Type::Subscribe | Type::FrontierRequest | Type::SnapshotAsk => {
+        // Of a question that was not asked.
+        Type::AuditReply | Type::AuditRows => [Nothing; 8],
+        // It is looked into, and right.
+        Type::AuditSuspect => {
+            [Unexpected, Unexpected, Nothing, Nothing, Nothing, Nothing, Unexpected, Unexpected]
+        }
+        Type::Subscribe | Type::FrontierRequest | Type::SnapshotAsk | Type::AuditAsk | Type::AuditFetch => {
             [Unexpected, Unexpected, Answered, Answered, Answered, Nothing, Unexpected, Unexpected]
         }
         Type::Data => [Unexpected, Unexpected, Refused, Kept, Kept, Nothing, Unexpected, Unexpected],
@@ -283,6 +300,24 @@ impl Scene {
             Message::SnapshotSame(SnapshotSame { number: 8, until: vec![1], check: last.hash }),
             Message::SnapshotPiece(SnapshotPiece { number: 8, more: false, bytes: &[1] }),
             Message::SnapshotStop(SnapshotStop { number: 8, why: SnapshotEnd::Done }),
+            Message::AuditAsk(AuditAsk {
+                space,
+                number: 3,
+                frontier: comity_crdts::Frontier::new(),
+                root: [0; 16],
+                from: Vec::new(),
+                ranges: vec![RangeDigest { until: vec![0xff], count: 1, state: 2 }],
+            }),
+            Message::AuditReply(AuditReply { number: 3, compared: 1, differ: Vec::new() }),
+            Message::AuditSuspect(AuditSuspect { space, objects: vec![b"\x09all\0stock".to_vec()] }),
+            Message::AuditFetch(AuditFetch {
+                space,
+                number: 4,
+                object: b"\x09all\0stock".to_vec(),
+                frontier: comity_crdts::Frontier::new(),
+                root: [0; 16],
+            }),
+            Message::AuditRows(AuditRows { number: 4, rows: Vec::new(), end: RowsEnd::More }),
             Message::Skippable(0x81),
         ];
         messages.iter().map(Message::encode).collect()
@@ -318,9 +353,13 @@ impl Scene {
             [] if was_open && !open(self) && !is_changed => Outcome::Closed,
             [] if !is_changed => Outcome::Nothing,
             [Message::Have(_)] if self.world.likes(0, space) == 2 => Outcome::Kept,
-            [Message::Data(_) | Message::FrontierAnswer(_) | Message::SnapshotOffer(_)] if !is_changed => {
-                Outcome::Answered
-            }
+            [
+                Message::Data(_)
+                | Message::FrontierAnswer(_)
+                | Message::SnapshotOffer(_)
+                | Message::AuditReply(_)
+                | Message::AuditRows(_),
+            ] if !is_changed => Outcome::Answered,
             [Message::Have(_)] if is_changed => Outcome::Answered,
             said => panic!("{said:?}, changed: {is_changed}"),
         };

@@ -9,8 +9,7 @@ use comity_crdts::automerge::{Automerge, ObjType, ROOT, ReadDoc, transaction::Tr
 use comity_crdts::hostile::changes as changes_hostile;
 use comity_crdts::{Dot, ExtensionTag, Frontier, Hlc, Kind, ObjectAddress, ResetColumn, Value, Writer};
 use comity_engine::wire::{
-    Body, ChangeSet, Data, Denied, Dictionary, FrontierAnswer, FrontierRequest, Genesis, Group, Have, Hello,
-    Join, Knows, LaneEntry, LaneRef, LaneTip, Message, Op, Open, OpenLane, Proof, RightsRequest, Subscribe,
+    AuditAsk, AuditFetch, AuditItem, AuditReply, AuditRows, AuditSuspect, Body, ChangeSet, Data, Denied, Dictionary, FrontierAnswer, FrontierRequest, Genesis, Group, Have, Hello, Join, Knows, LaneEntry, LaneRef, LaneTip, Message, Op, Open, OpenLane, Proof, RangeDigest, RightsRequest, RowsEnd, Subscribe,
     Unsubscribe, decode_run, encode_run, sign,
 };
 use comity_engine::{OperationId, Token};
@@ -350,6 +349,47 @@ fn messages(run: &[u8]) -> Vec<(&'static str, Message<'_>)> {
                 to: lane,
                 amount: 300,
             }),
+        ),
+        (
+            "audit-ask",
+            Message::AuditAsk(AuditAsk {
+                space,
+                number: 1,
+                frontier: [(lane, 9)].into_iter().collect(),
+                root: [6; 16],
+                from: Vec::new(),
+                ranges: vec![RangeDigest { until: vec![0xff], count: 2, state: 7 << 80 }],
+            }),
+        ),
+        (
+            "audit-reply",
+            Message::AuditReply(AuditReply {
+                number: 1,
+                compared: 1,
+                differ: vec![(0, vec![AuditItem { key: b"\x01c\0k".to_vec(), ops: 1, state: 9 }])],
+            }),
+        ),
+        (
+            "audit-fetch",
+            Message::AuditFetch(AuditFetch {
+                space,
+                number: 2,
+                object: b"\x01c\0k".to_vec(),
+                frontier: [(lane, 9)].into_iter().collect(),
+                root: [6; 16],
+            }),
+        ),
+        (
+            "audit-rows",
+            Message::AuditRows(AuditRows {
+                number: 2,
+                rows: vec![(vec![0x30, 1], vec![2, 3])],
+                end: RowsEnd::Complete { frontier: [(lane, 9)].into_iter().collect(), forgotten: Frontier::new() },
+            }),
+        ),
+        (
+            "audit-suspect",
+            Message::AuditSuspect(AuditSuspect { space, objects: vec![b"\x01c\0k".to_vec()] }),
         ),
         ("data", Message::Data(Data { subscription: 0, more: false, awaited: true, first: 1, bytes: run })),
     ]

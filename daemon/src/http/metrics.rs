@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use comity::{Lag, METER_BOUNDS_US, Meters, ReplicaId, Status};
+use comity::{AuditStatus, Lag, METER_BOUNDS_US, Meters, ReplicaId, Status};
 
 use super::App;
 use super::problem::Problem;
@@ -125,6 +125,7 @@ fn of_replication(figures: &mut Figures, status: &Status) {
     let stalled = status.spaces.iter().map(|space| space.stalled_by.len() as u64).sum();
     let about = "Members that keep a space from forgetting what was removed, over all spaces";
     figures.one("comity_stalled_members", "gauge", about, &[], stalled);
+    of_audits(figures, status);
     let quarantined = status.spaces.iter().map(|space| space.quarantined).sum();
     figures.one(
         "comity_quarantined_changes",
@@ -139,6 +140,30 @@ fn of_replication(figures: &mut Figures, status: &Status) {
     let refused = status.refused.len() as u64;
     let about = "Peers with which no protocol version is shared";
     figures.one("comity_peers_refused", "gauge", about, &[], refused);
+}
+
+fn of_audits(figures: &mut Figures, status: &Status) {
+    type Count = fn(&AuditStatus) -> u64;
+    let counts: [(&str, &str, Count); 6] = [
+        ("comity_audit_passes_total", "Audits of spaces that were completed", |audit| audit.passes),
+        ("comity_audit_compared_total", "Objects that audits compared with a peer's", |audit| audit.compared),
+        ("comity_audit_damaged_total", "Objects whose rows contradicted themselves", |audit| audit.damaged),
+        ("comity_audit_diverged_total", "Objects that differed from a peer's and should not", |audit| {
+            audit.diverged
+        }),
+        ("comity_audit_repaired_total", "Objects that were wrong here and were made again", |audit| {
+            audit.repaired
+        }),
+        (
+            "comity_audit_unresolved_total",
+            "Objects that may be wrong here and could not be made again",
+            |audit| audit.unresolved,
+        ),
+    ];
+    for (name, about, count) in counts {
+        let all = status.spaces.iter().map(|space| count(&space.audit)).sum();
+        figures.one(name, "counter", about, &[], all);
+    }
 }
 
 fn of_state(figures: &mut Figures, app: &App, status: &Status) -> Result<(), Problem> {

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use comity::{Blocked, Lag, LaneStatus, PeerStatus, Policy, ReplicaId, Role, SpaceStatus, Ticket, Token};
+use comity::{
+    AuditStatus, Blocked, Lag, LaneStatus, PeerStatus, Policy, ReplicaId, Role, SpaceStatus, Ticket, Token,
+};
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
 use utoipa::ToSchema;
@@ -144,10 +146,27 @@ pub(crate) fn space_json(status: &SpaceStatus) -> Json {
         "confirmed": status.confirmed,
         "quarantined": status.quarantined,
         "held": status.held,
+        "audit": audit_json(&status.audit),
         "members": members,
         "lanes": lanes,
         "peers": peers,
         "stalled_by": stalled,
+    })
+}
+
+fn audit_json(audit: &AuditStatus) -> Json {
+    json!({
+        "passes": audit.passes,
+        "last_pass_ms": audit.last_pass_ms,
+        "inspected": audit.inspected,
+        "compared": audit.compared,
+        "touched": audit.touched,
+        "unanswered": audit.unanswered,
+        "damaged": audit.damaged,
+        "diverged": audit.diverged,
+        "upheld": audit.upheld,
+        "repaired": audit.repaired,
+        "unresolved": audit.unresolved,
     })
 }
 

@@ -26,7 +26,7 @@ pub(super) fn delete_row(work: &mut Work<'_>, key: Vec<u8>) {
 }
 
 /// Removes parts of an object, as long as there is room. Whether all are gone.
-pub(super) fn clear_parts(
+pub(crate) fn clear_parts(
     work: &mut Work<'_>,
     id: &ObjectId,
     kind: Kind,

@@ -150,6 +150,11 @@ impl Engine {
                 self.stop_snapshot(session, number, SnapshotEnd::Busy);
             }
             SnapshotAnswer::Read { session, number, pieces } => self.on_pieces(session, number, pieces),
+            SnapshotAnswer::Audit(answer) => {
+                if let Err(error) = self.on_audit_answer(now, answer, store) {
+                    self.on_store_error(now, error);
+                }
+            }
             SnapshotAnswer::Verified { space, result } => {
                 if let Err(error) = self.on_verified(now, space, result, store) {
                     self.on_store_error(now, error);

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use comity_crdts::SpaceId;
 
+use crate::audit::{AuditAnswer, AuditTask};
 use crate::bootstrap::piece::{PieceWriter, bind};
 use crate::bootstrap::verify::{Verified, verify};
 use crate::bootstrap::walk::{END, OBJECTS, Path, Walk};
@@ -53,6 +54,8 @@ pub enum SnapshotTask {
         /// What they must come to.
         offer: Box<Offer>,
     },
+    /// Something for an audit.
+    Audit(AuditTask),
 }
 
 /// Rows that are asked for.
@@ -96,6 +99,8 @@ pub enum SnapshotAnswer {
         /// Whether they come to what was offered, or why not.
         result: Result<Verified, StoreError>,
     },
+    /// What was done for an audit.
+    Audit(AuditAnswer),
 }
 
 /// Pieces that were read.
@@ -140,6 +145,7 @@ impl SnapshotTask {
             Self::Verify { space, .. } => {
                 Some(SnapshotAnswer::Verified { space, result: Err(StoreError::Overloaded) })
             }
+            Self::Audit(task) => Some(SnapshotAnswer::Audit(task.refused())),
         }
     }
 }
@@ -189,6 +195,7 @@ impl<V: LogRead> SnapshotSource<V> {
                 let result = open().and_then(|view| verify(&view, &space, &offer));
                 Some(SnapshotAnswer::Verified { space, result })
             }
+            SnapshotTask::Audit(task) => Some(SnapshotAnswer::Audit(task.run(open))),
         }
     }
 

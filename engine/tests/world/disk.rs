@@ -55,6 +55,14 @@ impl Disk {
         self.memory.crash();
     }
 
+    /// Loses what is not synced, and then a row has another value than was written.
+    pub(crate) fn rot(&mut self, key: &[u8], value: Option<Vec<u8>>) {
+        self.crash();
+        let state = vec![(key.to_vec(), value)];
+        self.commit(Batch { state, ..Batch::default() }).unwrap();
+        self.sync();
+    }
+
     /// A copy of what is durable.
     pub(crate) fn backup(&self) -> Backup {
         Backup(self.batches[..self.synced].to_vec())

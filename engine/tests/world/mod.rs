@@ -17,10 +17,10 @@ use std::time::Duration;
 
 use comity_crdts::{LaneId, Nonce, ReplicaId, SpaceId};
 use comity_engine::{
-    Acknowledgement, BootstrapLimits, Class, CloseReason, Command, CommandError, Durability, Engine,
-    EngineOptions, Extensions, Input, JournalLimits, LagLimits, Notice, Now, Output, Reply, RequestId,
-    Retention, Role, SessionId, SnapshotSource, SpaceStatus, StoreError, Throttle, TransactError, Tx,
-    TxError, VersionRange, WriteOptions,
+    Acknowledgement, AuditLimits, BootstrapLimits, Class, CloseReason, Command, CommandError, Durability,
+    Engine, EngineOptions, Extensions, Input, JournalLimits, LagLimits, Notice, Now, Output, Reply,
+    RequestId, Retention, Role, SessionId, SnapshotSource, SpaceStatus, StoreError, Throttle, TransactError,
+    Tx, TxError, VersionRange, WriteOptions,
 };
 
 use disk::{Backup, Disk};
@@ -53,6 +53,7 @@ pub(crate) struct Node {
     pub(crate) bootstrap: BootstrapLimits,
     pub(crate) versions: VersionRange,
     pub(crate) extensions: Extensions,
+    pub(crate) audit: AuditLimits,
     pub(crate) snapshots: SnapshotSource<comity_store::MemorySnapshot>,
     next_request: u64,
 }
@@ -132,6 +133,7 @@ impl World {
             bootstrap: BootstrapLimits::USUAL,
             versions: VersionRange::ALL,
             extensions: Extensions::NONE,
+            audit: AuditLimits::OFF,
             snapshots: SnapshotSource::default(),
             next_request: 0,
         });
@@ -550,6 +552,13 @@ impl World {
         self.restart(node);
     }
 
+    /// Starts the core of a node again over its disk, of which a row has another value now; `None` for none.
+    pub(crate) fn rot(&mut self, node: usize, key: &[u8], value: Option<Vec<u8>>) {
+        self.disconnect_all(Some(node));
+        self.nodes[node].disk.rot(key, value);
+        self.restart(node);
+    }
+
     fn restart(&mut self, node: usize) {
         let target = &mut self.nodes[node];
         target.sync_wanted = false;
@@ -566,6 +575,7 @@ impl World {
             bootstrap: target.bootstrap,
             versions: target.versions,
             extensions: target.extensions,
+            audit: target.audit,
             ..EngineOptions::new(fresh_key, target.instance)
         };
         target.snapshots = SnapshotSource::default();

@@ -72,6 +72,7 @@ pub fn expected(canary: Canary) -> Oracle {
         Canary::AnnouncementForgotten | Canary::RemovedStallCut => Oracle::Forgetting,
         Canary::UnsubscribeForgotten => Oracle::Copies,
         Canary::LagForgetsStaged | Canary::EstimateNeverEnds => Oracle::Lag,
+        Canary::PartsNotInspected | Canary::TouchedCompared | Canary::RemadeOverOld => Oracle::Audit,
         Canary::ThrottledForEver => Oracle::Throttle,
     }
 }

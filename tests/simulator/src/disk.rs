@@ -215,6 +215,15 @@ impl Disk {
         Ok((flipped > 0, damaged))
     }
 
+    /// A row has another value than was written, durably.
+    pub(crate) fn spoil(&mut self, row: Row) {
+        let state = vec![(row.0, Some(row.1))];
+        let committed = self.commit(Batch { state, ..Batch::default() });
+        committed.expect("nothing was told to fail, and no process runs on it");
+        let synced = self.sync_through(self.committed(), false);
+        synced.expect("nothing was told to fail, and no process runs on it");
+    }
+
     /// How often the store gave its directory another identity.
     pub(crate) fn renewals(&self) -> u64 {
         match &self.data {

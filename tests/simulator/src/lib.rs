@@ -12,6 +12,7 @@ mod calm;
 #[cfg(feature = "canaries")]
 mod canaries;
 mod clients;
+mod decay;
 mod disk;
 mod enrolment;
 mod judge;

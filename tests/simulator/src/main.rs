@@ -159,6 +159,10 @@ fn report(tally: &Tally) {
     let days = |us: u64| us as f64 / 86_400e6;
     let (world, replicas) = (days(tally.virtual_us), days(tally.replica_us));
     println!("{} repetitions not made again, {} reads of what others had", tally.repeated, tally.fresh);
+    println!(
+        "{} rows changed by themselves and were found, {} made again by peers",
+        tally.decayed, tally.lent
+    );
     println!("{} writers held up in vain, {} looks at lag", tally.throttled, tally.lag_checks);
     for (topology, copies) in Topology::ALL.iter().zip(tally.copies).filter(|(_, copies)| copies.needed > 0) {
         let (name, copies, needed) = (topology.name(), copies.per_needed(), copies.needed);

@@ -3,7 +3,8 @@
 
 use crate::builds::{Mix, builds};
 use crate::plan::{
-    Effect, Event, Fault, FaultClass, Freshness, Keeping, Plan, Planned, Read, Tampering, WallClock, Write,
+    Auditing, Effect, Event, Fault, FaultClass, Freshness, Keeping, Plan, Planned, Read, Tampering,
+    WallClock, Write,
 };
 use crate::random::{Dice, Domain};
 use crate::topology::Topology;
@@ -75,6 +76,7 @@ pub fn plan(seed: u64, scale: Scale) -> Plan {
         signed: dice.percent(5),
         keeping: None,
         builds: None,
+        auditing: auditing(seed),
         chaos_us: dice.log_between(2_000_000, 600_000_000),
         events: Vec::new(),
     };
@@ -141,6 +143,13 @@ fn keeping(seed: u64) -> Option<Keeping> {
         entries_min: if dice.percent(30) { dice.log_between(5, 500) } else { 50_000 },
     };
     dice.percent(50).then_some(keeping)
+}
+
+/// How often states are compared, in three runs of ten. Draws from dice of its own, so that all else stays.
+fn auditing(seed: u64) -> Option<Auditing> {
+    let mut dice = Dice::keyed(seed, Domain::Menu, 0, 3);
+    let auditing = Auditing { every_ms: dice.log_between(2_000, 60_000), rots: dice.between(0, 3) as u32 };
+    dice.percent(30).then_some(auditing)
 }
 
 fn spaces(dice: &mut Dice, nodes: usize) -> Vec<Vec<usize>> {

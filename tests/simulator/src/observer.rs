@@ -75,6 +75,12 @@ impl Observer {
             Message::FrontierAnswer(answer) => {
                 return self.have(direction, from, (answer.space_ref, answer.lanes), world);
             }
+            Message::AuditAsk(ask) => {
+                let is_durable = |(lane, lsn)| lsn <= durable(world, from, &ask.space, &lane);
+                if !ask.frontier.iter().all(is_durable) {
+                    return Err(wrong("it compares what is not durable".to_owned()));
+                }
+            }
             Message::Data(data) => return self.data(direction, from, &data, world),
             _ => {}
         }

@@ -82,6 +82,10 @@ pub enum Oracle {
     /// An entry is let go of only by who knows that the owners of all lanes have applied it, and the state is the same as if it
     /// were kept.
     Retention,
+    /// Audits find every row of the state that changes by itself, name its object, and make it again where the log is whole; and
+    /// find nothing else: what has applied the same operations is the same. Where nothing is to be found it does not look at
+    /// runs with lies.
+    Audit,
     /// Nothing leaves a replica before it is durable there, and frames decode to what they encode
     /// (invariants 3, 4, 11 of the protocol). Looks at observed runs only.
     Wire,
@@ -120,6 +124,7 @@ impl Oracle {
             Self::Lag => "lag",
             Self::Throttle => "throttle",
             Self::Retention => "retention",
+            Self::Audit => "audit",
             Self::Determinism => "O18 determinism",
             Self::Wire => "wire",
             Self::Clock => "clock",

@@ -46,6 +46,9 @@ pub struct Plan {
     /// What each replica runs; the newest build, which knows nothing of later versions, where nothing is said.
     #[serde(default)]
     pub(crate) builds: Option<Builds>,
+    /// How often replicas compare their states, if they do.
+    #[serde(default)]
+    pub(crate) auditing: Option<Auditing>,
     /// When the unrest ends, microseconds.
     pub(crate) chaos_us: u64,
     /// What happens until then, in order of time.
@@ -63,6 +66,15 @@ pub(crate) struct Keeping {
     pub(crate) announce_ms: u64,
     /// Entries from which on a new replica takes over a state.
     pub(crate) entries_min: u64,
+}
+
+/// How often replicas compare their states, and how often there is something to be found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Auditing {
+    /// Milliseconds between two passes over a space.
+    pub(crate) every_ms: u64,
+    /// Rows of the state that change by themselves once all is calm, one after the other.
+    pub(crate) rots: u32,
 }
 
 /// How a replica's clocks run.

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use comity_engine::{
-    Away, Engine, EngineOptions, Input, LagLimits, LogRead, Retention, SnapshotSource, StoreError, Throttle,
+    AuditLimits, Away, Engine, EngineOptions, Input, LagLimits, LogRead, Retention, SnapshotSource,
+    StoreError, Throttle,
 };
 
 use crate::disk::{Disk, History};
@@ -70,6 +71,10 @@ impl World {
             };
             options.bootstrap.entries_min = keeping.entries_min;
         }
+        if let Some(auditing) = self.plan.auditing.filter(|_| !self.audits_over) {
+            let every = Duration::from_millis(auditing.every_ms);
+            options.audit = AuditLimits { every: Some(every), pause: Duration::from_millis(50) };
+        }
         // Spaces here are small.
         let piece_bytes = 100 << (self.plan.seed % 8);
         (target.snapshots, target.snapshot_at) = (SnapshotSource::with_pieces_of(piece_bytes), 0);
@@ -86,7 +91,9 @@ impl World {
         self.tally.starts += 1;
         self.tell(|| format!("{node} starts"));
         self.drain(node)?;
-        self.audit_start(node)?;
+        if self.decayed.as_ref().is_none_or(|decayed| decayed.node != node) {
+            self.audit_start(node)?;
+        }
         self.try_links_again(|ends| ends.contains(&node));
         Ok(())
     }

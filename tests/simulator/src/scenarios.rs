@@ -27,6 +27,7 @@ fn story(nodes: usize) -> Plan {
         signed: true,
         keeping: None,
         builds: None,
+        auditing: None,
         chaos_us: 60_000_000,
         events: Vec::new(),
     };

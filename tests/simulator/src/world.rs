@@ -12,6 +12,7 @@ use comity_engine::{
 
 use crate::calm::Copies;
 use crate::clients::Client;
+use crate::decay::Decayed;
 use crate::disk::View;
 use crate::enrolment::Enrolment;
 use crate::network::{Connection, Link};
@@ -159,6 +160,10 @@ pub struct Tally {
     pub lag_checks: u64,
     /// Writers that waited for others to follow, in vain.
     pub throttled: u64,
+    /// Rows that changed by themselves and were found by audits.
+    pub decayed: u64,
+    /// Of these, rows that peers sent because the log was shortened.
+    pub lent: u64,
     /// What was received in calm, by [`Topology`].
     pub copies: [Copies; 6],
     /// Simulated time, microseconds.
@@ -185,6 +190,8 @@ impl Tally {
         self.comparisons += other.comparisons;
         self.lag_checks += other.lag_checks;
         self.throttled += other.throttled;
+        self.decayed += other.decayed;
+        self.lent += other.lent;
         self.copies.iter_mut().zip(other.copies).for_each(|(copies, other)| copies.add(other));
         self.virtual_us += other.virtual_us;
         self.replica_us += other.replica_us;
@@ -226,6 +233,10 @@ pub(crate) struct World {
     pub(crate) may_lie: bool,
     /// Frames of earlier connections, for whoever replays them.
     pub(crate) recorded: Vec<(Class, Vec<u8>)>,
+    /// A row that is not what was written.
+    pub(crate) decayed: Option<Decayed>,
+    /// Whoever starts from now on compares nothing.
+    pub(crate) audits_over: bool,
     pub(crate) trace: u64,
     pub(crate) tally: Tally,
     /// Everybody runs the newest build from the next start on.
@@ -265,6 +276,8 @@ impl World {
             statements: Vec::new(),
             left: BTreeSet::new(),
             recorded: Vec::new(),
+            decayed: None,
+            audits_over: false,
             trace: 0,
             tally: Tally::default(),
         }
@@ -492,6 +505,7 @@ impl World {
     fn noticed(&mut self, node: usize, notice: Notice) -> Result<(), Violation> {
         match notice {
             Notice::Applied(applied) => self.announced(node, &applied),
+            Notice::Audit(event) => self.audited(node, &event),
             Notice::Frozen { .. } => {
                 self.nodes[node].reported = true;
                 if self.may_fork || self.may_lie {

@@ -155,10 +155,27 @@ pub(crate) struct SpaceReport {
     quarantined: u64,
     /// Change sets of which something is held, because this build does not know it.
     held: u64,
+    audit: Audit,
     members: Vec<Member>,
     lanes: Vec<Lane>,
     peers: Vec<Value>,
     stalled_by: Vec<String>,
+}
+
+/// What audits of a space have come to since the start.
+#[derive(ToSchema)]
+pub(crate) struct Audit {
+    passes: u64,
+    last_pass_ms: Option<u64>,
+    inspected: u64,
+    compared: u64,
+    touched: u64,
+    unanswered: u64,
+    damaged: u64,
+    diverged: u64,
+    upheld: u64,
+    repaired: u64,
+    unresolved: u64,
 }
 
 /// The report on a lane.
