@@ -175,6 +175,10 @@ canaries! {
     PieceOfAnotherView,
     /// A snapshot is installed without its journal.
     JournalNotCarried,
+    /// A space in which a peer was found to stand as this replica does is not opened when something happens in it.
+    QuietForEver,
+    /// What is shared with a peer is compared as it was when the peer was met first.
+    DigestStale,
 }
 
 #[cfg(feature = "canaries")]

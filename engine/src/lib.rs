@@ -42,6 +42,7 @@ mod own;
 mod pack;
 mod parents;
 mod proof;
+mod quiet;
 mod read;
 mod recall;
 mod receive;

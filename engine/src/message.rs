@@ -6,9 +6,14 @@ use serde::{Deserialize, Serialize};
 use crate::bootstrap::{Offer, SnapshotEnd};
 use crate::hash::Hash;
 use crate::proof::Proof;
+use crate::quiet::{Branches, Leaves, Shared};
 
 /// The version spoken. Both sides name the range they speak and use the highest common one.
-pub const PROTOCOL_VERSION: u16 = 4;
+pub const PROTOCOL_VERSION: u16 = 5;
+/// The oldest version that is spoken too.
+pub const PROTOCOL_VERSION_MIN: u16 = 4;
+/// The first version in which spaces are compared by digests.
+pub(crate) const PROTOCOL_VERSION_QUIET: u16 = 5;
 
 /// First on every session, in both directions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -278,6 +283,12 @@ pub struct Data<'a> {
 pub enum Message<'a> {
     /// The greeting.
     Hello(Hello),
+    /// What is shared, as a digest.
+    Shared(Shared),
+    /// Nodes of the tree that the digest is the root of.
+    Branches(Branches),
+    /// Spaces under such nodes.
+    Leaves(Leaves),
     /// An invitation to redeem.
     Join(Join),
     /// A space is opened.
@@ -328,6 +339,8 @@ const OPEN: u8 = 0x10;
 const GENESIS: u8 = 0x1b;
 const DENIED: u8 = 0x11;
 const REMOVED: u8 = 0x1c;
+const BRANCHES: u8 = 0x1d;
+const LEAVES: u8 = 0x1e;
 const SUBSCRIBE: u8 = 0x12;
 const UNSUBSCRIBE: u8 = 0x13;
 const DATA: u8 = 0x14;
@@ -344,6 +357,8 @@ const SNAPSHOT_PIECE: u8 = 0x33;
 const SNAPSHOT_SAME: u8 = 0x34;
 const SNAPSHOT_STOP: u8 = 0x35;
 const SKIPPABLE: u8 = 0x80;
+/// Who does not compare digests skips it.
+const SHARED: u8 = SKIPPABLE | 0x01;
 
 const DATA_MORE: u8 = 1;
 const DATA_AWAITED: u8 = 1 << 1;
@@ -359,6 +374,9 @@ impl<'a> Message<'a> {
     pub fn encode(&self) -> Vec<u8> {
         match self {
             Self::Hello(body) => encode(HELLO, body),
+            Self::Shared(body) => encode(SHARED, body),
+            Self::Branches(body) => encode(BRANCHES, body),
+            Self::Leaves(body) => encode(LEAVES, body),
             Self::Join(body) => encode(JOIN, body),
             Self::Open(body) => encode(OPEN, body),
             Self::Genesis(body) => encode(GENESIS, body),
@@ -417,6 +435,9 @@ impl<'a> Message<'a> {
         };
         match *tag {
             HELLO => decode(body, "Hello").map(Self::Hello),
+            SHARED => decode(body, "Shared").map(Self::Shared),
+            BRANCHES => decode(body, "Branches").map(Self::Branches),
+            LEAVES => decode(body, "Leaves").map(Self::Leaves),
             JOIN => decode(body, "Join").map(Self::Join),
             OPEN => decode(body, "Open").map(Self::Open),
             GENESIS => decode(body, "Genesis").map(Self::Genesis),

@@ -6,6 +6,7 @@ use crate::io::{Durability, RequestId};
 use crate::journal::JournalLimits;
 use crate::keys;
 use crate::lag::LagLimits;
+use crate::limits::OPEN_AT_ONCE_SPACES;
 use crate::operations::OperationId;
 use crate::retention::Retention;
 use crate::space::InstanceToken;
@@ -32,6 +33,9 @@ pub struct EngineOptions {
     pub retention: Retention,
     /// When and how large snapshots are taken over.
     pub bootstrap: BootstrapLimits,
+    /// With a peer with which no more spaces than this are shared, all are opened as soon as it connects. With others only
+    /// those are in which the two stand differently, which takes some round trips to find out.
+    pub open_at_once: usize,
 }
 
 /// When a replica takes over the state of another one, and how much it takes.
@@ -77,6 +81,7 @@ impl EngineOptions {
             throttle: None,
             retention: Retention::OFF,
             bootstrap: BootstrapLimits::USUAL,
+            open_at_once: OPEN_AT_ONCE_SPACES,
         }
     }
 }

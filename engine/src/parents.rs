@@ -181,7 +181,7 @@ impl Engine {
             return;
         };
         if let Some(session) = self.sessions.get_mut(&parent.session) {
-            session.incoming.remove(&parent.subscription);
+            session.end_incoming(parent.subscription);
             let unsubscribe = Unsubscribe { subscription: parent.subscription, refused: false };
             if canary!(UnsubscribeForgotten) {
                 return;

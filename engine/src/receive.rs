@@ -10,8 +10,8 @@ use crate::io::{Class, CloseReason, Notice, Now, Output, SessionId};
 use crate::keys;
 use crate::limits::{PIECE_BYTES_PROGRESS, RUN_BYTES_MAX, SESSION_SPACES_MAX, STAGED_BYTES_MAX};
 use crate::message::{
-    Data, Denied, Genesis, Gone, Have, Hello, Join, LaneRef, Message, Open, PROTOCOL_VERSION, Removed,
-    SnapshotPiece, Subscribe, Unsubscribe,
+    Data, Denied, Genesis, Gone, Have, Hello, Join, LaneRef, Message, Open, PROTOCOL_VERSION,
+    PROTOCOL_VERSION_MIN, PROTOCOL_VERSION_QUIET, Removed, SnapshotPiece, Subscribe, Unsubscribe,
 };
 use crate::op::{Op, Role};
 use crate::proof::Proof;
@@ -69,7 +69,7 @@ impl Engine {
     ) -> Result<(), Refusal> {
         let greeted = self.sessions.get(&session).is_some_and(|session| session.greeted);
         match message {
-            Message::Hello(hello) if !greeted => self.on_hello(session, &hello),
+            Message::Hello(hello) if !greeted => self.on_hello(now, session, &hello, store),
             Message::Skippable(_) => Ok(()),
             // Data may overtake the greeting, because streams are not ordered among themselves, but only data
             // of a subscription, which the peer received with this side's greeting.
@@ -79,6 +79,9 @@ impl Engine {
             message if self.sessions.get(&session).is_some_and(|session| session.is_stale(&message)) => {
                 Ok(())
             }
+            Message::Shared(shared) => self.on_shared(now, session, &shared, store),
+            Message::Branches(branches) => self.on_branches(session, &branches, store),
+            Message::Leaves(leaves) => self.on_leaves(now, session, &leaves, store),
             Message::Join(join) => self.on_join(now, session, &join, store),
             Message::Open(open) => self.on_open(now, session, open, store),
             Message::Genesis(genesis) => self.on_genesis(session, genesis, store),
@@ -115,12 +118,22 @@ impl Engine {
         }
     }
 
-    fn on_hello(&mut self, session: SessionId, hello: &Hello) -> Result<(), Refusal> {
-        if !(hello.version_min..=hello.version_max).contains(&PROTOCOL_VERSION) {
+    fn on_hello(
+        &mut self,
+        now: &Now,
+        session_id: SessionId,
+        hello: &Hello,
+        store: &mut dyn Store,
+    ) -> Result<(), Refusal> {
+        let version = hello.version_max.min(PROTOCOL_VERSION);
+        if version < hello.version_min.max(PROTOCOL_VERSION_MIN) {
             return Err(CloseReason::Version.into());
         }
-        if let Some(session) = self.sessions.get_mut(&session) {
-            session.greeted = true;
+        if let Some(session) = self.sessions.get_mut(&session_id) {
+            (session.greeted, session.version) = (true, version);
+        }
+        if version < PROTOCOL_VERSION_QUIET {
+            self.open_shared(now, session_id, store)?;
         }
         Ok(())
     }
@@ -216,9 +229,17 @@ impl Engine {
     /// The peer will not serve a space, or not any more: it is as if it had not been opened, until the peer opens it or
     /// there is another invitation to present.
     fn on_denied(&mut self, session_id: SessionId, id: SpaceId) {
+        let Some(peer) = self.sessions.get(&session_id).map(|session| session.peer) else { return };
+        let is_quiet = self.sessions.get(&session_id).is_some_and(|session| self.is_quiet(session, &id));
         let Some(session) = self.sessions.get_mut(&session_id) else { return };
-        let peer = session.peer;
-        let Some(part) = session.spaces.get_mut(&id).filter(|part| part.opened_by_us) else { return };
+        let Some(part) = session.spaces.get_mut(&id).filter(|part| part.opened_by_us) else {
+            if is_quiet {
+                self.withdraw(session_id, id);
+                self.push(Output::Notify(Notice::Denied { space: id, peer }));
+            }
+            return;
+        };
+        part.roused = false;
         if part.opened_by_peer {
             // It served the space until now.
             self.withdraw(session_id, id);
@@ -230,7 +251,7 @@ impl Engine {
         }
         part.opened_by_us = false;
         let presented = part.join_sent.take();
-        session.incoming.retain(|_, incoming| incoming.space != id);
+        session.end_incoming_of(&id);
         self.forget_session(session_id, id);
         let invitation = self.spaces.get(&id).and_then(|space| space.row.invitation);
         if invitation.is_some_and(|(inviter, secret)| inviter == peer && Some(secret) != presented) {
@@ -297,7 +318,7 @@ impl Engine {
             session.end_outgoing(message.subscription);
             return Ok(());
         }
-        if let Some(incoming) = session.incoming.remove(&message.subscription)
+        if let Some(incoming) = session.end_incoming(message.subscription)
             && let Some(space) = self.spaces.get_mut(&incoming.space)
         {
             let parent = space.parents.get(&incoming.lane);
@@ -330,7 +351,7 @@ impl Engine {
     /// before that.
     fn on_gone(&mut self, session_id: SessionId, gone: &Gone) {
         let Some(session) = self.sessions.get_mut(&session_id) else { return };
-        let Some(incoming) = session.incoming.remove(&gone.subscription) else { return };
+        let Some(incoming) = session.end_incoming(gone.subscription) else { return };
         session.space_mut(&incoming.space).peer_floors.advance(incoming.lane, gone.floor);
         let Some(space) = self.spaces.get_mut(&incoming.space) else { return };
         let parent = space.parents.get(&incoming.lane);

@@ -18,7 +18,7 @@ use crate::keys;
 use crate::limits::{FRAME_BYTES_MAX, HAVE_INTERVAL, RUN_BYTES_MAX, RUN_BYTES_TARGET};
 use crate::message::{
     DATA_HEADER_BYTES_MAX, Data, Gone, Have, Hello, Join, Message, Open, OpenLane, PROTOCOL_VERSION,
-    Subscribe, Unsubscribe,
+    PROTOCOL_VERSION_MIN, Subscribe, Unsubscribe,
 };
 use crate::proof::Proof;
 use crate::rows::damaged;
@@ -44,15 +44,11 @@ impl Engine {
             return self.push(Output::CloseSession { session, reason: CloseReason::Storage });
         }
         self.sessions.insert(session, Session::new(peer));
-        let hello =
-            Hello { version_min: PROTOCOL_VERSION, version_max: PROTOCOL_VERSION, wall_ms: now.wall_ms };
+        let (version_min, version_max) = (PROTOCOL_VERSION_MIN, PROTOCOL_VERSION);
+        let hello = Hello { version_min, version_max, wall_ms: now.wall_ms };
         self.send(session, Class::Control, &Message::Hello(hello));
-        let shared: Vec<SpaceId> =
-            self.spaces.values().filter(|space| space.admits(&peer)).map(|space| space.id).collect();
-        for space in shared {
-            if let Err(error) = self.open_space(now, session, space, store) {
-                return self.on_store_error(now, error);
-            }
+        if let Err(error) = self.say_shared(now, session, peer, store) {
+            self.on_store_error(now, error);
         }
     }
 
@@ -93,6 +89,8 @@ impl Engine {
         space.review.extend(part.peer_have.iter().map(|(lane, _)| lane));
         self.dirty.insert(id);
         self.to_serve.insert((id, session_id));
+        // Rights can be asked for now.
+        self.pursue_rights_soon(id);
     }
 
     /// Opens a space on a session: says where this replica stands, and subscribes to every lane that has no
@@ -125,11 +123,7 @@ impl Engine {
             if canary!(PeerFrontierCached) && had() >= lsn {
                 continue;
             }
-            let hash = match known_hash(lane, lsn) {
-                Some(hash) => hash,
-                None => stored_hash(store, &id, lane_id, lsn)?
-                    .ok_or_else(|| damaged("lane", &"a durable entry is missing"))?,
-            };
+            let hash = durable_hash(store, &id, (lane_id, lane), lsn)?;
             let wanted = space.can_follow(lane_id) && !space.parents.contains_key(lane_id);
             let subscription = wanted.then(|| {
                 let subscription = session.subscribe(id, *lane_id, None);
@@ -552,6 +546,20 @@ fn decode_row(
 fn known_hash(lane: &Lane, lsn: u64) -> Option<Hash> {
     let known = [&lane.row.tip, &lane.floor];
     known.into_iter().find(|tip| tip.lsn == lsn).map(|tip| tip.hash)
+}
+
+/// The chain hash after an entry that is durable and kept, or the last one that is not kept.
+pub(crate) fn durable_hash(
+    store: &dyn Store,
+    space: &SpaceId,
+    (lane_id, lane): (&LaneId, &Lane),
+    lsn: u64,
+) -> Result<Hash, StoreError> {
+    match known_hash(lane, lsn) {
+        Some(hash) => Ok(hash),
+        None => stored_hash(store, space, lane_id, lsn)?
+            .ok_or_else(|| damaged("lane", &"a durable entry is missing")),
+    }
 }
 
 fn stored_hash(

@@ -14,6 +14,7 @@ use crate::io::{Class, SessionId};
 use crate::lag::Rate;
 use crate::limits::{CATCH_UP_WINDOW_BYTES, LIVE_WINDOW_BYTES, SESSION_WINDOW_BYTES, SESSION_WINDOW_RUNS};
 use crate::message::{LaneRef, Message};
+use crate::quiet::{Comparison, Said};
 use crate::round_trip::RoundTrip;
 use crate::space::Parent;
 
@@ -63,6 +64,8 @@ pub(crate) struct PeerSpace {
     pub(crate) own_ref: u32,
     pub(crate) opened_by_us: bool,
     pub(crate) opened_by_peer: bool,
+    /// It was quiet until something happened, and the peer has not refused it since.
+    pub(crate) roused: bool,
     /// Lanes this side has named, in order; `Have` refers to them by place.
     pub(crate) named_by_us: Vec<LaneId>,
     pub(crate) named_by_peer: Vec<LaneId>,
@@ -103,12 +106,19 @@ impl PeerSpace {
 pub(crate) struct Session {
     pub(crate) peer: ReplicaId,
     pub(crate) greeted: bool,
+    /// The highest version that both sides speak, once greeted.
+    pub(crate) version: u16,
+    /// What this side said that it shares with the peer.
+    pub(crate) said: Said,
+    pub(crate) comparison: Comparison,
     pub(crate) spaces: BTreeMap<SpaceId, PeerSpace>,
     /// Spaces that were closed on this session and not opened by the peer since: what it says of them is stale.
     pub(crate) withdrawn: BTreeSet<SpaceId>,
     /// The peer's numbers for spaces.
     pub(crate) peer_refs: BTreeMap<u32, SpaceId>,
     pub(crate) incoming: BTreeMap<u32, Incoming>,
+    /// The subscriptions in `incoming` by space.
+    receiving: BTreeSet<(SpaceId, u32)>,
     pub(crate) outgoing: BTreeMap<u32, Outgoing>,
     /// The subscriptions in `outgoing` by space and lane.
     serving: BTreeSet<(SpaceId, LaneId, u32)>,
@@ -131,10 +141,14 @@ impl Session {
         Self {
             peer,
             greeted: false,
+            version: 0,
+            said: Said::default(),
+            comparison: Comparison::default(),
             spaces: BTreeMap::new(),
             withdrawn: BTreeSet::new(),
             peer_refs: BTreeMap::new(),
             incoming: BTreeMap::new(),
+            receiving: BTreeSet::new(),
             outgoing: BTreeMap::new(),
             serving: BTreeSet::new(),
             next_space_ref: 0,
@@ -177,6 +191,9 @@ impl Session {
             | Message::Genesis(_)
             | Message::Open(_)
             | Message::Hello(_)
+            | Message::Shared(_)
+            | Message::Branches(_)
+            | Message::Leaves(_)
             | Message::Denied(_)
             | Message::Removed(_)
             | Message::Unsubscribe(_)
@@ -226,7 +243,27 @@ impl Session {
         self.next_subscription += 1;
         let incoming = Incoming { space, lane, dictionary: Dictionary::default(), partial: None, asked };
         self.incoming.insert(subscription, incoming);
+        self.receiving.insert((space, subscription));
         subscription
+    }
+
+    /// Nothing is received on a subscription any more.
+    pub(crate) fn end_incoming(&mut self, subscription: u32) -> Option<Incoming> {
+        let ended = self.incoming.remove(&subscription)?;
+        self.receiving.remove(&(ended.space, subscription));
+        Some(ended)
+    }
+
+    /// Nothing is received of a space any more.
+    pub(crate) fn end_incoming_of(&mut self, space: &SpaceId) {
+        for subscription in self.receiving_of(space) {
+            self.end_incoming(subscription);
+        }
+    }
+
+    fn receiving_of(&self, space: &SpaceId) -> Vec<u32> {
+        let of_space = self.receiving.range((*space, 0)..=(*space, u32::MAX));
+        of_space.map(|(_, subscription)| *subscription).collect()
     }
 
     /// The peer opened the space after this side had asked for lanes in opening it: of those that it has more of, the
@@ -237,8 +274,10 @@ impl Session {
         parents: &BTreeMap<LaneId, Parent>,
         durable: &Frontier,
     ) {
+        let receiving = self.receiving_of(id);
         let Some(part) = self.spaces.get(id) else { return };
-        for incoming in self.incoming.values_mut().filter(|incoming| incoming.space == *id) {
+        for subscription in receiving {
+            let Some(incoming) = self.incoming.get_mut(&subscription) else { continue };
             let has_more = part.peer_have.at(&incoming.lane) > durable.at(&incoming.lane);
             incoming.asked = parents.get(&incoming.lane).filter(|_| has_more).map(|parent| parent.since);
         }

@@ -11,9 +11,10 @@ pub use crate::head::use_stand_in_signatures;
 pub use crate::head::{HeadSignature, sign};
 pub use crate::message::{
     Data, Denied, FrontierAnswer, FrontierRequest, Genesis, Gone, Have, Head, Hello, Join, LaneRef, Message,
-    Open, OpenLane, PROTOCOL_VERSION, Removed, RightsRequest, SnapshotAsk, SnapshotOffer, SnapshotPiece,
-    SnapshotRead, SnapshotSame, SnapshotStop, Subscribe, Unsubscribe,
+    Open, OpenLane, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, Removed, RightsRequest, SnapshotAsk,
+    SnapshotOffer, SnapshotPiece, SnapshotRead, SnapshotSame, SnapshotStop, Subscribe, Unsubscribe,
 };
 pub use crate::op::{Group, Op};
 pub use crate::proof::Proof;
+pub use crate::quiet::{Branch, Branches, Leaf, Leaves, Shared};
 pub use crate::run::{CheckedRun, RunError, decode_run, encode_run};

@@ -10,9 +10,9 @@ use comity_crdts::{
     Frontier, Hlc, Kind, Nonce, ObjectAddress, OriginId, RawChange, ReplicaId, SpaceId, Value, Writer,
 };
 use comity_engine::wire::{
-    Body, ChangeSet, Data, Denied, Dictionary, FrontierAnswer, FrontierRequest, Genesis, Group, Have, Head,
-    Hello, Join, LaneEntry, LaneOwner, LaneRef, LaneTip, Message, Op, Open, OpenLane, Proof, Removed,
-    RightsRequest, Subscribe, Unsubscribe, decode_entry, decode_run, encode_entry, encode_run, sign,
+    Body, Branch, Branches, ChangeSet, Data, Denied, Dictionary, FrontierAnswer, FrontierRequest, Genesis, Group, Have, Head,
+    Hello, Join, LaneEntry, LaneOwner, LaneRef, LaneTip, Leaf, Leaves, Message, Op, Open, OpenLane, Proof, Removed,
+    RightsRequest, Shared, Subscribe, Unsubscribe, decode_entry, decode_run, encode_entry, encode_run, sign,
 };
 use comity_engine::{CloseReason, OperationId, Role};
 use ed25519_dalek::SigningKey;
@@ -164,7 +164,10 @@ fn messages(example: &Example, run: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
     let name = "home".to_owned();
     let signature = sign(key, &space, &lane, tip.lsn, &tip.hash);
     let all = [
-        ("hello", Message::Hello(Hello { version_min: 4, version_max: 4, wall_ms: 1_700_000_000_000 })),
+        ("hello", Message::Hello(Hello { version_min: 4, version_max: 5, wall_ms: 1_700_000_000_000 })),
+        ("shared", Message::Shared(Shared { spaces: 1_000, root: Some([0xab; 16]) })),
+        ("branches", branches()),
+        ("leaves", leaves(space)),
         ("join", Message::Join(Join { space, secret: [5; 16] })),
         (
             "open",
@@ -210,6 +213,19 @@ fn messages(example: &Example, run: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
         ),
     ];
     all.into_iter().map(|(name, message)| (name, message.encode())).collect()
+}
+
+fn branches() -> Message<'static> {
+    let digests = vec![[0xab; 16], [0xcd; 16]];
+    Message::Branches(Branches { depth: 1, nodes: vec![Branch { number: 0xa, present: 0x8001, digests }] })
+}
+
+fn leaves(space: SpaceId) -> Message<'static> {
+    let (mut from, mut until) = ([0; 16], [0xff; 16]);
+    (from[0], until[0]) = (0xa0, 0xaf);
+    let (from, until) = (SpaceId(from), SpaceId(until));
+    let ranges = vec![Leaf { from, until, spaces: vec![(space, [0xef; 16])] }];
+    Message::Leaves(Leaves { more: false, ranges })
 }
 
 fn encoded(example: &Example) -> Vec<(&'static str, Vec<u8>)> {

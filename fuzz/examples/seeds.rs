@@ -7,11 +7,11 @@ use std::path::Path;
 use comity_crdts::automerge::marks::{ExpandMark, Mark};
 use comity_crdts::automerge::{Automerge, ObjType, ROOT, ReadDoc, transaction::Transactable};
 use comity_crdts::hostile::changes as changes_hostile;
-use comity_crdts::{Dot, Frontier, Hlc, Kind, ObjectAddress, ResetColumn, Value, Writer};
+use comity_crdts::{Dot, Frontier, Hlc, Kind, ObjectAddress, ResetColumn, SpaceId, Value, Writer};
 use comity_engine::wire::{
-    Body, ChangeSet, Data, Denied, Dictionary, FrontierAnswer, FrontierRequest, Genesis, Group, Have, Hello,
-    Join, LaneEntry, LaneRef, LaneTip, Message, Op, Open, OpenLane, Proof, RightsRequest, Subscribe,
-    Unsubscribe, decode_run, encode_run, sign,
+    Body, Branch, Branches, ChangeSet, Data, Denied, Dictionary, FrontierAnswer, FrontierRequest, Genesis,
+    Group, Have, Hello, Join, LaneEntry, LaneRef, LaneTip, Leaf, Leaves, Message, Op, Open, OpenLane, Proof,
+    RightsRequest, Shared, Subscribe, Unsubscribe, decode_run, encode_run, sign,
 };
 use comity_engine::{OperationId, Token};
 
@@ -305,9 +305,14 @@ fn messages(run: &[u8]) -> Vec<(&'static str, Message<'_>)> {
     let (_, space, owner) = comity_fuzz::owner();
     let lane = owner.lane(&space);
     let open_lane = OpenLane { lane, lsn: 3, hash: [1; 8], subscription: Some(0) };
+    let branch = Branch { number: 0xa, present: 0x8001, digests: vec![[1; 16], [2; 16]] };
+    let leaf = Leaf { from: SpaceId([0; 16]), until: SpaceId([0xff; 16]), spaces: vec![(space, [3; 16])] };
     let (creator, nonce, name) = (owner.replica, owner.nonce, "notes".to_owned());
     vec![
-        ("hello", Message::Hello(Hello { version_min: 3, version_max: 3, wall_ms: 1_700_000_000_000 })),
+        ("hello", Message::Hello(Hello { version_min: 4, version_max: 5, wall_ms: 1_700_000_000_000 })),
+        ("shared", Message::Shared(Shared { spaces: 1_000, root: Some([0xab; 16]) })),
+        ("branches", Message::Branches(Branches { depth: 1, nodes: vec![branch] })),
+        ("leaves", Message::Leaves(Leaves { more: false, ranges: vec![leaf] })),
         ("join", Message::Join(Join { space, secret: [5; 16] })),
         ("open", Message::Open(Open { space_ref: 0, space, needs_genesis: true, lanes: vec![open_lane] })),
         ("genesis", Message::Genesis(Genesis { space, creator, nonce, name })),

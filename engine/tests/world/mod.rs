@@ -50,6 +50,7 @@ pub(crate) struct Node {
     pub(crate) throttle: Option<Throttle>,
     pub(crate) retention: Retention,
     pub(crate) bootstrap: BootstrapLimits,
+    pub(crate) open_at_once: usize,
     pub(crate) snapshots: SnapshotSource<comity_store::MemorySnapshot>,
     next_request: u64,
 }
@@ -127,6 +128,7 @@ impl World {
             throttle: None,
             retention: Retention::OFF,
             bootstrap: BootstrapLimits::USUAL,
+            open_at_once: EngineOptions::new([0; 32], INSTANCE).open_at_once,
             snapshots: SnapshotSource::default(),
             next_request: 0,
         });
@@ -551,6 +553,7 @@ impl World {
             throttle,
             retention: target.retention,
             bootstrap: target.bootstrap,
+            open_at_once: target.open_at_once,
             ..EngineOptions::new(fresh_key, target.instance)
         };
         target.snapshots = SnapshotSource::default();

@@ -3,6 +3,7 @@
 
 use crate::plan::{
     Effect, Event, Fault, FaultClass, Freshness, Keeping, Plan, Planned, Read, Tampering, WallClock, Write,
+    open_at_once,
 };
 use crate::random::{Dice, Domain};
 use crate::topology::Topology;
@@ -71,6 +72,8 @@ pub fn plan(seed: u64, scale: Scale) -> Plan {
         sectors: false,
         signed: dice.percent(5),
         keeping: None,
+        // Spaces here are few.
+        open_at_once: if seed % 3 == 0 { open_at_once() } else { 0 },
         chaos_us: dice.log_between(2_000_000, 600_000_000),
         events: Vec::new(),
     };
