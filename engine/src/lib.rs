@@ -35,6 +35,7 @@ mod limits;
 mod members;
 mod membership;
 mod message;
+mod offers;
 mod op;
 mod operations;
 mod options;

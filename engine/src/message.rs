@@ -301,6 +301,8 @@ pub enum Message<'a> {
     Removed(Removed),
     /// A lane is asked for.
     Subscribe(Subscribe),
+    /// A lane is sent without being asked for.
+    Offer(Subscribe),
     /// A subscription ends.
     Unsubscribe(Unsubscribe),
     /// What a subscription needs is not kept.
@@ -341,6 +343,7 @@ const DENIED: u8 = 0x11;
 const REMOVED: u8 = 0x1c;
 const BRANCHES: u8 = 0x1d;
 const LEAVES: u8 = 0x1e;
+const OFFER: u8 = 0x1f;
 const SUBSCRIBE: u8 = 0x12;
 const UNSUBSCRIBE: u8 = 0x13;
 const DATA: u8 = 0x14;
@@ -383,6 +386,7 @@ impl<'a> Message<'a> {
             Self::Denied(body) => encode(DENIED, body),
             Self::Removed(body) => encode(REMOVED, body),
             Self::Subscribe(body) => encode(SUBSCRIBE, body),
+            Self::Offer(body) => encode(OFFER, body),
             Self::Unsubscribe(body) => encode(UNSUBSCRIBE, body),
             Self::Gone(body) => encode(GONE, body),
             Self::Have(body) => encode(HAVE, body),
@@ -444,6 +448,7 @@ impl<'a> Message<'a> {
             DENIED => decode(body, "Denied").map(Self::Denied),
             REMOVED => decode(body, "Removed").map(Self::Removed),
             SUBSCRIBE => decode(body, "Subscribe").map(Self::Subscribe),
+            OFFER => decode(body, "Offer").map(Self::Offer),
             UNSUBSCRIBE => decode(body, "Unsubscribe").map(Self::Unsubscribe),
             GONE => decode(body, "Gone").map(Self::Gone),
             HAVE => decode(body, "Have").map(Self::Have),

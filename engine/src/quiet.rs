@@ -323,6 +323,11 @@ impl Engine {
             && self.commons.covers(&session.peer, id)
     }
 
+    /// Whether a quiet space is known to be the same at a session's peer.
+    pub(crate) fn agrees(&self, session: &Session, id: &SpaceId) -> bool {
+        session.comparison == Comparison::Agreed && self.is_quiet(session, id)
+    }
+
     /// Something happens in a space, or is about to: it is opened on all sessions on which it is quiet. Comes before what is
     /// durable moves, because that is what peers with whom this replica agrees have.
     pub(crate) fn rouse(&mut self, id: SpaceId) {
@@ -339,16 +344,33 @@ impl Engine {
             .collect();
         for session_id in roused {
             self.to_open.insert((session_id, id));
-            let (Some(space), Some(session)) = (self.spaces.get_mut(&id), self.sessions.get_mut(&session_id))
-            else {
-                continue;
-            };
-            if session.comparison == Comparison::Agreed && self.commons.covers(&session.peer, &id) {
-                let part = session.space_mut(&id);
-                (part.peer_have, part.roused) = (space.durable.clone(), true);
-                space.peer_durable.insert(session.peer, space.durable.clone());
+            if self.sessions.get(&session_id).is_some_and(|session| self.agrees(session, &id)) {
+                self.note_roused(session_id, id);
             }
         }
+    }
+
+    /// A space is not quiet any more on a session: until now the peer held of it what is durable here.
+    pub(crate) fn note_roused(&mut self, session_id: SessionId, id: SpaceId) {
+        let (Some(space), Some(session)) = (self.spaces.get_mut(&id), self.sessions.get_mut(&session_id))
+        else {
+            return;
+        };
+        let peer = session.peer;
+        let part = session.space_mut(&id);
+        (part.peer_have, part.roused) = (space.durable.clone(), true);
+        space.peer_durable.insert(peer, space.durable.clone());
+    }
+
+    /// The sessions on which a space was quiet and the peer has not opened it yet.
+    pub(crate) fn roused_sessions(&self, id: &SpaceId) -> impl Iterator<Item = SessionId> {
+        let is_roused = |session: &Session| {
+            session
+                .spaces
+                .get(id)
+                .is_some_and(|part| part.roused && part.opened_by_us && !part.opened_by_peer)
+        };
+        self.sessions.iter().filter(move |(_, session)| is_roused(session)).map(|(number, _)| *number)
     }
 
     /// The peers that are known to take part in a space at present, each with one of its sessions: those with which it is
@@ -356,7 +378,7 @@ impl Engine {
     pub(crate) fn present_peers(&self, space: &Space) -> BTreeMap<ReplicaId, SessionId> {
         let is_present = |session: &Session| match session.spaces.get(&space.id) {
             Some(part) => part.roused || (part.opened_by_us && part.opened_by_peer),
-            None => session.comparison == Comparison::Agreed && self.is_quiet(session, &space.id),
+            None => self.agrees(session, &space.id),
         };
         let present = self.sessions.iter().filter(|(_, session)| is_present(session));
         present.map(|(number, session)| (session.peer, *number)).collect()
@@ -369,8 +391,7 @@ impl Engine {
     pub(crate) fn held_by<'a>(&self, space: &'a Space, peer: &ReplicaId) -> Option<&'a Frontier> {
         let of_peer = || self.sessions.values().filter(|session| session.peer == *peer);
         let is_open = of_peer().any(|session| session.spaces.contains_key(&space.id));
-        let agrees =
-            |session: &Session| session.comparison == Comparison::Agreed && self.is_quiet(session, &space.id);
+        let agrees = |session: &Session| self.agrees(session, &space.id);
         if !is_open && of_peer().any(agrees) { Some(&space.durable) } else { space.peer_durable.get(peer) }
     }
 }

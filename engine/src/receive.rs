@@ -91,6 +91,7 @@ impl Engine {
             }
             Message::Removed(Removed { space }) => Ok(self.on_removed(session, space, store)?),
             Message::Subscribe(subscribe) => self.on_subscribe(now, session, &subscribe, store),
+            Message::Offer(offer) => self.on_offer(now, session, &offer),
             Message::Unsubscribe(unsubscribe) => Ok(self.on_unsubscribe(session, &unsubscribe, store)?),
             Message::Gone(gone) => {
                 self.on_gone(session, &gone);
@@ -436,7 +437,7 @@ impl Engine {
         session.received_bytes += data.bytes.len() as u64;
         let Some(incoming) = session.incoming.get_mut(&data.subscription) else {
             // Data of a subscription that was ended may still be on its way.
-            let ended = data.subscription < session.next_subscription;
+            let ended = session.knew(data.subscription);
             return if ended { Ok(()) } else { Err(CloseReason::Unexpected.into()) };
         };
         if let Some(asked) = incoming.asked.take() {

@@ -88,7 +88,8 @@ impl Engine {
             peer,
             behind,
             ahead,
-            catch_up_ms: acked.and_then(|acked| acked.time_for_ms(moment, behind.entries)),
+            // Where the space is quiet nothing is missing.
+            catch_up_ms: acked.map_or(Some(0), |acked| acked.time_for_ms(moment, behind.entries)),
             lanes,
             round_trip_ms: session.round_trip.estimate().map(|known| known.as_millis() as u64),
             fresh_ms: fresh.map(|at| moment.saturating_sub(at).as_millis() as u64),

@@ -20,6 +20,7 @@ use crate::message::{
     DATA_HEADER_BYTES_MAX, Data, Gone, Have, Hello, Join, Message, Open, OpenLane, PROTOCOL_VERSION,
     PROTOCOL_VERSION_MIN, Subscribe, Unsubscribe,
 };
+use crate::offers::OFFERED;
 use crate::proof::Proof;
 use crate::rows::damaged;
 use crate::run::{RUN_ENTRIES_MAX, encode_run};
@@ -142,6 +143,7 @@ impl Engine {
         if let Some((_, secret)) = join {
             self.send(session_id, Class::Control, &Message::Join(Join { space: id, secret }));
         }
+        self.offer_own_lane(now, session_id, id, store)?;
         let open = Open { space_ref, space: id, needs_genesis, lanes };
         self.send(session_id, Class::Control, &Message::Open(open));
         self.note_open(session_id, id);
@@ -174,6 +176,7 @@ impl Engine {
         let Some(session) = self.sessions.get(&session_id) else { return Ok(()) };
         if !session.spaces.get(&subscribe.space).is_some_and(|part| part.opened_by_peer)
             || subscribe.from == 0
+            || subscribe.subscription & OFFERED != 0
         {
             return Err(CloseReason::Unexpected.into());
         }
@@ -219,7 +222,7 @@ impl Engine {
 
     /// Where the subscriber stands in the lane. A frozen lane is served as far as it goes: other lanes build
     /// on it.
-    fn standing(&self, subscribe: &Subscribe, store: &dyn Store) -> Result<Standing, StoreError> {
+    pub(crate) fn standing(&self, subscribe: &Subscribe, store: &dyn Store) -> Result<Standing, StoreError> {
         let (id, lane_id, lsn) = (subscribe.space, subscribe.lane, subscribe.from - 1);
         let Some(space) = self.spaces.get(&id).filter(|space| !space.is_blocked()) else {
             return Ok(Standing::Unknown);
@@ -260,9 +263,9 @@ impl Engine {
 
     /// What is durable in a space moved: every session is served.
     pub(crate) fn serve_all(&mut self, id: SpaceId) {
-        if let Some(space) = self.spaces.get(&id) {
-            self.to_serve.extend(space.sessions.iter().map(|session| (id, *session)));
-        }
+        let Some(space) = self.spaces.get(&id) else { return };
+        let roused: Vec<SessionId> = self.roused_sessions(&id).collect();
+        self.to_serve.extend(space.sessions.iter().copied().chain(roused).map(|session| (id, session)));
     }
 
     /// Sends a peer what it lacks of the lanes it subscribed to, as far as windows allow, and tells it what
@@ -274,9 +277,9 @@ impl Engine {
         id: SpaceId,
         store: &dyn Store,
     ) -> Result<(), StoreError> {
-        let Some(session) = self.sessions.get(&session_id).filter(|session| session.is_open(&id)) else {
-            return Ok(());
-        };
+        // What was offered is sent before the peer has opened the space.
+        let Some(session) = self.sessions.get(&session_id) else { return Ok(()) };
+        let is_open = session.is_open(&id);
         let mut subscriptions: Vec<u32> = session.serving_space(&id).collect();
         if canary!(HashMapOrder) {
             let keyed = |subscription: &u32| std::hash::RandomState::new().hash_one(subscription);
@@ -285,7 +288,9 @@ impl Engine {
         for subscription in subscriptions {
             while self.send_run(now, session_id, subscription, store)? {}
         }
-        self.plan_have(now, session_id, id);
+        if is_open {
+            self.plan_have(now, session_id, id);
+        }
         Ok(())
     }
 
@@ -332,7 +337,12 @@ impl Engine {
         // is live when one run brings it to the tip.
         let reaches_tip = stretch.entries.last().is_some_and(|(_, tip)| tip.lsn >= durable);
         if outgoing.in_flight.is_empty() {
-            outgoing.class = if reaches_tip { Class::Live } else { Class::CatchUp };
+            let is_unheard = subscription & OFFERED != 0 && outgoing.sent.lsn == outgoing.start;
+            outgoing.class = match reaches_tip {
+                _ if is_unheard => Class::Control,
+                true => Class::Live,
+                false => Class::CatchUp,
+            };
         }
         let weight = stretch.sizes.iter().sum();
         if weight > RUN_BYTES_MAX / 2 {
@@ -421,7 +431,7 @@ impl Engine {
 }
 
 /// Where a subscriber stands in a lane, seen from here.
-enum Standing {
+pub(crate) enum Standing {
     /// At a position from which the lane can be served.
     At(LaneTip),
     /// Before what is kept here: up to this entry it is not.

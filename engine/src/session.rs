@@ -14,6 +14,7 @@ use crate::io::{Class, SessionId};
 use crate::lag::Rate;
 use crate::limits::{CATCH_UP_WINDOW_BYTES, LIVE_WINDOW_BYTES, SESSION_WINDOW_BYTES, SESSION_WINDOW_RUNS};
 use crate::message::{LaneRef, Message};
+use crate::offers::OFFERED;
 use crate::quiet::{Comparison, Said};
 use crate::round_trip::RoundTrip;
 use crate::space::Parent;
@@ -124,6 +125,9 @@ pub(crate) struct Session {
     serving: BTreeSet<(SpaceId, LaneId, u32)>,
     pub(crate) next_space_ref: u32,
     pub(crate) next_subscription: u32,
+    /// Of the subscriptions that this side made for what it sends, and that the peer made.
+    pub(crate) next_offer: u32,
+    pub(crate) offers_heard: u32,
     pub(crate) next_question: u32,
     pub(crate) next_snapshot: u32,
     /// Snapshots that the peer is being sent, by its numbers.
@@ -153,6 +157,8 @@ impl Session {
             serving: BTreeSet::new(),
             next_space_ref: 0,
             next_subscription: 0,
+            next_offer: 0,
+            offers_heard: 0,
             next_question: 0,
             next_snapshot: 0,
             served: BTreeMap::new(),
@@ -178,7 +184,7 @@ impl Session {
     pub(crate) fn is_stale(&self, message: &Message<'_>) -> bool {
         let by_ref = |space_ref: u32| self.peer_refs.get(&space_ref).copied();
         let space = match message {
-            Message::Subscribe(subscribe) => Some(subscribe.space),
+            Message::Subscribe(subscribe) | Message::Offer(subscribe) => Some(subscribe.space),
             Message::Head(head) => Some(head.space),
             Message::RightsRequest(request) => Some(request.space),
             Message::FrontierRequest(request) => Some(request.space),
@@ -241,10 +247,28 @@ impl Session {
     pub(crate) fn subscribe(&mut self, space: SpaceId, lane: LaneId, asked: Option<Duration>) -> u32 {
         let subscription = self.next_subscription;
         self.next_subscription += 1;
+        self.receive(subscription, space, lane, asked);
+        subscription
+    }
+
+    /// A lane is received on a subscription from now on.
+    pub(crate) fn receive(
+        &mut self,
+        subscription: u32,
+        space: SpaceId,
+        lane: LaneId,
+        asked: Option<Duration>,
+    ) {
         let incoming = Incoming { space, lane, dictionary: Dictionary::default(), partial: None, asked };
         self.incoming.insert(subscription, incoming);
         self.receiving.insert((space, subscription));
-        subscription
+    }
+
+    /// Whether there was a subscription of a number, which may be over.
+    pub(crate) fn knew(&self, subscription: u32) -> bool {
+        let number = subscription & !OFFERED;
+        let made = if subscription & OFFERED == 0 { self.next_subscription } else { self.offers_heard };
+        number < made
     }
 
     /// Nothing is received on a subscription any more.
@@ -286,7 +310,8 @@ impl Session {
     /// Whether windows allow another run. A lane that has nothing under way always may send one: what all
     /// the others wait for may be in it.
     pub(crate) fn has_room(&self, outgoing: &Outgoing) -> bool {
-        let window = if outgoing.class == Class::Live { LIVE_WINDOW_BYTES } else { CATCH_UP_WINDOW_BYTES };
+        let is_behind = outgoing.class == Class::CatchUp;
+        let window = if is_behind { CATCH_UP_WINDOW_BYTES } else { LIVE_WINDOW_BYTES };
         let session_has_room =
             self.in_flight_bytes < SESSION_WINDOW_BYTES && self.in_flight_runs < SESSION_WINDOW_RUNS;
         outgoing.in_flight.is_empty() || (outgoing.in_flight_bytes < window && session_has_room)

@@ -10,9 +10,10 @@ use comity_crdts::{
     Frontier, Hlc, Kind, Nonce, ObjectAddress, OriginId, RawChange, ReplicaId, SpaceId, Value, Writer,
 };
 use comity_engine::wire::{
-    Body, Branch, Branches, ChangeSet, Data, Denied, Dictionary, FrontierAnswer, FrontierRequest, Genesis, Group, Have, Head,
-    Hello, Join, LaneEntry, LaneOwner, LaneRef, LaneTip, Leaf, Leaves, Message, Op, Open, OpenLane, Proof, Removed,
-    RightsRequest, Shared, Subscribe, Unsubscribe, decode_entry, decode_run, encode_entry, encode_run, sign,
+    Body, Branch, Branches, ChangeSet, Data, Denied, Dictionary, FrontierAnswer, FrontierRequest, Genesis,
+    Group, Have, Head, Hello, Join, LaneEntry, LaneOwner, LaneRef, LaneTip, Leaf, Leaves, Message, Op, Open,
+    OpenLane, Proof, Removed, RightsRequest, Shared, Subscribe, Unsubscribe, decode_entry, decode_run,
+    encode_entry, encode_run, sign,
 };
 use comity_engine::{CloseReason, OperationId, Role};
 use ed25519_dalek::SigningKey;

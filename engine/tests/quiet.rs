@@ -6,7 +6,7 @@ mod world;
 use std::time::Duration;
 
 use comity_crdts::{Kind, ObjectAddress, SpaceId};
-use comity_engine::wire::{Branch, Branches, Hello, Leaf, Leaves, Message, Shared};
+use comity_engine::wire::{Branch, Branches, Hello, Leaf, Leaves, Message, Shared, Subscribe, Unsubscribe};
 use comity_engine::{
     Away, CloseReason, Command, Durability, LagLimits, Notice, Reply, Role, SessionId, Standing, Throttle,
     TransactError, TxError, Whom,
@@ -158,6 +158,72 @@ fn a_write_in_a_quiet_space_is_acknowledged_by_the_peer() {
 }
 
 #[test]
+fn a_write_in_a_quiet_space_arrives_after_one_way_and_once() {
+    let (mut world, ids) = parted(20);
+    reconnect(&mut world);
+    world.observer.forget_counts();
+    for (node, other) in [(0, 1), (1, 0)] {
+        let space = ids[9 + node];
+        for sum in 1..=3 {
+            world.add_unsent(node, space, 1);
+            world.sync(node);
+            assert_eq!(world.hops_until_equal(space, (other, node)), 1, "write {sum} of node {node}");
+        }
+        world.run();
+        world.assert_converged(space);
+    }
+    assert_eq!(world.observer.copies.len(), 6);
+    assert!(world.observer.copies.values().all(|copies| *copies == 1));
+}
+
+#[test]
+fn two_who_write_in_a_quiet_space_at_the_same_time_both_get_it() {
+    let (mut world, ids) = parted(20);
+    let session = reconnect(&mut world);
+    for node in 0..2 {
+        world.add_unsent(node, ids[3], 10);
+        world.sync(node);
+    }
+    world.run();
+    world.assert_converged(ids[3]);
+    assert_eq!(world.likes(0, ids[3]), 21);
+    assert_eq!(opens(&world, session), 2);
+    for node in 0..2 {
+        world.add_unsent(node, ids[3], 10);
+        world.sync(node);
+        assert_eq!(world.hops_until_equal(ids[3], (1 - node, node)), 1);
+    }
+}
+
+#[test]
+fn an_offer_comes_in_its_turn_and_of_the_own_lane_or_is_declined() {
+    let (mut world, ids) = parted(20);
+    let (space, lane) = (ids[0], world.own_lane(0, ids[0]));
+    let offer = |subscription, from| {
+        let offered = Subscribe { space, subscription, lane, from, hash: [0; 8] };
+        Message::Offer(offered).encode()
+    };
+    for frame in [offer(0, 1), offer(1 << 31 | 1, 1), offer(1 << 31, 0)] {
+        let (session, _) = ghostly(&mut world);
+        world.inject(0, session, frame);
+        assert_eq!(world.close_reason(0, session), Some(CloseReason::Unexpected));
+    }
+    let (session, _) = ghostly(&mut world);
+    world.inject(0, session, offer(1 << 31, 1));
+    world.run();
+    let declined = |frame: &[u8]| {
+        let unsubscribe = Unsubscribe { subscription: 1 << 31, refused: false };
+        Message::decode(frame).unwrap() == Message::Unsubscribe(unsubscribe)
+    };
+    assert!(world.link(session).sent(0).log.iter().any(|(_, frame)| declined(frame)));
+    // What comes of it all the same is ignored.
+    world.inject(0, session, world::ghost::data(1 << 31, 1, b"run"));
+    assert_eq!(world.close_reason(0, session), None);
+    world.inject(0, session, world::ghost::data(1 << 31 | 1, 1, b"run"));
+    assert_eq!(world.close_reason(0, session), Some(CloseReason::Unexpected));
+}
+
+#[test]
 fn a_write_that_waits_is_acknowledged_by_a_peer_that_comes_back_with_it() {
     let (mut world, ids) = parted(20);
     let session = reconnect(&mut world);
@@ -275,7 +341,7 @@ fn a_restored_replica_is_found_out_by_its_digest() {
     let session = reconnect(&mut world);
     world.disconnect(session);
     let before = world.own_lane(1, ids[0]);
-    world.restore(1, &backup, world::INSTANCE);
+    world.restore(1, backup, world::INSTANCE);
     world.add(0, ids[0], 100);
     reconnect(&mut world);
     world.add(1, ids[0], 1_000);

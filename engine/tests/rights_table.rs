@@ -75,6 +75,7 @@ enum Type {
     Denied,
     Removed,
     Subscribe,
+    Offer,
     Unsubscribe,
     Data,
     Have,
@@ -105,6 +106,7 @@ fn type_of(message: &Message<'_>) -> Type {
         Message::Denied(_) => Type::Denied,
         Message::Removed(_) => Type::Removed,
         Message::Subscribe(_) => Type::Subscribe,
+        Message::Offer(_) => Type::Offer,
         Message::Unsubscribe(_) => Type::Unsubscribe,
         Message::Data(_) => Type::Data,
         Message::Have(_) => Type::Have,
@@ -137,6 +139,8 @@ fn expected(of: Type) -> [Outcome; 8] {
         // Of a snapshot that was not asked for.
         Type::SnapshotOffer | Type::SnapshotSame | Type::SnapshotPiece | Type::SnapshotStop => [Nothing; 8],
         Type::SnapshotRead => [Refused; 8],
+        // Of a lane that is not the peer's.
+        Type::Offer => [Refused, Refused, Refused, Refused, Refused, Nothing, Refused, Refused],
         Type::Denied => [Nothing, Nothing, Closed, Closed, Closed, Nothing, Nothing, Nothing],
         Type::Removed => [Nothing, Nothing, Closed, Closed, Believed, Nothing, Nothing, Nothing],
         Type::Subscribe | Type::FrontierRequest | Type::SnapshotAsk => {
@@ -257,6 +261,7 @@ impl Scene {
             Message::Denied(Denied { space }),
             Message::Removed(Removed { space }),
             Message::Subscribe(Subscribe { space, subscription: 6, lane, from: 1, hash: [0; 8] }),
+            Message::Offer(Subscribe { space, subscription: 1 << 31, lane, from: 1, hash: [0; 8] }),
             Message::Unsubscribe(Unsubscribe { subscription: 6, refused: false }),
             Message::Data(Data {
                 subscription: self.subscription,
