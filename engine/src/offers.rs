@@ -1,7 +1,7 @@
 //! Where a space was quiet, whoever writes in it knows where the peer stands, and sends its own lane from there without
 //! being asked, as if the peer had subscribed: the first write arrives after one way, as later ones do.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use comity_crdts::limits::LANES_MAX;
 use comity_crdts::{LaneId, SpaceId};
@@ -13,7 +13,7 @@ use crate::limits::STAGED_BYTES_SUBSCRIBE;
 use crate::message::{Message, Subscribe, Unsubscribe};
 use crate::receive::Refusal;
 use crate::send::Standing;
-use crate::session::Outgoing;
+use crate::session::{Outgoing, PeerSpace, Session};
 use crate::space::{Parent, Space};
 use crate::store::{Store, StoreError};
 
@@ -82,6 +82,25 @@ impl Engine {
         self.to_serve.insert((id, session_id));
         self.send(session_id, Class::Control, &Message::Offer(offer));
         Ok(())
+    }
+
+    /// The session on which the owner of a lane stood as this replica does and has not opened the space since: what is new in
+    /// its lane it offers.
+    pub(crate) fn owner_to_offer(&self, id: SpaceId, lane: LaneId) -> Option<SessionId> {
+        let owner = self.spaces.get(&id)?.lanes.get(&lane)?.row.owner.replica;
+        let is_to_come = |session: &Session| {
+            let is_roused = |part: &PeerSpace| part.roused && !part.opened_by_peer;
+            session.peer == owner
+                && session.spaces.get(&id).map_or_else(|| self.agrees(session, &id), is_roused)
+        };
+        self.sessions.iter().find(|(_, session)| is_to_come(session)).map(|(number, _)| *number)
+    }
+
+    /// The lanes that other peers than a session's are to offer.
+    pub(crate) fn lanes_to_be_offered(&self, session_id: SessionId, id: SpaceId) -> BTreeSet<LaneId> {
+        let Some(space) = self.spaces.get(&id) else { return BTreeSet::new() };
+        let is_left = |lane: &LaneId| self.owner_to_offer(id, *lane).is_some_and(|owner| owner != session_id);
+        space.lanes.keys().copied().filter(is_left).collect()
     }
 
     fn hash_to_offer(

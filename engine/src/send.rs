@@ -112,6 +112,7 @@ impl Engine {
         for lane in self.lanes_to_move(session_id, id) {
             self.drop_parent(id, lane);
         }
+        let left_to_owners = self.lanes_to_be_offered(session_id, id);
         let (Some(session), Some(space)) = (self.sessions.get_mut(&session_id), self.spaces.get_mut(&id))
         else {
             return Ok(());
@@ -125,7 +126,8 @@ impl Engine {
                 continue;
             }
             let hash = durable_hash(store, &id, (lane_id, lane), lsn)?;
-            let wanted = space.can_follow(lane_id) && !space.parents.contains_key(lane_id);
+            let is_free = !space.parents.contains_key(lane_id) && !left_to_owners.contains(lane_id);
+            let wanted = is_free && space.can_follow(lane_id);
             let subscription = wanted.then(|| {
                 let subscription = session.subscribe(id, *lane_id, None);
                 let parent = Parent { session: session_id, subscription, since: now.monotonic };
@@ -304,6 +306,9 @@ impl Engine {
     ) -> Result<bool, StoreError> {
         let Some(session) = self.sessions.get_mut(&session_id) else { return Ok(false) };
         let Some(outgoing) = session.outgoing.get(&subscription) else { return Ok(false) };
+        if session.is_offered_too(subscription, outgoing) {
+            return Ok(false);
+        }
         let Some(space) = self.spaces.get_mut(&outgoing.space).filter(|space| !space.is_blocked()) else {
             return Ok(false);
         };

@@ -307,6 +307,12 @@ impl Session {
         }
     }
 
+    /// Whether the peer asked for a lane before it heard that it is offered: it ends one of the two when it has.
+    pub(crate) fn is_offered_too(&self, subscription: u32, outgoing: &Outgoing) -> bool {
+        let mut serving = self.serving_lane(&outgoing.space, &outgoing.lane);
+        subscription & OFFERED == 0 && serving.any(|other| other & OFFERED != 0)
+    }
+
     /// Whether windows allow another run. A lane that has nothing under way always may send one: what all
     /// the others wait for may be in it.
     pub(crate) fn has_room(&self, outgoing: &Outgoing) -> bool {

@@ -183,6 +183,7 @@ fn messages(example: &Example, run: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
         ("denied", Message::Denied(Denied { space })),
         ("removed", Message::Removed(Removed { space })),
         ("subscribe", Message::Subscribe(Subscribe { space, subscription: 3, lane, from: 1, hash: start })),
+        ("offer", Message::Offer(Subscribe { space, subscription: 1 << 31, lane, from: 1, hash: start })),
         ("unsubscribe", Message::Unsubscribe(Unsubscribe { subscription: 3, refused: true })),
         ("data", Message::Data(Data { subscription: 3, more: false, awaited: true, first: 1, bytes: run })),
         (

@@ -318,6 +318,7 @@ fn messages(run: &[u8]) -> Vec<(&'static str, Message<'_>)> {
         ("genesis", Message::Genesis(Genesis { space, creator, nonce, name })),
         ("denied", Message::Denied(Denied { space })),
         ("subscribe", Message::Subscribe(Subscribe { space, subscription: 0, lane, from: 1, hash: [0; 8] })),
+        ("offer", Message::Offer(Subscribe { space, subscription: 1 << 31, lane, from: 1, hash: [0; 8] })),
         ("unsubscribe", Message::Unsubscribe(Unsubscribe { subscription: 0, refused: false })),
         (
             "have",
