@@ -19,6 +19,12 @@ pub(crate) fn print(benchmark: &str) {
     );
 }
 
+/// The memory that this process has at present, in bytes.
+pub(crate) fn resident_bytes() -> Option<u64> {
+    let kib: u64 = field("/proc/self/status", "VmRSS")?.split_whitespace().next()?.parse().ok()?;
+    Some(kib * 1024)
+}
+
 fn field(path: &str, name: &str) -> Option<String> {
     let text = fs::read_to_string(path).ok()?;
     let line = text.lines().find(|line| line.starts_with(name))?;

@@ -6,6 +6,7 @@ mod bytes;
 mod documents;
 mod machine;
 mod options;
+mod reconnect;
 mod removal;
 mod replicas;
 mod set;
@@ -32,7 +33,7 @@ struct Benchmark {
     run: fn(&Options) -> Result<Verdict, Failure>,
 }
 
-const BENCHMARKS: [Benchmark; 5] = [
+const BENCHMARKS: [Benchmark; 6] = [
     Benchmark {
         name: "bootstrap",
         about: "taking over a large state, with interruptions",
@@ -47,6 +48,11 @@ const BENCHMARKS: [Benchmark; 5] = [
         name: "documents",
         about: "editing and following documents, against plain Automerge",
         run: documents::run,
+    },
+    Benchmark {
+        name: "reconnect",
+        about: "connecting again with one space and with many, with nothing new and with something",
+        run: reconnect::run,
     },
     Benchmark { name: "removal", about: "what stays of elements that were removed", run: removal::run },
     Benchmark { name: "set", about: "operations on small and large sets", run: set::run },

@@ -58,6 +58,8 @@ pub(crate) struct Replicas {
     session: SessionId,
     /// Of all frames that the first one sent.
     pub(crate) sent_bytes: u64,
+    /// Of all frames that the others sent.
+    pub(crate) answered_bytes: u64,
 }
 
 impl Replicas {
@@ -69,8 +71,14 @@ impl Replicas {
     /// Replicas that keep their logs for so long.
     pub(crate) fn keeping(count: u8, retention: Retention) -> Result<Self, Failure> {
         let all = (1..=count).map(|key| Replica::open(key, retention)).collect::<Result<_, _>>()?;
-        let mut replicas =
-            Self { all, clock: Duration::from_secs(1), drawn: 0, session: SessionId(0), sent_bytes: 0 };
+        let mut replicas = Self {
+            all,
+            clock: Duration::from_secs(1),
+            drawn: 0,
+            session: SessionId(0),
+            sent_bytes: 0,
+            answered_bytes: 0,
+        };
         replicas.settle()?;
         Ok(replicas)
     }
@@ -106,7 +114,7 @@ impl Replicas {
         self.connect()
     }
 
-    fn connect(&mut self) -> Result<(), Failure> {
+    pub(crate) fn connect(&mut self) -> Result<(), Failure> {
         self.session.0 += 1;
         for (one, other) in [(0, 1), (1, 0)] {
             let peer = self.all[other].engine.replica();
@@ -117,12 +125,65 @@ impl Replicas {
 
     /// Cuts the connection, with what is on its way, and makes another one.
     pub(crate) fn reconnect(&mut self) -> Result<(), Failure> {
+        self.disconnect()?;
+        self.connect()
+    }
+
+    /// Cuts the connection, with what is on its way.
+    pub(crate) fn disconnect(&mut self) -> Result<(), Failure> {
         self.all.iter_mut().for_each(|replica| replica.inbox.clear());
         for index in 0..2 {
             self.input(index, Input::SessionClosed { session: self.session })?;
         }
         self.all.iter_mut().for_each(|replica| replica.inbox.clear());
-        self.connect()
+        Ok(())
+    }
+
+    /// Spaces that both take part in. They are not connected.
+    pub(crate) fn found_many(&mut self, count: usize) -> Result<Vec<SpaceId>, Failure> {
+        let name = || "measured".to_owned();
+        let mut spaces = Vec::with_capacity(count);
+        let created = self.ask_all(0, (0..count).map(|_| Command::CreateSpace { name: name() }))?;
+        for reply in created {
+            let Reply::SpaceCreated(space) = reply else { return Err("no space was founded".into()) };
+            spaces.push(space);
+        }
+        let (inviter, replica) = (self.all[0].engine.replica(), self.all[1].engine.replica());
+        let role = Role::Writer;
+        self.ask_all(0, spaces.iter().map(|space| Command::Grant { space: *space, replica, role }))?;
+        let join = |space: &SpaceId| Command::JoinSpace { space: *space, inviter, secret: None };
+        self.ask_all(1, spaces.iter().map(join))?;
+        self.connect()?;
+        self.settle()?;
+        self.disconnect()?;
+        Ok(spaces)
+    }
+
+    /// Asks for much at once.
+    fn ask_all(
+        &mut self,
+        index: usize,
+        commands: impl Iterator<Item = Command>,
+    ) -> Result<Vec<Reply>, Failure> {
+        self.all[index].replies.clear();
+        for command in commands {
+            self.input(index, Input::Command { request: RequestId(1), command })?;
+        }
+        self.settle()?;
+        Ok(std::mem::take(&mut self.all[index].replies))
+    }
+
+    /// Delivers what is on its way and no answers to it. Returns whether anything was.
+    pub(crate) fn exchange(&mut self) -> Result<bool, Failure> {
+        let waiting: Vec<VecDeque<Vec<u8>>> =
+            self.all.iter_mut().map(|replica| std::mem::take(&mut replica.inbox)).collect();
+        let was_any = waiting.iter().any(|frames| !frames.is_empty());
+        for (index, frames) in waiting.into_iter().enumerate() {
+            for frame in frames {
+                self.input(index, Input::FrameReceived { session: self.session, frame })?;
+            }
+        }
+        Ok(was_any)
     }
 
     pub(crate) fn now(&mut self) -> Now {
@@ -138,11 +199,21 @@ impl Replicas {
         space: SpaceId,
         body: impl FnOnce(&mut Tx<'_>) -> Result<(), TxError>,
     ) -> Result<(), Failure> {
+        self.transact_at(0, space, body)
+    }
+
+    /// As [`Replicas::transact`], at one of them.
+    pub(crate) fn transact_at(
+        &mut self,
+        index: usize,
+        space: SpaceId,
+        body: impl FnOnce(&mut Tx<'_>) -> Result<(), TxError>,
+    ) -> Result<(), Failure> {
         self.clock += Duration::from_millis(1);
         let now = self.now();
-        let first = &mut self.all[0];
-        first.engine.transact(&now, space, write_options(), &mut first.store, body)?;
-        self.drain(0)
+        let replica = &mut self.all[index];
+        replica.engine.transact(&now, space, write_options(), &mut replica.store, body)?;
+        self.drain(index)
     }
 
     fn ask(&mut self, index: usize, command: Command) -> Result<Reply, Failure> {
@@ -172,7 +243,8 @@ impl Replicas {
             match output {
                 Output::Reply { reply, .. } => self.all[index].replies.push(reply?),
                 Output::SendFrame { frame, .. } => {
-                    self.sent_bytes += if index == 0 { frame.len() as u64 } else { 0 };
+                    let sent = if index == 0 { &mut self.sent_bytes } else { &mut self.answered_bytes };
+                    *sent += frame.len() as u64;
                     self.all[1 - index].inbox.push_back(frame);
                 }
                 Output::CloseSession { reason, .. } => return Err(reason.sentence().into()),

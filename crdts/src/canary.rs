@@ -191,6 +191,10 @@ canaries! {
     TouchedCompared,
     /// What is made again from the log is made on top of what is wrong.
     RemadeOverOld,
+    /// A space in which a peer was found to stand as this replica does is not opened when something happens in it.
+    QuietForEver,
+    /// What is shared with a peer is compared as it was when the peer was met first.
+    DigestStale,
 }
 
 #[cfg(feature = "canaries")]

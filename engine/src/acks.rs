@@ -1,6 +1,6 @@
 //! Who waits for what: local syncs, acknowledgements by other replicas, tokens.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use comity_crdts::{Frontier, LaneId, OriginId, ReplicaId, SpaceId, canary};
@@ -76,6 +76,13 @@ impl Waits {
     /// Whether a write in `lane` waits for another replica. O(log n).
     pub(crate) fn awaits(&self, lane: &LaneId) -> bool {
         self.awaited.contains_key(lane)
+    }
+
+    /// The spaces in which others are waited for.
+    pub(crate) fn spaces(&self) -> BTreeSet<SpaceId> {
+        let places = self.places.values().map(|place| place.0);
+        let others = self.rights.values().map(|wait| wait.space).chain(self.room.values().map(|wait| wait.0));
+        places.chain(others).chain(self.fresh.values().map(|wait| wait.space)).collect()
     }
 
     fn count(&mut self, write: &Write) {
@@ -168,6 +175,8 @@ impl Engine {
                 self.timers.insert((write.deadline, Timer::Wait(write.request)));
                 self.waits.places.insert(write.request, place);
                 self.waits.remote.insert(place, write);
+                // Somebody may have it already.
+                self.rouse(place.0);
             }
         }
     }

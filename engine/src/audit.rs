@@ -34,6 +34,9 @@ use std::time::Duration;
 use comity_crdts::{ObjectAddress, ReplicaId, SpaceId};
 use serde::{Deserialize, Serialize};
 
+use crate::bootstrap::is_installing;
+use crate::extension::Extensions;
+use crate::held::is_any_held;
 use crate::status::StateDigest;
 use crate::store::{LogRead, StoreError};
 
@@ -225,6 +228,8 @@ pub enum AuditTask {
         space: SpaceId,
         /// The objects.
         objects: Vec<ObjectAddress>,
+        /// What is known of later versions.
+        extensions: Extensions,
     },
     /// Read the rows of an object for a peer.
     Lend {
@@ -278,6 +283,12 @@ pub enum AuditAnswer {
     Checked(Result<Option<Box<Rebuilt>>, StoreError>),
 }
 
+/// Whether the state is not one to be compared: it is being replaced, or something of it is held, which others may have
+/// carried out.
+fn is_apart(view: &dyn LogRead, space: &SpaceId) -> Result<bool, StoreError> {
+    Ok(is_installing(view, space)? || is_any_held(view, space)?)
+}
+
 impl AuditTask {
     /// The answer of who cannot do it now.
     pub(crate) fn refused(self) -> AuditAnswer {
@@ -296,8 +307,9 @@ impl AuditTask {
                 let result = result.map(|comparison| comparison.map(Box::new));
                 AuditAnswer::Compared { session, number: ask.number, result }
             }
-            Self::Rebuild { space, objects } => {
-                let result = open().and_then(|view| rebuild::rebuild(&view, &space, &objects));
+            Self::Rebuild { space, objects, extensions } => {
+                let rebuilt = |view| rebuild::rebuild(&view, &space, &objects, extensions);
+                let result = open().and_then(rebuilt);
                 AuditAnswer::Rebuilt { space, objects, result: result.map(|rebuilt| rebuilt.map(Box::new)) }
             }
             Self::Lend { session, fetch } => {

@@ -115,6 +115,7 @@ impl Engine {
         let batch = work.into_batch();
         self.commit_facts(now, request, Reply::SpaceCreated(id), batch, store)?;
         self.spaces.insert(id, space);
+        self.commons.touch(id);
         self.push(Output::Notify(Notice::TrustChanged));
         Ok(())
     }
@@ -141,6 +142,7 @@ impl Engine {
         self.commit_facts(now, request, Reply::Joined(id), batch, store)?;
         let known = (self.tail, self.extensions);
         self.spaces.entry(id).or_insert_with(|| Space::new(id, empty_row(), known)).row = row;
+        self.commons.touch(id);
         self.push(Output::Notify(Notice::TrustChanged));
         let sessions = self.sessions.iter().filter(|(_, session)| session.peer == inviter);
         self.to_open.extend(sessions.map(|(session, _)| (*session, id)));

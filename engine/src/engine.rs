@@ -22,6 +22,7 @@ use crate::lag::{LagLimits, Moment};
 use crate::limits::SYNC_RETRY;
 use crate::membership::Farewell;
 use crate::options::{BootstrapLimits, EngineOptions, ROWS_VERSION, TailLimits, WriteOptions, check_version};
+use crate::quiet::Commons;
 use crate::retention::Retention;
 use crate::session::Session;
 use crate::settings::is_region;
@@ -92,6 +93,9 @@ pub struct Engine {
     pub(crate) spaces: BTreeMap<SpaceId, Space>,
     pub(crate) sessions: BTreeMap<SessionId, Session>,
     pub(crate) invitations: BTreeMap<(SpaceId, [u8; 32]), Invitation>,
+    /// What is shared with whom.
+    pub(crate) commons: Commons,
+    pub(crate) open_at_once: usize,
     pub(crate) waits: Waits,
     pub(crate) unsynced: VecDeque<Unsynced>,
     pub(crate) timers: BTreeSet<(Duration, Timer)>,
@@ -159,6 +163,8 @@ impl Engine {
             spaces: BTreeMap::new(),
             sessions: BTreeMap::new(),
             invitations: BTreeMap::new(),
+            commons: Commons::default(),
+            open_at_once: options.open_at_once,
             waits: Waits::default(),
             unsynced: VecDeque::new(),
             timers: BTreeSet::new(),
@@ -220,6 +226,7 @@ impl Engine {
             self.timers.insert((Duration::ZERO, Timer::Compact(SpaceId(id))));
             // What was to be announced still is.
             self.dirty.insert(SpaceId(id));
+            self.commons.touch(SpaceId(id));
             self.spaces.insert(SpaceId(id), space);
         }
         self.load_deletions(store)?;
@@ -456,6 +463,8 @@ impl Engine {
         let mut moved = BTreeSet::new();
         while self.unsynced.front().is_some_and(|unsynced| unsynced.position <= position) {
             let Some(unsynced) = self.unsynced.pop_front() else { break };
+            self.rouse(unsynced.space);
+            self.commons.touch(unsynced.space);
             if let Some(space) = self.spaces.get_mut(&unsynced.space) {
                 space.durable.merge(&unsynced.frontier);
                 moved.insert(unsynced.space);
@@ -609,6 +618,7 @@ impl Engine {
     }
 
     fn settle_space(&mut self, now: &Now, id: SpaceId, store: &mut dyn Store) -> Result<(), StoreError> {
+        self.commons.touch(id);
         let settled = self.settle_steps(now, id, store);
         if settled.is_err() {
             // After a full disk it is tried again.

@@ -170,6 +170,9 @@ impl Engine {
         if space.own_lane() == Some(lane_id) {
             space.incarnation = None;
         }
+        self.rouse(id);
+        self.commons.touch(id);
+        let Some(space) = self.spaces.get_mut(&id) else { return Ok(()) };
         let Some(lane) = space.lanes.get_mut(&lane_id) else { return Ok(()) };
         lane.row.frozen = Some(why.clone());
         if matches!(why, Freeze::Fork { .. }) {

@@ -101,6 +101,7 @@ impl Engine {
         }
         self.waits.fresh.insert(request, wait);
         self.timers.insert((deadline, Timer::Wait(request)));
+        self.rouse(id);
         self.ask_where(now, id);
         Ok(())
     }

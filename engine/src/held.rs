@@ -132,6 +132,12 @@ pub(crate) fn held_from(
     first.map(|(key, _)| Ok(address_of(&key)?.1)).transpose()
 }
 
+/// Whether anything of a space is held. O(log n).
+pub(crate) fn is_any_held(read: &dyn StateRead, space: &SpaceId) -> Result<bool, StoreError> {
+    let (from, until) = keys::held_changes(space);
+    Ok(!read.scan(&from, &until, 1)?.is_empty())
+}
+
 /// How many change sets of a space are held in part or whole. O(those).
 pub(crate) fn count(read: &dyn StateRead, space: &SpaceId) -> Result<u64, StoreError> {
     let (mut from, until) = keys::held_changes(space);

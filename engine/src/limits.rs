@@ -32,6 +32,17 @@ pub(crate) const STAGED_BYTES_APPLY: usize = 1024 * 1024;
 pub(crate) const HEAD_SPACING_BYTES: u64 = 64 * 1024;
 /// Spaces one session may open.
 pub(crate) const SESSION_SPACES_MAX: usize = 16_384;
+/// Who shares no more spaces than this with a peer opens them all at once, unless configured otherwise: with a digest,
+/// what is new comes half a round trip later.
+pub(crate) const OPEN_AT_ONCE_SPACES: usize = 4;
+/// Where digests of spaces differ, spaces are listed once there are no more than about this many under a node ...
+pub(crate) const LEAF_SPACES: u32 = 16;
+/// ... or so many levels below the root.
+pub(crate) const LEAF_DEPTH_MAX: u8 = 3;
+/// Spaces, and ranges of them, that are listed in one frame.
+pub(crate) const LEAVES_MAX: usize = 4_096;
+/// Digests are kept for peers that are connected, and for others as long as these are no more in all.
+pub(crate) const DIGEST_PEERS_MAX: usize = 64;
 /// Acknowledgements that nobody waits for are gathered this long.
 pub(crate) const HAVE_INTERVAL: Duration = Duration::from_millis(20);
 /// A lane that makes no progress while another peer has more is taken from that peer: after one and a half round trips
@@ -87,6 +98,8 @@ pub(crate) const INSTALL_BATCHES_MAX: u64 = 64;
 pub(crate) const INSTALL_BYTES_MAX: usize = 1024 * 1024;
 /// Where there are many spaces, their first audits are spread over this time.
 pub(crate) const AUDIT_FIRST_MAX: Duration = Duration::from_secs(60 * 60);
+/// How long peers have to open a space that is to be audited.
+pub(crate) const AUDIT_ROUSE: Duration = Duration::from_secs(1);
 /// A stretch that was not read by then is read again.
 pub(crate) const AUDIT_READ_MAX: Duration = Duration::from_secs(60);
 /// A peer that has not compared a stretch by then is not waited for: it may lack what it is compared with.

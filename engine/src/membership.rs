@@ -77,10 +77,8 @@ impl Engine {
         if standing.may_write() {
             return Ok(());
         }
-        let connected = |peer: &ReplicaId| {
-            let mut sessions = space.sessions.iter().filter_map(|session| self.sessions.get(session));
-            sessions.any(|session| session.peer == *peer)
-        };
+        let present = self.present_peers(space);
+        let connected = |peer: &ReplicaId| present.contains_key(peer);
         let mut best: Option<((bool, bool), ReplicaId, Option<String>)> = None;
         for writer in space.writers().filter(|writer| **writer != self.replica) {
             let address = store.get(&keys::peer_address(writer))?;
@@ -201,6 +199,7 @@ impl Engine {
                 return Err(error.into());
             }
         }
+        self.commons.touch(id);
         self.invitations.retain(|(space, _), _| *space != id);
         if !tells {
             self.end_space(id);
@@ -229,7 +228,7 @@ impl Engine {
         for (number, session) in &self.sessions {
             if space.admits(&session.peer) {
                 admitted.push((*number, id));
-            } else if session.spaces.contains_key(&id) {
+            } else if session.spaces.contains_key(&id) || self.is_quiet(session, &id) {
                 removed.push(*number);
             }
         }
@@ -272,15 +271,16 @@ impl Engine {
     /// Closes a space on a session, for both directions. What the peer sent of it before it knows is ignored. Returns
     /// whether it was open in any direction.
     pub(crate) fn withdraw(&mut self, session_id: SessionId, id: SpaceId) -> bool {
+        let is_quiet = self.sessions.get(&session_id).is_some_and(|session| self.is_quiet(session, &id));
         let Some(session) = self.sessions.get_mut(&session_id) else { return false };
         let peer = session.peer;
-        if session.spaces.remove(&id).is_none() {
+        if session.spaces.remove(&id).is_none() && !is_quiet {
             return false;
         }
         for subscription in session.serving_space(&id).collect::<Vec<_>>() {
             session.end_outgoing(subscription);
         }
-        session.incoming.retain(|_, incoming| incoming.space != id);
+        session.end_incoming_of(&id);
         session.withdrawn.insert(id);
         self.to_serve.remove(&(id, session_id));
         self.end_served_of(session_id, id);
@@ -362,10 +362,11 @@ impl Engine {
         id: SpaceId,
         store: &mut dyn Store,
     ) -> Result<(), StoreError> {
-        let Some(session) = self.sessions.get_mut(&session_id) else { return Ok(()) };
+        let Some(session) = self.sessions.get(&session_id) else { return Ok(()) };
         let peer = session.peer;
         let opened = session.spaces.get(&id).filter(|part| part.opened_by_us);
-        let Some(presented) = opened.map(|part| part.join_sent) else { return Ok(()) };
+        let quiet = || self.is_quiet(session, &id).then_some(None);
+        let Some(presented) = opened.map(|part| part.join_sent).or_else(quiet) else { return Ok(()) };
         self.withdraw(session_id, id);
         let replica = self.replica;
         let Some(space) = self.spaces.get_mut(&id) else { return Ok(()) };
@@ -399,6 +400,7 @@ impl Engine {
         space.put_row(&mut work);
         let batch = work.into_batch();
         self.committed = store.commit(batch)?;
+        self.commons.touch(id);
         self.request_sync();
         Ok(())
     }

@@ -12,6 +12,7 @@ use crate::bootstrap::{Offer, SnapshotEnd};
 use crate::hash::Hash;
 use crate::limits::KNOWN_TAGS_MAX;
 use crate::proof::Proof;
+use crate::quiet::{Branches, Leaves, Shared};
 
 /// First on every session, in both directions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -372,6 +373,12 @@ pub enum Message<'a> {
     Hello(Hello),
     /// What is known of later versions.
     Knows(Knows),
+    /// What is shared, as a digest.
+    Shared(Shared),
+    /// Nodes of the tree that the digest is the root of.
+    Branches(Branches),
+    /// Spaces under such nodes.
+    Leaves(Leaves),
     /// An invitation to redeem.
     Join(Join),
     /// A space is opened.
@@ -384,6 +391,8 @@ pub enum Message<'a> {
     Removed(Removed),
     /// A lane is asked for.
     Subscribe(Subscribe),
+    /// A lane is sent without being asked for.
+    Offer(Subscribe),
     /// A subscription ends.
     Unsubscribe(Unsubscribe),
     /// What a subscription needs is not kept.
@@ -433,6 +442,9 @@ const OPEN: u8 = 0x10;
 const GENESIS: u8 = 0x1b;
 const DENIED: u8 = 0x11;
 const REMOVED: u8 = 0x1c;
+const BRANCHES: u8 = 0x1d;
+const LEAVES: u8 = 0x1e;
+const OFFER: u8 = 0x1f;
 const SUBSCRIBE: u8 = 0x12;
 const UNSUBSCRIBE: u8 = 0x13;
 const DATA: u8 = 0x14;
@@ -455,6 +467,8 @@ const AUDIT_SUSPECT: u8 = 0xc2;
 const AUDIT_FETCH: u8 = 0xc3;
 const AUDIT_ROWS: u8 = 0xc4;
 const SKIPPABLE: u8 = 0x80;
+/// Who does not compare digests skips it.
+const SHARED: u8 = SKIPPABLE | 0x01;
 
 const DATA_MORE: u8 = 1;
 const DATA_AWAITED: u8 = 1 << 1;
@@ -479,12 +493,16 @@ impl<'a> Message<'a> {
                 }
                 out.finish()
             }
+            Self::Shared(body) => encode(SHARED, body),
+            Self::Branches(body) => encode(BRANCHES, body),
+            Self::Leaves(body) => encode(LEAVES, body),
             Self::Join(body) => encode(JOIN, body),
             Self::Open(body) => encode(OPEN, body),
             Self::Genesis(body) => encode(GENESIS, body),
             Self::Denied(body) => encode(DENIED, body),
             Self::Removed(body) => encode(REMOVED, body),
             Self::Subscribe(body) => encode(SUBSCRIBE, body),
+            Self::Offer(body) => encode(OFFER, body),
             Self::Unsubscribe(body) => encode(UNSUBSCRIBE, body),
             Self::Gone(body) => encode(GONE, body),
             Self::Have(body) => encode(HAVE, body),
@@ -543,12 +561,16 @@ impl<'a> Message<'a> {
         match *tag {
             HELLO => decode(body, "Hello").map(Self::Hello),
             KNOWS => decode_knows(body).map(Self::Knows),
+            SHARED => decode(body, "Shared").map(Self::Shared),
+            BRANCHES => decode(body, "Branches").map(Self::Branches),
+            LEAVES => decode(body, "Leaves").map(Self::Leaves),
             JOIN => decode(body, "Join").map(Self::Join),
             OPEN => decode(body, "Open").map(Self::Open),
             GENESIS => decode(body, "Genesis").map(Self::Genesis),
             DENIED => decode(body, "Denied").map(Self::Denied),
             REMOVED => decode(body, "Removed").map(Self::Removed),
             SUBSCRIBE => decode(body, "Subscribe").map(Self::Subscribe),
+            OFFER => decode(body, "Offer").map(Self::Offer),
             UNSUBSCRIBE => decode(body, "Unsubscribe").map(Self::Unsubscribe),
             GONE => decode(body, "Gone").map(Self::Gone),
             HAVE => decode(body, "Have").map(Self::Have),

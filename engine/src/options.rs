@@ -8,6 +8,7 @@ use crate::io::{Durability, RequestId};
 use crate::journal::JournalLimits;
 use crate::keys;
 use crate::lag::LagLimits;
+use crate::limits::OPEN_AT_ONCE_SPACES;
 use crate::operations::OperationId;
 use crate::retention::Retention;
 use crate::space::InstanceToken;
@@ -41,6 +42,9 @@ pub struct EngineOptions {
     pub extensions: Extensions,
     /// How often the state is compared with that of others.
     pub audit: AuditLimits,
+    /// With a peer with which no more spaces than this are shared, all are opened as soon as it connects. With others only
+    /// those are in which the two stand differently, which takes some round trips to find out.
+    pub open_at_once: usize,
 }
 
 /// When a replica takes over the state of another one, and how much it takes.
@@ -89,6 +93,7 @@ impl EngineOptions {
             versions: VersionRange::ALL,
             extensions: Extensions::NONE,
             audit: AuditLimits::OFF,
+            open_at_once: OPEN_AT_ONCE_SPACES,
         }
     }
 }

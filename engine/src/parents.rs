@@ -60,8 +60,14 @@ impl Engine {
         let staged_bytes = lane.map_or(0, |lane| lane.staged_bytes);
         let is_waiting = lane.is_some_and(|lane| !lane.staged.is_empty());
         let Some(parent) = space.parents.get(&lane_id).copied() else {
-            space.lagging.remove(&lane_id);
             let best = candidates.iter().filter(|c| c.has >= have).max_by_key(|c| (c.is_owner, c.has));
+            if best.is_some_and(|best| !best.is_owner && best.has > have)
+                && self.awaits_offer(now, id, lane_id)
+            {
+                return;
+            }
+            let Some(space) = self.spaces.get_mut(&id) else { return };
+            space.lagging.remove(&lane_id);
             if let Some(best) = best.filter(|_| staged_bytes <= STAGED_BYTES_SUBSCRIBE) {
                 self.subscribe(now, id, lane_id, best.session);
                 // Somebody else may have more.
@@ -94,6 +100,20 @@ impl Engine {
         }
         self.review_at(id, due);
         self.return_to_owner(now, (id, lane_id), &candidates, (parent, have));
+    }
+
+    /// Whether a lane is left to its owner for some more time, because that is about to offer it.
+    fn awaits_offer(&mut self, now: &Now, id: SpaceId, lane_id: LaneId) -> bool {
+        let Some(owner) = self.owner_to_offer(id, lane_id) else { return false };
+        let patience = self.patience(owner);
+        let Some(space) = self.spaces.get_mut(&id) else { return false };
+        let lag = space.lagging.entry(lane_id).or_insert(Stuck { since: now.monotonic, grafts: 0 });
+        let due = lag.since + patience;
+        let awaits = due > now.monotonic;
+        if awaits {
+            self.review_at(id, due);
+        }
+        awaits
     }
 
     /// How long a peer may leave out what another has. One whose distance is not known is taken to be as far away as the
@@ -181,7 +201,7 @@ impl Engine {
             return;
         };
         if let Some(session) = self.sessions.get_mut(&parent.session) {
-            session.incoming.remove(&parent.subscription);
+            session.end_incoming(parent.subscription);
             let unsubscribe = Unsubscribe { subscription: parent.subscription, refused: false };
             if canary!(UnsubscribeForgotten) {
                 return;

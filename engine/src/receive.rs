@@ -70,7 +70,7 @@ impl Engine {
     ) -> Result<(), Refusal> {
         let greeted = self.sessions.get(&session).is_some_and(|session| session.greeted);
         match message {
-            Message::Hello(hello) if !greeted => self.on_hello(now, session, &hello),
+            Message::Hello(hello) if !greeted => self.on_hello(now, session, &hello, store),
             Message::Skippable(_) => Ok(()),
             // Data may overtake the greeting, because streams are not ordered among themselves, but only data
             // of a subscription, which the peer received with this side's greeting.
@@ -81,6 +81,9 @@ impl Engine {
                 Ok(())
             }
             Message::Knows(knows) => self.on_knows(session, &knows),
+            Message::Shared(shared) => self.on_shared(now, session, &shared, store),
+            Message::Branches(branches) => self.on_branches(session, &branches, store),
+            Message::Leaves(leaves) => self.on_leaves(now, session, &leaves, store),
             Message::Join(join) => self.on_join(now, session, &join, store),
             Message::Open(open) => self.on_open(now, session, open, store),
             Message::Genesis(genesis) => self.on_genesis(session, genesis, store),
@@ -90,6 +93,7 @@ impl Engine {
             }
             Message::Removed(Removed { space }) => Ok(self.on_removed(session, space, store)?),
             Message::Subscribe(subscribe) => self.on_subscribe(now, session, &subscribe, store),
+            Message::Offer(offer) => self.on_offer(now, session, &offer),
             Message::Unsubscribe(unsubscribe) => Ok(self.on_unsubscribe(session, &unsubscribe, store)?),
             Message::Gone(gone) => {
                 self.on_gone(session, &gone);
@@ -219,9 +223,17 @@ impl Engine {
     /// The peer will not serve a space, or not any more: it is as if it had not been opened, until the peer opens it or
     /// there is another invitation to present.
     fn on_denied(&mut self, session_id: SessionId, id: SpaceId) {
+        let Some(peer) = self.sessions.get(&session_id).map(|session| session.peer) else { return };
+        let is_quiet = self.sessions.get(&session_id).is_some_and(|session| self.is_quiet(session, &id));
         let Some(session) = self.sessions.get_mut(&session_id) else { return };
-        let peer = session.peer;
-        let Some(part) = session.spaces.get_mut(&id).filter(|part| part.opened_by_us) else { return };
+        let Some(part) = session.spaces.get_mut(&id).filter(|part| part.opened_by_us) else {
+            if is_quiet {
+                self.withdraw(session_id, id);
+                self.push(Output::Notify(Notice::Denied { space: id, peer }));
+            }
+            return;
+        };
+        part.roused = false;
         if part.opened_by_peer {
             // It served the space until now.
             self.withdraw(session_id, id);
@@ -233,7 +245,7 @@ impl Engine {
         }
         part.opened_by_us = false;
         let presented = part.join_sent.take();
-        session.incoming.retain(|_, incoming| incoming.space != id);
+        session.end_incoming_of(&id);
         self.forget_session(session_id, id);
         let invitation = self.spaces.get(&id).and_then(|space| space.row.invitation);
         if invitation.is_some_and(|(inviter, secret)| inviter == peer && Some(secret) != presented) {
@@ -300,7 +312,7 @@ impl Engine {
             session.end_outgoing(message.subscription);
             return Ok(());
         }
-        if let Some(incoming) = session.incoming.remove(&message.subscription)
+        if let Some(incoming) = session.end_incoming(message.subscription)
             && let Some(space) = self.spaces.get_mut(&incoming.space)
         {
             let parent = space.parents.get(&incoming.lane);
@@ -333,7 +345,7 @@ impl Engine {
     /// before that.
     fn on_gone(&mut self, session_id: SessionId, gone: &Gone) {
         let Some(session) = self.sessions.get_mut(&session_id) else { return };
-        let Some(incoming) = session.incoming.remove(&gone.subscription) else { return };
+        let Some(incoming) = session.end_incoming(gone.subscription) else { return };
         session.space_mut(&incoming.space).peer_floors.advance(incoming.lane, gone.floor);
         let Some(space) = self.spaces.get_mut(&incoming.space) else { return };
         let parent = space.parents.get(&incoming.lane);
@@ -418,7 +430,7 @@ impl Engine {
         session.received_bytes += data.bytes.len() as u64;
         let Some(incoming) = session.incoming.get_mut(&data.subscription) else {
             // Data of a subscription that was ended may still be on its way.
-            let ended = data.subscription < session.next_subscription;
+            let ended = session.knew(data.subscription);
             return if ended { Ok(()) } else { Err(CloseReason::Unexpected.into()) };
         };
         if let Some(asked) = incoming.asked.take() {

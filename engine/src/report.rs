@@ -67,14 +67,14 @@ impl Engine {
     }
 
     fn peer_statuses(&self, space: &Space) -> Vec<PeerStatus> {
-        let peers = self.open_peers(space).into_iter();
+        let peers = self.present_peers(space).into_iter();
         peers.filter_map(|(peer, session)| self.peer_status(space, (peer, session))).collect()
     }
 
     fn peer_status(&self, space: &Space, (peer, session): (ReplicaId, SessionId)) -> Option<PeerStatus> {
         let session = self.sessions.get(&session)?;
-        let part = session.spaces.get(&space.id)?;
-        let has = space.peer_durable.get(&peer)?;
+        let acked = session.spaces.get(&space.id).map(|part| &part.acked);
+        let has = self.held_by(space, &peer)?;
         let lacking = space.durable.ahead_of(has).chain(has.ahead_of(&space.durable)).map(|(lane, _)| lane);
         let lanes = lacking.collect::<BTreeSet<_>>().into_iter().map(|lane| {
             let (here, there) = (space.durable.at(&lane), has.at(&lane));
@@ -92,7 +92,8 @@ impl Engine {
             peer,
             behind,
             ahead,
-            catch_up_ms: part.acked.time_for_ms(moment, behind.entries),
+            // Where the space is quiet nothing is missing.
+            catch_up_ms: acked.map_or(Some(0), |acked| acked.time_for_ms(moment, behind.entries)),
             lanes,
             round_trip_ms: session.round_trip.estimate().map(|known| known.as_millis() as u64),
             fresh_ms: fresh.map(|at| moment.saturating_sub(at).as_millis() as u64),

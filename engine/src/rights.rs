@@ -81,6 +81,7 @@ impl Engine {
         }
         let (deadline, asked) = (now.monotonic.saturating_add(within), BTreeSet::new());
         self.waits.rights.insert(request, RightsWait { space: id, address, amount, deadline, asked });
+        self.rouse(id);
         self.pursue_rights(now, request, store);
         Ok(())
     }
@@ -134,6 +135,13 @@ impl Engine {
         }
         let again = (now.monotonic + RIGHTS_RETRY).min(wait.deadline);
         self.timers.insert((again, Timer::Rights(request)));
+    }
+
+    /// There is somebody else who can be asked.
+    pub(crate) fn pursue_rights_soon(&mut self, id: SpaceId) {
+        let soon = self.latest.monotonic;
+        let waits = self.waits.rights.iter().filter(|(_, wait)| wait.space == id);
+        self.timers.extend(waits.map(|(request, _)| (soon, Timer::Rights(*request))));
     }
 
     /// Connected peers that were not asked yet, those with the most rights first, as many as make up what is

@@ -19,12 +19,14 @@ use crate::limits::{FRAME_BYTES_MAX, HAVE_INTERVAL, RUN_BYTES_MAX, RUN_BYTES_TAR
 use crate::message::{
     DATA_HEADER_BYTES_MAX, Data, Gone, Have, Join, Message, Open, OpenLane, Subscribe, Unsubscribe,
 };
+use crate::offers::OFFERED;
 use crate::proof::Proof;
 use crate::rows::damaged;
 use crate::run::{RUN_ENTRIES_MAX, encode_run};
 use crate::session::{Outgoing, Session};
 use crate::space::{Lane, Parent};
 use crate::store::{Store, StoreError};
+use crate::version::WITH_DIGESTS;
 
 impl Engine {
     pub(crate) fn send(&mut self, session: SessionId, class: Class, message: &Message<'_>) {
@@ -44,12 +46,13 @@ impl Engine {
         }
         self.sessions.insert(session, Session::new(peer, self.versions.min));
         self.send(session, Class::Control, &Message::Hello(self.hello(now)));
-        let shared: Vec<SpaceId> =
-            self.spaces.values().filter(|space| space.admits(&peer)).map(|space| space.id).collect();
-        for space in shared {
-            if let Err(error) = self.open_space(now, session, space, store) {
-                return self.on_store_error(now, error);
-            }
+        let said = if self.versions.max < WITH_DIGESTS {
+            self.open_shared(now, session, store)
+        } else {
+            self.say_shared(now, session, peer, store)
+        };
+        if let Err(error) = said {
+            self.on_store_error(now, error);
         }
     }
 
@@ -90,6 +93,8 @@ impl Engine {
         space.review.extend(part.peer_have.iter().map(|(lane, _)| lane));
         self.dirty.insert(id);
         self.to_serve.insert((id, session_id));
+        // Rights can be asked for now.
+        self.pursue_rights_soon(id);
     }
 
     /// Opens a space on a session: says where this replica stands, and subscribes to every lane that has no
@@ -110,6 +115,7 @@ impl Engine {
         for lane in self.lanes_to_move(session_id, id) {
             self.drop_parent(id, lane);
         }
+        let left_to_owners = self.lanes_to_be_offered(session_id, id);
         let (Some(session), Some(space)) = (self.sessions.get_mut(&session_id), self.spaces.get_mut(&id))
         else {
             return Ok(());
@@ -122,12 +128,9 @@ impl Engine {
             if canary!(PeerFrontierCached) && had() >= lsn {
                 continue;
             }
-            let hash = match known_hash(lane, lsn) {
-                Some(hash) => hash,
-                None => stored_hash(store, &id, lane_id, lsn)?
-                    .ok_or_else(|| damaged("lane", &"a durable entry is missing"))?,
-            };
-            let wanted = space.can_follow(lane_id) && !space.parents.contains_key(lane_id);
+            let hash = durable_hash(store, &id, (lane_id, lane), lsn)?;
+            let is_free = !space.parents.contains_key(lane_id) && !left_to_owners.contains(lane_id);
+            let wanted = is_free && space.can_follow(lane_id);
             let subscription = wanted.then(|| {
                 let subscription = session.subscribe(id, *lane_id, None);
                 let parent = Parent { session: session_id, subscription, since: now.monotonic };
@@ -145,6 +148,7 @@ impl Engine {
         if let Some((_, secret)) = join {
             self.send(session_id, Class::Control, &Message::Join(Join { space: id, secret }));
         }
+        self.offer_own_lane(now, session_id, id, store)?;
         let open = Open { space_ref, space: id, needs_genesis, lanes };
         self.send(session_id, Class::Control, &Message::Open(open));
         self.note_open(session_id, id);
@@ -177,6 +181,7 @@ impl Engine {
         let Some(session) = self.sessions.get(&session_id) else { return Ok(()) };
         if !session.spaces.get(&subscribe.space).is_some_and(|part| part.opened_by_peer)
             || subscribe.from == 0
+            || subscribe.subscription & OFFERED != 0
         {
             return Err(CloseReason::Unexpected.into());
         }
@@ -223,7 +228,7 @@ impl Engine {
 
     /// Where the subscriber stands in the lane. A frozen lane is served as far as it goes: other lanes build
     /// on it.
-    fn standing(&self, subscribe: &Subscribe, store: &dyn Store) -> Result<Standing, StoreError> {
+    pub(crate) fn standing(&self, subscribe: &Subscribe, store: &dyn Store) -> Result<Standing, StoreError> {
         let (id, lane_id, lsn) = (subscribe.space, subscribe.lane, subscribe.from - 1);
         let Some(space) = self.spaces.get(&id).filter(|space| !space.is_blocked()) else {
             return Ok(Standing::Unknown);
@@ -264,9 +269,9 @@ impl Engine {
 
     /// What is durable in a space moved: every session is served.
     pub(crate) fn serve_all(&mut self, id: SpaceId) {
-        if let Some(space) = self.spaces.get(&id) {
-            self.to_serve.extend(space.sessions.iter().map(|session| (id, *session)));
-        }
+        let Some(space) = self.spaces.get(&id) else { return };
+        let roused: Vec<SessionId> = self.roused_sessions(&id).collect();
+        self.to_serve.extend(space.sessions.iter().copied().chain(roused).map(|session| (id, session)));
     }
 
     /// Sends a peer what it lacks of the lanes it subscribed to, as far as windows allow, and tells it what
@@ -278,9 +283,9 @@ impl Engine {
         id: SpaceId,
         store: &dyn Store,
     ) -> Result<(), StoreError> {
-        let Some(session) = self.sessions.get(&session_id).filter(|session| session.is_open(&id)) else {
-            return Ok(());
-        };
+        // What was offered is sent before the peer has opened the space.
+        let Some(session) = self.sessions.get(&session_id) else { return Ok(()) };
+        let is_open = session.is_open(&id);
         let mut subscriptions: Vec<u32> = session.serving_space(&id).collect();
         if canary!(HashMapOrder) {
             let keyed = |subscription: &u32| std::hash::RandomState::new().hash_one(subscription);
@@ -289,7 +294,9 @@ impl Engine {
         for subscription in subscriptions {
             while self.send_run(now, session_id, subscription, store)? {}
         }
-        self.plan_have(now, session_id, id);
+        if is_open {
+            self.plan_have(now, session_id, id);
+        }
         Ok(())
     }
 
@@ -303,6 +310,9 @@ impl Engine {
     ) -> Result<bool, StoreError> {
         let Some(session) = self.sessions.get_mut(&session_id) else { return Ok(false) };
         let Some(outgoing) = session.outgoing.get(&subscription) else { return Ok(false) };
+        if session.is_offered_too(subscription, outgoing) {
+            return Ok(false);
+        }
         let Some(space) = self.spaces.get_mut(&outgoing.space).filter(|space| !space.is_blocked()) else {
             return Ok(false);
         };
@@ -352,7 +362,12 @@ impl Engine {
         // is live when one run brings it to the tip.
         let reaches_tip = stretch.entries.last().is_some_and(|(_, tip)| tip.lsn >= durable);
         if outgoing.in_flight.is_empty() {
-            outgoing.class = if reaches_tip { Class::Live } else { Class::CatchUp };
+            let is_unheard = subscription & OFFERED != 0 && outgoing.sent.lsn == outgoing.start;
+            outgoing.class = match reaches_tip {
+                _ if is_unheard => Class::Control,
+                true => Class::Live,
+                false => Class::CatchUp,
+            };
         }
         let weight = stretch.sizes.iter().sum();
         if weight > RUN_BYTES_MAX / 2 {
@@ -441,7 +456,7 @@ impl Engine {
 }
 
 /// Where a subscriber stands in a lane, seen from here.
-enum Standing {
+pub(crate) enum Standing {
     /// At a position from which the lane can be served.
     At(LaneTip),
     /// Before what is kept here: up to this entry it is not.
@@ -571,6 +586,20 @@ fn decode_row(
 fn known_hash(lane: &Lane, lsn: u64) -> Option<Hash> {
     let known = [&lane.row.tip, &lane.floor];
     known.into_iter().find(|tip| tip.lsn == lsn).map(|tip| tip.hash)
+}
+
+/// The chain hash after an entry that is durable and kept, or the last one that is not kept.
+pub(crate) fn durable_hash(
+    store: &dyn Store,
+    space: &SpaceId,
+    (lane_id, lane): (&LaneId, &Lane),
+    lsn: u64,
+) -> Result<Hash, StoreError> {
+    match known_hash(lane, lsn) {
+        Some(hash) => Ok(hash),
+        None => stored_hash(store, space, lane_id, lsn)?
+            .ok_or_else(|| damaged("lane", &"a durable entry is missing")),
+    }
 }
 
 fn stored_hash(

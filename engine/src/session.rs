@@ -15,6 +15,8 @@ use crate::io::{Class, SessionId};
 use crate::lag::Rate;
 use crate::limits::{CATCH_UP_WINDOW_BYTES, LIVE_WINDOW_BYTES, SESSION_WINDOW_BYTES, SESSION_WINDOW_RUNS};
 use crate::message::{Knows, LaneRef, Message};
+use crate::offers::OFFERED;
+use crate::quiet::{Comparison, Said};
 use crate::round_trip::RoundTrip;
 use crate::space::Parent;
 
@@ -66,6 +68,8 @@ pub(crate) struct PeerSpace {
     pub(crate) own_ref: u32,
     pub(crate) opened_by_us: bool,
     pub(crate) opened_by_peer: bool,
+    /// It was quiet until something happened, and the peer has not refused it since.
+    pub(crate) roused: bool,
     /// Lanes this side has named, in order; `Have` refers to them by place.
     pub(crate) named_by_us: Vec<LaneId>,
     pub(crate) named_by_peer: Vec<LaneId>,
@@ -114,17 +118,25 @@ pub(crate) struct Session {
     pub(crate) is_refused: bool,
     /// What the peer knows of later versions, if it said so.
     pub(crate) knows: Option<Knows>,
+    /// What this side said that it shares with the peer.
+    pub(crate) said: Said,
+    pub(crate) comparison: Comparison,
     pub(crate) spaces: BTreeMap<SpaceId, PeerSpace>,
     /// Spaces that were closed on this session and not opened by the peer since: what it says of them is stale.
     pub(crate) withdrawn: BTreeSet<SpaceId>,
     /// The peer's numbers for spaces.
     pub(crate) peer_refs: BTreeMap<u32, SpaceId>,
     pub(crate) incoming: BTreeMap<u32, Incoming>,
+    /// The subscriptions in `incoming` by space.
+    receiving: BTreeSet<(SpaceId, u32)>,
     pub(crate) outgoing: BTreeMap<u32, Outgoing>,
     /// The subscriptions in `outgoing` by space and lane.
     serving: BTreeSet<(SpaceId, LaneId, u32)>,
     pub(crate) next_space_ref: u32,
     pub(crate) next_subscription: u32,
+    /// Of the subscriptions that this side made for what it sends, and that the peer made.
+    pub(crate) next_offer: u32,
+    pub(crate) offers_heard: u32,
     pub(crate) next_question: u32,
     pub(crate) next_snapshot: u32,
     /// Snapshots that the peer is being sent, by its numbers.
@@ -147,14 +159,19 @@ impl Session {
             version_min,
             is_refused: false,
             knows: None,
+            said: Said::default(),
+            comparison: Comparison::default(),
             spaces: BTreeMap::new(),
             withdrawn: BTreeSet::new(),
             peer_refs: BTreeMap::new(),
             incoming: BTreeMap::new(),
+            receiving: BTreeSet::new(),
             outgoing: BTreeMap::new(),
             serving: BTreeSet::new(),
             next_space_ref: 0,
             next_subscription: 0,
+            next_offer: 0,
+            offers_heard: 0,
             next_question: 0,
             next_snapshot: 0,
             served: BTreeMap::new(),
@@ -193,7 +210,7 @@ impl Session {
     pub(crate) fn is_stale(&self, message: &Message<'_>) -> bool {
         let by_ref = |space_ref: u32| self.peer_refs.get(&space_ref).copied();
         let space = match message {
-            Message::Subscribe(subscribe) => Some(subscribe.space),
+            Message::Subscribe(subscribe) | Message::Offer(subscribe) => Some(subscribe.space),
             Message::Head(head) => Some(head.space),
             Message::RightsRequest(request) => Some(request.space),
             Message::FrontierRequest(request) => Some(request.space),
@@ -210,6 +227,9 @@ impl Session {
             | Message::Open(_)
             | Message::Hello(_)
             | Message::Knows(_)
+            | Message::Shared(_)
+            | Message::Branches(_)
+            | Message::Leaves(_)
             | Message::Denied(_)
             | Message::Removed(_)
             | Message::Unsubscribe(_)
@@ -259,9 +279,47 @@ impl Session {
     pub(crate) fn subscribe(&mut self, space: SpaceId, lane: LaneId, asked: Option<Duration>) -> u32 {
         let subscription = self.next_subscription;
         self.next_subscription += 1;
+        self.receive(subscription, space, lane, asked);
+        subscription
+    }
+
+    /// A lane is received on a subscription from now on.
+    pub(crate) fn receive(
+        &mut self,
+        subscription: u32,
+        space: SpaceId,
+        lane: LaneId,
+        asked: Option<Duration>,
+    ) {
         let incoming = Incoming { space, lane, dictionary: Dictionary::default(), partial: None, asked };
         self.incoming.insert(subscription, incoming);
-        subscription
+        self.receiving.insert((space, subscription));
+    }
+
+    /// Whether there was a subscription of a number, which may be over.
+    pub(crate) fn knew(&self, subscription: u32) -> bool {
+        let number = subscription & !OFFERED;
+        let made = if subscription & OFFERED == 0 { self.next_subscription } else { self.offers_heard };
+        number < made
+    }
+
+    /// Nothing is received on a subscription any more.
+    pub(crate) fn end_incoming(&mut self, subscription: u32) -> Option<Incoming> {
+        let ended = self.incoming.remove(&subscription)?;
+        self.receiving.remove(&(ended.space, subscription));
+        Some(ended)
+    }
+
+    /// Nothing is received of a space any more.
+    pub(crate) fn end_incoming_of(&mut self, space: &SpaceId) {
+        for subscription in self.receiving_of(space) {
+            self.end_incoming(subscription);
+        }
+    }
+
+    fn receiving_of(&self, space: &SpaceId) -> Vec<u32> {
+        let of_space = self.receiving.range((*space, 0)..=(*space, u32::MAX));
+        of_space.map(|(_, subscription)| *subscription).collect()
     }
 
     /// The peer opened the space after this side had asked for lanes in opening it: of those that it has more of, the
@@ -272,17 +330,26 @@ impl Session {
         parents: &BTreeMap<LaneId, Parent>,
         durable: &Frontier,
     ) {
+        let receiving = self.receiving_of(id);
         let Some(part) = self.spaces.get(id) else { return };
-        for incoming in self.incoming.values_mut().filter(|incoming| incoming.space == *id) {
+        for subscription in receiving {
+            let Some(incoming) = self.incoming.get_mut(&subscription) else { continue };
             let has_more = part.peer_have.at(&incoming.lane) > durable.at(&incoming.lane);
             incoming.asked = parents.get(&incoming.lane).filter(|_| has_more).map(|parent| parent.since);
         }
     }
 
+    /// Whether the peer asked for a lane before it heard that it is offered: it ends one of the two when it has.
+    pub(crate) fn is_offered_too(&self, subscription: u32, outgoing: &Outgoing) -> bool {
+        let mut serving = self.serving_lane(&outgoing.space, &outgoing.lane);
+        subscription & OFFERED == 0 && serving.any(|other| other & OFFERED != 0)
+    }
+
     /// Whether windows allow another run. A lane that has nothing under way always may send one: what all
     /// the others wait for may be in it.
     pub(crate) fn has_room(&self, outgoing: &Outgoing) -> bool {
-        let window = if outgoing.class == Class::Live { LIVE_WINDOW_BYTES } else { CATCH_UP_WINDOW_BYTES };
+        let is_behind = outgoing.class == Class::CatchUp;
+        let window = if is_behind { CATCH_UP_WINDOW_BYTES } else { LIVE_WINDOW_BYTES };
         let session_has_room =
             self.in_flight_bytes < SESSION_WINDOW_BYTES && self.in_flight_runs < SESSION_WINDOW_RUNS;
         outgoing.in_flight.is_empty() || (outgoing.in_flight_bytes < window && session_has_room)

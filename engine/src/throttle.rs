@@ -58,10 +58,10 @@ impl Engine {
         let lane = space.own_lane();
         let made = lane.map_or(0, |lane| space.frontier.at(&lane));
         let lag_of = |peer| {
-            let has = space.peer_durable.get(peer).zip(lane).map_or(0, |(has, lane)| has.at(&lane));
+            let has = self.held_by(space, peer).zip(lane).map_or(0, |(has, lane)| has.at(&lane));
             lane.map_or_else(Lag::default, |lane| space.behind(&lane, (has, made), self.latest))
         };
-        let peers = self.open_peers(space);
+        let peers = self.present_peers(space);
         let followers = peers.keys().filter(|peer| space.writers().any(|writer| writer == *peer));
         let mut lags: Vec<Lag> = followers.map(lag_of).collect();
         let needed = match throttle.away {

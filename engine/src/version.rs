@@ -11,6 +11,7 @@ use crate::io::{Class, CloseReason, Notice, Now, Output, SessionId};
 use crate::limits::{REFUSALS_MAX, VERSION_CLOSE_AFTER};
 use crate::message::{Hello, Knows, Message};
 use crate::receive::Refusal;
+use crate::store::Store;
 
 /// The newest version spoken. Both sides name the range they speak and use the highest common one.
 pub const PROTOCOL_VERSION: u16 = 5;
@@ -21,6 +22,9 @@ pub const PROTOCOL_VERSION_MIN: u16 = 4;
 /// From this version on entries may have operations and kinds of later versions of the format, and replicas tell which of
 /// them they know.
 pub(crate) const WITH_EXTENSIONS: u16 = 5;
+
+/// From this version on spaces are compared by digests.
+pub(crate) const WITH_DIGESTS: u16 = 5;
 
 /// The protocol versions that a replica speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -100,6 +104,7 @@ impl Engine {
         now: &Now,
         session_id: SessionId,
         hello: &Hello,
+        store: &dyn Store,
     ) -> Result<(), Refusal> {
         let (ours, extensions) = (self.versions, self.extensions);
         let Some(session) = self.sessions.get_mut(&session_id) else { return Ok(()) };
@@ -120,6 +125,9 @@ impl Engine {
         self.refusals.remove(&peer);
         if version >= WITH_EXTENSIONS && !extensions.are_none() {
             self.send(session_id, Class::Control, &Message::Knows(Knows::of(extensions)));
+        }
+        if version < WITH_DIGESTS {
+            self.open_shared(now, session_id, store)?;
         }
         Ok(())
     }

@@ -18,5 +18,6 @@ pub use crate::message::{
 };
 pub use crate::op::{Group, Op};
 pub use crate::proof::Proof;
+pub use crate::quiet::{Branch, Branches, Leaf, Leaves, Shared};
 pub use crate::run::{CheckedRun, RunError, decode_run, encode_run};
 pub use crate::version::{PROTOCOL_VERSION, PROTOCOL_VERSION_MIN};

@@ -237,7 +237,7 @@ fn shortened() -> (World, SpaceId) {
 /// The header row of the object of a kind that every test writes to, and the same with another bit.
 fn spoiled_header(world: &World, space: SpaceId, kind: Kind) -> (Vec<u8>, Vec<u8>) {
     let rows = object_rows(world, 1);
-    let (key, value) = rows.iter().find(|(key, _)| key[0] == 0x30 && key[17] == kind as u8).unwrap();
+    let (key, value) = rows.iter().find(|(key, _)| key[0] == 0x30 && key[17] == kind.tag()).unwrap();
     let view = world.nodes[1].disk.view();
     let object = top(kind).object;
     let before = object_digest(&view, &space, &object).unwrap();
@@ -370,7 +370,7 @@ fn what_arrives_for_an_object_that_cannot_be_read_waits_until_it_is_made_again()
     let (mut world, space) = written(Retention::OFF);
     for kind in [Kind::Counter, Kind::Document, Kind::Set] {
         let rows = object_rows(&world, 1);
-        let (key, _) = rows.iter().find(|(key, _)| key[0] == 0x30 && key[17] == kind as u8).unwrap();
+        let (key, _) = rows.iter().find(|(key, _)| key[0] == 0x30 && key[17] == kind.tag()).unwrap();
         world.rot(1, key, Some(vec![0xff; 3]));
         world.nodes[1].notices.clear();
         connect_all(&mut world);
@@ -418,7 +418,7 @@ fn a_peer_that_lies_about_states_changes_nothing() {
     world.pass(Duration::from_secs(6));
     let ask = asked(&world, session).pop().expect("it is asked");
     let object = ask.ranges[0].until.clone();
-    let key = [&[Kind::Counter as u8], b"spec".as_slice(), &[0], b"k"].concat();
+    let key = [&[Kind::Counter.tag()], b"spec".as_slice(), &[0], b"k"].concat();
     assert_eq!((object, ask.ranges[0].count), (vec![0xff], 9));
     let items = vec![AuditItem { key: key.clone(), ops: 0, state: 7 }];
     let reply = AuditReply { number: ask.number, compared: 1, differ: vec![(0, items)] };

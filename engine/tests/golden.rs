@@ -11,10 +11,11 @@ use comity_crdts::{
     Writer,
 };
 use comity_engine::wire::{
-    AuditAsk, AuditFetch, AuditItem, AuditReply, AuditRows, AuditSuspect, Body, ChangeSet, Data, Denied,
-    Dictionary, FrontierAnswer, FrontierRequest, Genesis, Group, Have, Head, Hello, Join, Knows, LaneEntry,
-    LaneOwner, LaneRef, LaneTip, Message, Op, Open, OpenLane, Proof, RangeDigest, Removed, RightsRequest,
-    RowsEnd, Subscribe, Unsubscribe, decode_entry, decode_run, encode_entry, encode_run, sign,
+    AuditAsk, AuditFetch, AuditItem, AuditReply, AuditRows, AuditSuspect, Body, Branch, Branches, ChangeSet,
+    Data, Denied, Dictionary, FrontierAnswer, FrontierRequest, Genesis, Group, Have, Head, Hello, Join,
+    Knows, LaneEntry, LaneOwner, LaneRef, LaneTip, Leaf, Leaves, Message, Op, Open, OpenLane, Proof,
+    RangeDigest, Removed, RightsRequest, RowsEnd, Shared, Subscribe, Unsubscribe, decode_entry, decode_run,
+    encode_entry, encode_run, sign,
 };
 use comity_engine::{CloseReason, OperationId, Role};
 use ed25519_dalek::SigningKey;
@@ -190,6 +191,9 @@ fn messages(example: &Example, run: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
         ("hello", Message::Hello(Hello { version_min: 4, version_max: 5, wall_ms: 1_700_000_000_000 })),
         ("hello-4", Message::Hello(Hello { version_min: 4, version_max: 4, wall_ms: 1_700_000_000_000 })),
         ("knows", Message::Knows(Knows { operations: tags(&[64, 71]), kinds: tags(&[72]) })),
+        ("shared", Message::Shared(Shared { spaces: 1_000, root: Some([0xab; 16]) })),
+        ("branches", branches()),
+        ("leaves", leaves(space)),
         ("join", Message::Join(Join { space, secret: [5; 16] })),
         (
             "open",
@@ -204,6 +208,7 @@ fn messages(example: &Example, run: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
         ("denied", Message::Denied(Denied { space })),
         ("removed", Message::Removed(Removed { space })),
         ("subscribe", Message::Subscribe(Subscribe { space, subscription: 3, lane, from: 1, hash: start })),
+        ("offer", Message::Offer(Subscribe { space, subscription: 1 << 31, lane, from: 1, hash: start })),
         ("unsubscribe", Message::Unsubscribe(Unsubscribe { subscription: 3, refused: true })),
         ("data", Message::Data(Data { subscription: 3, more: false, awaited: true, first: 1, bytes: run })),
         (
@@ -263,6 +268,19 @@ fn audits(space: SpaceId, lane: OriginId) -> [(&'static str, Message<'static>); 
         ("audit-rows", Message::AuditRows(rows)),
         ("audit-suspect", Message::AuditSuspect(AuditSuspect { space, objects: vec![key] })),
     ]
+}
+
+fn branches() -> Message<'static> {
+    let digests = vec![[0xab; 16], [0xcd; 16]];
+    Message::Branches(Branches { depth: 1, nodes: vec![Branch { number: 0xa, present: 0x8001, digests }] })
+}
+
+fn leaves(space: SpaceId) -> Message<'static> {
+    let (mut from, mut until) = ([0; 16], [0xff; 16]);
+    (from[0], until[0]) = (0xa0, 0xaf);
+    let (from, until) = (SpaceId(from), SpaceId(until));
+    let ranges = vec![Leaf { from, until, spaces: vec![(space, [0xef; 16])] }];
+    Message::Leaves(Leaves { more: false, ranges })
 }
 
 fn encoded(example: &Example) -> Vec<(&'static str, Vec<u8>)> {

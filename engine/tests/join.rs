@@ -30,8 +30,8 @@ fn a_joiner_presents_its_secret_first_and_learns_of_the_founder_before_anything_
         let name = |frame: &[u8]| format!("{:?}", Message::decode(frame).unwrap());
         log.iter().map(|(_, frame)| name(frame).split('(').next().unwrap().to_owned()).collect()
     };
-    assert_eq!(names(1)[..3], ["Hello", "Join", "Open"]);
-    assert_eq!(names(0)[..3], ["Hello", "Open", "Genesis"]);
+    assert_eq!(names(1)[..4], ["Hello", "Shared", "Join", "Open"]);
+    assert_eq!(names(0)[..4], ["Hello", "Shared", "Open", "Genesis"]);
     let status = world.status(1, space);
     assert_eq!(status.name, "test");
     assert_eq!(status.members, world.status(0, space).members);

@@ -13,6 +13,8 @@ use world::World;
 
 /// A greeting, with its wall clock.
 const HELLO_BYTES: usize = 9;
+/// Saying that all is opened that is shared.
+const SHARED_BYTES: usize = 3;
 /// Opening a space, without its lanes.
 const SPACE_BYTES: usize = 20;
 /// A lane in `Open`: id, hash, subscription, and a position below 128. The own lane takes a byte less,
@@ -53,13 +55,13 @@ fn names(world: &World, session: SessionId, node: usize) -> Vec<String> {
 }
 
 #[test]
-fn with_nothing_new_a_reconnect_is_one_greeting_and_one_opening_each_way() {
+fn with_nothing_new_a_reconnect_in_one_space_is_one_greeting_and_one_opening_each_way() {
     for lanes in [2, 3, 5, 8] {
         let (mut world, _) = parted(lanes);
         let session = reconnect(&mut world);
         for (node, traffic) in [(0, world.traffic(session).0), (1, world.traffic(session).1)] {
-            assert_eq!(names(&world, session, node), ["Hello", "Open"]);
-            let stated = HELLO_BYTES + SPACE_BYTES + lanes * LANE_BYTES - 1;
+            assert_eq!(names(&world, session, node), ["Hello", "Shared", "Open"]);
+            let stated = HELLO_BYTES + SHARED_BYTES + SPACE_BYTES + lanes * LANE_BYTES - 1;
             assert_eq!(traffic.bytes, stated, "{lanes} lanes");
         }
     }
@@ -84,7 +86,7 @@ fn missing_change_sets_come_once_and_cost_little_more_than_their_payload() {
         assert!(world.observer.copies.values().all(|copies| *copies == 1), "no entry is sent twice");
         assert_eq!(world.observer.copies.len() as i128, missing, "no entry is sent that was there");
         let (forth, back) = world.traffic(session);
-        let opening = HELLO_BYTES + SPACE_BYTES + 2 * LANE_BYTES;
+        let opening = HELLO_BYTES + SHARED_BYTES + SPACE_BYTES + 2 * LANE_BYTES;
         // 10 bytes suffice for an addition; the first of a run also names the counter and the time.
         let payload = 10 * missing as usize + 40;
         let runs = world.observer.runs * RUN_BYTES;

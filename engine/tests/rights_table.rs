@@ -6,10 +6,10 @@ mod world;
 
 use comity_crdts::{Kind, ObjectAddress, OriginId, SpaceId};
 use comity_engine::wire::{
-    AuditAsk, AuditFetch, AuditReply, AuditRows, AuditSuspect, Body, Data, Denied, FrontierAnswer,
-    FrontierRequest, Genesis, Gone, Group, Have, Head, Hello, Join, Knows, LaneRef, Message, Op, Open,
-    OpenLane, PROTOCOL_VERSION, RangeDigest, Removed, RightsRequest, RowsEnd, SnapshotAsk, SnapshotOffer,
-    SnapshotPiece, SnapshotRead, SnapshotSame, SnapshotStop, Subscribe, Unsubscribe,
+    AuditAsk, AuditFetch, AuditReply, AuditRows, AuditSuspect, Body, Branches, Data, Denied, FrontierAnswer,
+    FrontierRequest, Genesis, Gone, Group, Have, Head, Hello, Join, Knows, LaneRef, Leaves, Message, Op,
+    Open, OpenLane, PROTOCOL_VERSION, RangeDigest, Removed, RightsRequest, RowsEnd, Shared, SnapshotAsk,
+    SnapshotOffer, SnapshotPiece, SnapshotRead, SnapshotSame, SnapshotStop, Subscribe, Unsubscribe,
 };
 use comity_engine::{CloseReason, Command, Location, Offer, Role, SessionId, SnapshotEnd, Standing};
 use world::World;
@@ -67,12 +67,16 @@ enum Outcome {
 enum Type {
     Hello,
     Knows,
+    Shared,
+    Branches,
+    Leaves,
     Join,
     Open,
     Genesis,
     Denied,
     Removed,
     Subscribe,
+    Offer,
     Unsubscribe,
     Data,
     Have,
@@ -100,12 +104,16 @@ fn type_of(message: &Message<'_>) -> Type {
     match message {
         Message::Hello(_) => Type::Hello,
         Message::Knows(_) => Type::Knows,
+        Message::Shared(_) => Type::Shared,
+        Message::Branches(_) => Type::Branches,
+        Message::Leaves(_) => Type::Leaves,
         Message::Join(_) => Type::Join,
         Message::Open(_) => Type::Open,
         Message::Genesis(_) => Type::Genesis,
         Message::Denied(_) => Type::Denied,
         Message::Removed(_) => Type::Removed,
         Message::Subscribe(_) => Type::Subscribe,
+        Message::Offer(_) => Type::Offer,
         Message::Unsubscribe(_) => Type::Unsubscribe,
         Message::Data(_) => Type::Data,
         Message::Have(_) => Type::Have,
@@ -135,15 +143,18 @@ fn expected(of: Type) -> [Outcome; 8] {
     use Outcome::{Answered, Believed, Closed, Denied, Kept, LetIn, Nothing, Refused, Removed, Unexpected};
     match of {
         //  stranger, invited, follower, writer, admin, removed on this session, removed before, left
-        Type::Hello => [Unexpected; 8],
+        // Without a digest of this side's there is nothing to compare.
+        Type::Hello | Type::Branches | Type::Leaves => [Unexpected; 8],
         Type::Join => [Denied, LetIn, Nothing, Nothing, Nothing, Denied, Denied, Denied],
         Type::Open => [Denied, Denied, Unexpected, Unexpected, Unexpected, Removed, Removed, Removed],
         // What a peer knows is about no space.
         Type::Knows => [Nothing; 8],
-        Type::Genesis | Type::Unsubscribe | Type::Gone | Type::Skippable => [Nothing; 8],
+        Type::Shared | Type::Genesis | Type::Unsubscribe | Type::Gone | Type::Skippable => [Nothing; 8],
         // Of a snapshot that was not asked for.
         Type::SnapshotOffer | Type::SnapshotSame | Type::SnapshotPiece | Type::SnapshotStop => [Nothing; 8],
         Type::SnapshotRead => [Refused; 8],
+        // Of a lane that is not the peer's.
+        Type::Offer => [Refused, Refused, Refused, Refused, Refused, Nothing, Refused, Refused],
         Type::Denied => [Nothing, Nothing, Closed, Closed, Closed, Nothing, Nothing, Nothing],
         Type::Removed => [Nothing, Nothing, Closed, Closed, Believed, Nothing, Nothing, Nothing],
         // Of a question that was not asked.
@@ -262,12 +273,16 @@ impl Scene {
                 wall_ms: 0,
             }),
             Message::Knows(Knows::default()),
+            Message::Shared(Shared { spaces: 1, root: Some([1; 16]) }),
+            Message::Branches(Branches { depth: 0, nodes: Vec::new() }),
+            Message::Leaves(Leaves { more: false, ranges: Vec::new() }),
             Message::Join(Join { space, secret: self.secret }),
             opening(&self.ghost, space, 1),
             Message::Genesis(Genesis { space, creator, nonce, name: "other".to_owned() }),
             Message::Denied(Denied { space }),
             Message::Removed(Removed { space }),
             Message::Subscribe(Subscribe { space, subscription: 6, lane, from: 1, hash: [0; 8] }),
+            Message::Offer(Subscribe { space, subscription: 1 << 31, lane, from: 1, hash: [0; 8] }),
             Message::Unsubscribe(Unsubscribe { subscription: 6, refused: false }),
             Message::Data(Data {
                 subscription: self.subscription,
@@ -425,7 +440,7 @@ fn who_was_never_let_in_learns_nothing_from_any_message_not_even_that_there_is_a
                 (outcome, masked.collect::<Vec<_>>(), written)
             };
             let (mut here, mut elsewhere) = (Scene::new(right), Scene::new(right));
-            if right == Invited && message == 1 {
+            if right == Invited && message == 4 {
                 // That is what the invitation is for; any other secret is like none.
                 here.secret = [4; 16];
             }

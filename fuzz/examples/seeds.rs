@@ -7,10 +7,14 @@ use std::path::Path;
 use comity_crdts::automerge::marks::{ExpandMark, Mark};
 use comity_crdts::automerge::{Automerge, ObjType, ROOT, ReadDoc, transaction::Transactable};
 use comity_crdts::hostile::changes as changes_hostile;
-use comity_crdts::{Dot, ExtensionTag, Frontier, Hlc, Kind, ObjectAddress, ResetColumn, Value, Writer};
+use comity_crdts::{
+    Dot, ExtensionTag, Frontier, Hlc, Kind, ObjectAddress, ResetColumn, SpaceId, Value, Writer,
+};
 use comity_engine::wire::{
-    AuditAsk, AuditFetch, AuditItem, AuditReply, AuditRows, AuditSuspect, Body, ChangeSet, Data, Denied, Dictionary, FrontierAnswer, FrontierRequest, Genesis, Group, Have, Hello, Join, Knows, LaneEntry, LaneRef, LaneTip, Message, Op, Open, OpenLane, Proof, RangeDigest, RightsRequest, RowsEnd, Subscribe,
-    Unsubscribe, decode_run, encode_run, sign,
+    AuditAsk, AuditFetch, AuditItem, AuditReply, AuditRows, AuditSuspect, Body, Branch, Branches, ChangeSet,
+    Data, Denied, Dictionary, FrontierAnswer, FrontierRequest, Genesis, Group, Have, Hello, Join, Knows,
+    LaneEntry, LaneRef, LaneTip, Leaf, Leaves, Message, Op, Open, OpenLane, Proof, RangeDigest,
+    RightsRequest, RowsEnd, Shared, Subscribe, Unsubscribe, decode_run, encode_run, sign,
 };
 use comity_engine::{OperationId, Token};
 
@@ -314,15 +318,21 @@ fn messages(run: &[u8]) -> Vec<(&'static str, Message<'_>)> {
     let (_, space, owner) = comity_fuzz::owner();
     let lane = owner.lane(&space);
     let open_lane = OpenLane { lane, lsn: 3, hash: [1; 8], subscription: Some(0) };
+    let branch = Branch { number: 0xa, present: 0x8001, digests: vec![[1; 16], [2; 16]] };
+    let leaf = Leaf { from: SpaceId([0; 16]), until: SpaceId([0xff; 16]), spaces: vec![(space, [3; 16])] };
     let (creator, nonce, name) = (owner.replica, owner.nonce, "notes".to_owned());
     vec![
         ("hello", Message::Hello(Hello { version_min: 4, version_max: 5, wall_ms: 1_700_000_000_000 })),
         ("knows", Message::Knows(Knows { operations: tags(&[64, 71]), kinds: tags(&[72]) })),
+        ("shared", Message::Shared(Shared { spaces: 1_000, root: Some([0xab; 16]) })),
+        ("branches", Message::Branches(Branches { depth: 1, nodes: vec![branch] })),
+        ("leaves", Message::Leaves(Leaves { more: false, ranges: vec![leaf] })),
         ("join", Message::Join(Join { space, secret: [5; 16] })),
         ("open", Message::Open(Open { space_ref: 0, space, needs_genesis: true, lanes: vec![open_lane] })),
         ("genesis", Message::Genesis(Genesis { space, creator, nonce, name })),
         ("denied", Message::Denied(Denied { space })),
         ("subscribe", Message::Subscribe(Subscribe { space, subscription: 0, lane, from: 1, hash: [0; 8] })),
+        ("offer", Message::Offer(Subscribe { space, subscription: 1 << 31, lane, from: 1, hash: [0; 8] })),
         ("unsubscribe", Message::Unsubscribe(Unsubscribe { subscription: 0, refused: false })),
         (
             "have",
@@ -384,13 +394,13 @@ fn messages(run: &[u8]) -> Vec<(&'static str, Message<'_>)> {
             Message::AuditRows(AuditRows {
                 number: 2,
                 rows: vec![(vec![0x30, 1], vec![2, 3])],
-                end: RowsEnd::Complete { frontier: [(lane, 9)].into_iter().collect(), forgotten: Frontier::new() },
+                end: RowsEnd::Complete {
+                    frontier: [(lane, 9)].into_iter().collect(),
+                    forgotten: Frontier::new(),
+                },
             }),
         ),
-        (
-            "audit-suspect",
-            Message::AuditSuspect(AuditSuspect { space, objects: vec![b"\x01c\0k".to_vec()] }),
-        ),
+        ("audit-suspect", Message::AuditSuspect(AuditSuspect { space, objects: vec![b"\x01c\0k".to_vec()] })),
         ("data", Message::Data(Data { subscription: 0, more: false, awaited: true, first: 1, bytes: run })),
     ]
 }

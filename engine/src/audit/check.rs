@@ -10,16 +10,16 @@ use std::sync::Arc;
 
 use comity_crdts::{Frontier, Kind, ObjectAddress, ReplicaId, SpaceId};
 
-use crate::audit::Unresolved;
 use crate::audit::inspect::Inspected;
 use crate::audit::rebuild::{
     Blank, Outcome, ROWS_MAX, Rebuilt, Replay, Wrong, header_share, is_small, object_rows, rows_of, shares,
     state_of,
 };
 use crate::audit::stretch::{object_at, root};
-use crate::bootstrap::is_installing;
+use crate::audit::{Unresolved, is_apart};
 use crate::conflicts::note_all;
 use crate::documents::carried_tail_row;
+use crate::extension::Extensions;
 use crate::keys;
 use crate::limits::{AUDIT_ROW_BYTES_MAX, AUDIT_ROWS_BYTES_MAX};
 use crate::message::AuditFetch;
@@ -58,6 +58,8 @@ pub struct Unproved {
     pub(crate) place: u64,
     /// So many peers have to send the same where nothing is proved.
     pub(crate) needed: usize,
+    /// What is known of later versions.
+    pub(crate) extensions: Extensions,
     pub(crate) candidates: Arc<Vec<Candidate>>,
 }
 
@@ -65,7 +67,7 @@ pub struct Unproved {
 pub(crate) fn lend(view: &dyn LogRead, fetch: &AuditFetch) -> Result<Option<Lent>, StoreError> {
     let space = &fetch.space;
     let Some(object) = object_at(space, &fetch.object) else { return Ok(None) };
-    if is_installing(view, space)? {
+    if is_apart(view, space)? {
         return Ok(None);
     }
     let here = frontier(view, space)?;
@@ -111,7 +113,7 @@ pub(crate) fn check(view: &dyn LogRead, unproved: &Unproved) -> Result<Option<Re
     let Some(bytes) = view.get(&keys::progress(space))? else { return Ok(None) };
     let progress: Progress = decode("progress row", &bytes)?;
     let (place, kept) = (progress.applied, kept(view, space)?);
-    if is_installing(view, space)? || kept.dropped > unproved.place || place < unproved.place {
+    if is_apart(view, space)? || kept.dropped > unproved.place || place < unproved.place {
         return Ok(None);
     }
     let shares = shares(view, space)?;
@@ -189,7 +191,7 @@ impl Found {
         if !frontier(view, space)?.covers(&candidate.lent.frontier) {
             return Ok(None);
         }
-        let mut replay = Replay::new(view, space)?;
+        let mut replay = Replay::new(view, space, unproved.extensions)?;
         replay.objects.insert(object.clone());
         replay.beyond = candidate.lent.frontier.clone();
         if !replay.run(&mut work, (unproved.place + 1, place), 4 * ROWS_MAX)? {

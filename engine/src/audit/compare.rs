@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use comity_crdts::{Frontier, ObjectId, SpaceId, canary};
 use serde::{Deserialize, Serialize};
 
+use crate::audit::is_apart;
 use crate::audit::stretch::{Inspection, RANGE_OBJECTS, RANGES_MAX, STRETCH_ROWS_MAX, key_of, root};
-use crate::bootstrap::is_installing;
 use crate::change::{Body, decode_stored};
 use crate::hash::hash;
 use crate::message::AuditAsk;
@@ -54,7 +54,7 @@ pub struct Comparison {
 /// applied, or is too far ahead of it. O(rows of the ranges + entries that the peer lacks).
 pub(crate) fn compare(view: &dyn LogRead, ask: &AuditAsk) -> Result<Option<Comparison>, StoreError> {
     let space = &ask.space;
-    if is_installing(view, space)? {
+    if is_apart(view, space)? {
         return Ok(None);
     }
     let here = frontier(view, space)?;

@@ -188,6 +188,7 @@ impl Engine {
             object: fetching.wanted.object.clone(),
             place: fetching.wanted.place,
             needed,
+            extensions: self.extensions,
             candidates: Arc::new(fetching.candidates.clone()),
         };
         self.push(Output::Snapshot(SnapshotTask::Audit(AuditTask::Check(Box::new(unproved)))));

@@ -15,7 +15,8 @@ use crate::engine::{Engine, Timer};
 use crate::hash::hash;
 use crate::io::{Class, Notice, Now, Output, SessionId};
 use crate::limits::{
-    AUDIT_ANSWER_MAX, AUDIT_FIRST_MAX, AUDIT_READ_MAX, AUDIT_RETRY, AUDIT_SUSPECTED_MAX, AUDIT_SUSPECTS_MAX,
+    AUDIT_ANSWER_MAX, AUDIT_FIRST_MAX, AUDIT_READ_MAX, AUDIT_RETRY, AUDIT_ROUSE, AUDIT_SUSPECTED_MAX,
+    AUDIT_SUSPECTS_MAX,
 };
 use crate::message::{AuditAsk, AuditReply, AuditSuspect, Message};
 use crate::status::StateDigest;
@@ -51,6 +52,8 @@ struct SpaceAudit {
     due: Duration,
     /// Passes that were begun.
     begun: usize,
+    /// Others were asked to open the space for the next one.
+    is_roused: bool,
 }
 
 #[derive(Debug)]
@@ -159,6 +162,14 @@ impl Engine {
                 if !is_usable {
                     return self.wake_audit(now, id, AUDIT_READ_MAX);
                 }
+                let is_first_try = !std::mem::replace(&mut audit.is_roused, true);
+                if is_first_try && self.audit_peer(&id).is_none() {
+                    // Where all stand alike the space may not be open with anybody.
+                    self.rouse(id);
+                    return self.wake_audit(now, id, AUDIT_ROUSE);
+                }
+                let Some(audit) = self.audits.of.get_mut(&id) else { return };
+                audit.is_roused = false;
                 audit.begun += 1;
                 let (after, peer) = (Vec::new(), None);
                 let (step, is_clean, due) = (Step::Pausing, true, now.monotonic);
@@ -406,7 +417,8 @@ impl Engine {
     /// Has objects made again from the log, in a view.
     fn rebuild(&mut self, space: SpaceId, objects: Vec<ObjectAddress>) {
         (self.audits.is_rebuilding, self.audits.repairs_rebuilt) = (true, self.audits.repairs);
-        self.push(Output::Snapshot(SnapshotTask::Audit(AuditTask::Rebuild { space, objects })));
+        let task = AuditTask::Rebuild { space, objects, extensions: self.extensions };
+        self.push(Output::Snapshot(SnapshotTask::Audit(task)));
     }
 
     /// Something in this pass could not be compared, or is not the same.

@@ -8,11 +8,13 @@ use comity_crdts::{Dot, Frontier, LaneId, ObjectAddress, ObjectId, ReplicaId, Sp
 use crate::apply::{Application, Effects};
 use crate::audit::Unresolved;
 use crate::audit::inspect::{Inspected, inspect};
+use crate::audit::is_apart;
 use crate::audit::stretch::{Stand, root};
-use crate::bootstrap::{STEPS_MAX, clear_parts, is_installing};
+use crate::bootstrap::{STEPS_MAX, clear_parts};
 use crate::change::Body;
 use crate::changes::{entry, places};
 use crate::documents::{DocumentCache, flush};
+use crate::extension::Extensions;
 use crate::keys;
 use crate::options::TailLimits;
 use crate::read::frontier;
@@ -77,8 +79,9 @@ pub(crate) fn rebuild(
     view: &dyn LogRead,
     space: &SpaceId,
     objects: &[ObjectAddress],
+    extensions: Extensions,
 ) -> Result<Option<Rebuilt>, StoreError> {
-    if is_installing(view, space)? {
+    if is_apart(view, space)? {
         return Ok(None);
     }
     let progress = match view.get(&keys::progress(space))? {
@@ -92,7 +95,7 @@ pub(crate) fn rebuild(
         let outcomes = by_digest(view, space, objects, shares == digest)?;
         return Ok(Some(Rebuilt { place, kept, digest, shares, stand, outcomes }));
     }
-    let outcomes = by_log(view, space, objects, place)?;
+    let outcomes = by_log(view, space, objects, (place, extensions))?;
     let is_wrong = outcomes.iter().any(|(_, outcome)| matches!(outcome, Outcome::Wrong(_)));
     let shares = if is_wrong || objects.is_empty() { shares(view, space)? } else { 0 };
     Ok(Some(Rebuilt { place, kept, digest, shares, stand: None, outcomes }))
@@ -129,9 +132,9 @@ fn by_log(
     view: &dyn LogRead,
     space: &SpaceId,
     objects: &[ObjectAddress],
-    place: u64,
+    (place, extensions): (u64, Extensions),
 ) -> Result<Vec<(ObjectAddress, Outcome)>, StoreError> {
-    let mut replay = Replay::new(view, space)?;
+    let mut replay = Replay::new(view, space, extensions)?;
     let blank = Blank(view);
     let mut work = Work::over(if canary!(RemadeOverOld) { view } else { &blank });
     let mut outcomes = Vec::new();
@@ -376,10 +379,15 @@ pub(crate) struct Replay<'a> {
     pub(crate) beyond: Frontier,
     documents: DocumentCache,
     pub(crate) effects: Effects,
+    extensions: Extensions,
 }
 
 impl<'a> Replay<'a> {
-    pub(crate) fn new(log: &'a dyn LogRead, space: &'a SpaceId) -> Result<Self, StoreError> {
+    pub(crate) fn new(
+        log: &'a dyn LogRead,
+        space: &'a SpaceId,
+        extensions: Extensions,
+    ) -> Result<Self, StoreError> {
         let mut owners = BTreeMap::new();
         let (from, until) = keys::lanes(space);
         for (_, bytes) in log.scan(&from, &until, usize::MAX)? {
@@ -388,7 +396,7 @@ impl<'a> Replay<'a> {
         }
         let (objects, beyond) = (BTreeSet::new(), Frontier::new());
         let documents = DocumentCache::new(TailLimits::USUAL);
-        Ok(Self { log, space, owners, objects, beyond, documents, effects: Effects::default() })
+        Ok(Self { log, space, owners, objects, beyond, documents, effects: Effects::default(), extensions })
     }
 
     /// Applies the entries at some places of the order of applying. Returns whether it went through all of them without
@@ -406,9 +414,9 @@ impl<'a> Replay<'a> {
             if places.len() as u64 != until - next + 1 {
                 return Err(damaged("apply log", &"a place of it is missing"));
             }
-            for (_, (lane, lsn)) in places {
+            for (number, (lane, lsn)) in places {
                 if self.beyond.at(&lane) < lsn {
-                    self.entry(work, (lane, lsn))?;
+                    self.entry(work, number, (lane, lsn))?;
                 }
             }
             flush(&mut self.documents, work, &mut self.effects, self.space, [0; 16])?;
@@ -420,7 +428,7 @@ impl<'a> Replay<'a> {
         Ok(true)
     }
 
-    fn entry(&mut self, work: &mut Work<'_>, place: (LaneId, u64)) -> Result<(), StoreError> {
+    fn entry(&mut self, work: &mut Work<'_>, number: u64, place: (LaneId, u64)) -> Result<(), StoreError> {
         let (lane, lsn) = place;
         let gone =
             || damaged("log of record", &format!("entry {lsn} of lane {lane} is applied and not kept"));
@@ -428,7 +436,18 @@ impl<'a> Replay<'a> {
         let Body::Change(change) = entry.body else { return Ok(()) };
         let author = self.owners.get(&lane).ok_or_else(gone)?;
         let (space, context) = (self.space, &change.context);
-        let application = Application { space, author, context, place, at: change.hlc };
+        let application = Application {
+            space,
+            author,
+            context,
+            place,
+            at: change.hlc,
+            number,
+            extensions: self.extensions,
+            // Where something is, nothing is made again.
+            is_any_held: false,
+            is_late: false,
+        };
         for group in change.groups.iter().filter(|group| self.objects.contains(&group.address)) {
             let dot = |index: usize| Dot { origin: change.origin, seq: change.seq, index: index as u16 };
             let ops: Vec<_> = group.ops.iter().enumerate().map(|(index, op)| (dot(index), op)).collect();

@@ -207,7 +207,7 @@ impl Space {
     ) -> Result<Replaced, StoreError> {
         let id = self.id;
         let mut work = Work::over(&*store);
-        let mut replay = Replay::new(&*store, &id)?;
+        let mut replay = Replay::new(&*store, &id, self.extensions)?;
         // The digest that was kept may have been changed by what was wrong: it is told anew from what all objects come to.
         let mut digest = rebuilt.shares.wrapping_add(self.progress.digest.0).wrapping_sub(rebuilt.digest);
         let (mut found, mut unstable) = (Vec::new(), Frontier::new());

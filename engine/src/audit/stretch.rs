@@ -7,7 +7,7 @@ use comity_crdts::{Frontier, LaneId, ObjectAddress, SpaceId};
 use serde::{Deserialize, Serialize};
 
 use crate::audit::inspect::inspect;
-use crate::bootstrap::is_installing;
+use crate::audit::is_apart;
 use crate::change::decode_stored;
 use crate::hash::hash;
 use crate::keys;
@@ -135,7 +135,7 @@ impl<'a> Inspection<'a> {
 
 /// Digests the stretch after a key; `None` when the state is being replaced. O(its rows · log n).
 pub(crate) fn read(view: &dyn LogRead, space: &SpaceId, after: &[u8]) -> Result<Option<Stretch>, StoreError> {
-    if is_installing(view, space)? {
+    if is_apart(view, space)? {
         return Ok(None);
     }
     let frontier = frontier(view, space)?;

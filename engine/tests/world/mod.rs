@@ -54,6 +54,7 @@ pub(crate) struct Node {
     pub(crate) versions: VersionRange,
     pub(crate) extensions: Extensions,
     pub(crate) audit: AuditLimits,
+    pub(crate) open_at_once: usize,
     pub(crate) snapshots: SnapshotSource<comity_store::MemorySnapshot>,
     next_request: u64,
 }
@@ -134,6 +135,7 @@ impl World {
             versions: VersionRange::ALL,
             extensions: Extensions::NONE,
             audit: AuditLimits::OFF,
+            open_at_once: EngineOptions::new([0; 32], INSTANCE).open_at_once,
             snapshots: SnapshotSource::default(),
             next_request: 0,
         });
@@ -576,6 +578,7 @@ impl World {
             versions: target.versions,
             extensions: target.extensions,
             audit: target.audit,
+            open_at_once: target.open_at_once,
             ..EngineOptions::new(fresh_key, target.instance)
         };
         target.snapshots = SnapshotSource::default();

@@ -66,6 +66,10 @@ impl Observer {
                 let from = (subscribe.lane, subscribe.from - 1, subscribe.hash);
                 self.subscribe((reverse, subscribe.subscription), subscribe.space, from);
             }
+            Message::Offer(offer) => {
+                let from = (offer.lane, offer.from - 1, offer.hash);
+                self.subscribe((direction, offer.subscription), offer.space, from);
+            }
             Message::Have(have) => self.have(direction, (have.space_ref, have.lanes), disk),
             Message::FrontierAnswer(answer) => {
                 let space = self.refs[&(direction, answer.space_ref)];

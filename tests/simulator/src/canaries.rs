@@ -36,6 +36,8 @@ pub fn expected(canary: Canary) -> Oracle {
         Canary::OperationForgotten => Oracle::Operations,
         Canary::IncarnationPerWrite => Oracle::Bounds,
         Canary::HaveNeverSent
+        | Canary::QuietForEver
+        | Canary::DigestStale
         | Canary::GraftForgotten
         | Canary::PartNotProved
         | Canary::PostponedForgotten

@@ -4,7 +4,7 @@
 use crate::builds::{Mix, builds};
 use crate::plan::{
     Auditing, Effect, Event, Fault, FaultClass, Freshness, Keeping, Plan, Planned, Read, Tampering,
-    WallClock, Write,
+    WallClock, Write, open_at_once,
 };
 use crate::random::{Dice, Domain};
 use crate::topology::Topology;
@@ -77,6 +77,8 @@ pub fn plan(seed: u64, scale: Scale) -> Plan {
         keeping: None,
         builds: None,
         auditing: auditing(seed),
+        // Spaces here are few.
+        open_at_once: if seed % 3 == 0 { open_at_once() } else { 0 },
         chaos_us: dice.log_between(2_000_000, 600_000_000),
         events: Vec::new(),
     };

@@ -69,6 +69,10 @@ impl Observer {
                 let from = (subscribe.lane, subscribe.from - 1, subscribe.hash);
                 self.subscribe((reverse, subscribe.subscription), subscribe.space, from);
             }
+            Message::Offer(offer) => {
+                let from = (offer.lane, offer.from - 1, offer.hash);
+                self.subscribe((direction, offer.subscription), offer.space, from);
+            }
             Message::Have(have) => {
                 return self.have(direction, from, (have.space_ref, have.lanes), world);
             }

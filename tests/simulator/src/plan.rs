@@ -49,10 +49,18 @@ pub struct Plan {
     /// How often replicas compare their states, if they do.
     #[serde(default)]
     pub(crate) auditing: Option<Auditing>,
+    /// Up to how many spaces two replicas open at once when they connect.
+    #[serde(default = "open_at_once")]
+    pub(crate) open_at_once: usize,
     /// When the unrest ends, microseconds.
     pub(crate) chaos_us: u64,
     /// What happens until then, in order of time.
     pub(crate) events: Vec<Planned>,
+}
+
+/// As usual.
+pub(crate) fn open_at_once() -> usize {
+    4
 }
 
 /// How long replicas keep their logs, and who takes over a state instead.

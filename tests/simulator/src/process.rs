@@ -62,6 +62,7 @@ impl World {
         options.journal.age_ms_max = u64::MAX;
         // Documents here have a few dozen changes.
         options.tail.changes = 8;
+        options.open_at_once = self.plan.open_at_once;
         options.throttle = self.plan.throttle.map(throttle);
         if let Some(keeping) = self.plan.keeping {
             options.retention = Retention {

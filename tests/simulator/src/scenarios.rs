@@ -1,7 +1,9 @@
 //! Runs that tell one story each: a failure of the catalogue, with clients at work before, during and after.
 
 use crate::oracle::Violation;
-use crate::plan::{Effect, Event, Fault, Object, Plan, Planned, Read, Tampering, WallClock, Write};
+use crate::plan::{
+    Effect, Event, Fault, Object, Plan, Planned, Read, Tampering, WallClock, Write, open_at_once,
+};
 use crate::run::{Outcome, run};
 use crate::topology::Topology;
 
@@ -28,6 +30,7 @@ fn story(nodes: usize) -> Plan {
         keeping: None,
         builds: None,
         auditing: None,
+        open_at_once: open_at_once(),
         chaos_us: 60_000_000,
         events: Vec::new(),
     };
