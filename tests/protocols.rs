@@ -27,9 +27,7 @@ async fn who_shares_no_version_is_told_at_both_ends_tries_again_and_goes_on_afte
     for (region, peer, ours, theirs) in [(&old, other.id(), OLD, NEW), (&other, old.id(), NEW, OLD)] {
         eventually("it says with whom it shares no version", async || {
             let refused = region.replica.status().await.unwrap().refused;
-            refused.iter().any(|refusal| {
-                (refusal.peer, refusal.ours, refusal.theirs) == (peer, ours, theirs)
-            })
+            refused.iter().any(|refusal| (refusal.peer, refusal.ours, refusal.theirs) == (peer, ours, theirs))
         })
         .await;
     }

@@ -244,7 +244,6 @@ impl Scene {
                 version_max: PROTOCOL_VERSION,
                 wall_ms: 0,
             }),
-            Message::Knows(Knows::default()),
             Message::Join(Join { space, secret: self.secret }),
             opening(&self.ghost, space, 1),
             Message::Genesis(Genesis { space, creator, nonce, name: "other".to_owned() }),
@@ -283,6 +282,7 @@ impl Scene {
             Message::SnapshotSame(SnapshotSame { number: 8, until: vec![1], check: last.hash }),
             Message::SnapshotPiece(SnapshotPiece { number: 8, more: false, bytes: &[1] }),
             Message::SnapshotStop(SnapshotStop { number: 8, why: SnapshotEnd::Done }),
+            Message::Knows(Knows::default()),
             Message::Skippable(0x81),
         ];
         messages.iter().map(Message::encode).collect()

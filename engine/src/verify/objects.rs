@@ -9,8 +9,8 @@ use crate::keys;
 use crate::members::Roster;
 use crate::read::stored_document;
 use crate::rows::{
-    Object, Parts, Share, damaged, decode_element, decode_rw_element, element_share, held_share,
-    member_digest, rw_element_share,
+    Object, Parts, Share, decode_element, decode_rw_element, element_share, held_share, member_digest,
+    rw_element_share,
 };
 use crate::site::Site;
 use crate::space::{Progress, decode};
