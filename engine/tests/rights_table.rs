@@ -272,7 +272,6 @@ impl Scene {
                 version_max: PROTOCOL_VERSION,
                 wall_ms: 0,
             }),
-            Message::Knows(Knows::default()),
             Message::Shared(Shared { spaces: 1, root: Some([1; 16]) }),
             Message::Branches(Branches { depth: 0, nodes: Vec::new() }),
             Message::Leaves(Leaves { more: false, ranges: Vec::new() }),
@@ -333,6 +332,7 @@ impl Scene {
                 root: [0; 16],
             }),
             Message::AuditRows(AuditRows { number: 4, rows: Vec::new(), end: RowsEnd::More }),
+            Message::Knows(Knows::default()),
             Message::Skippable(0x81),
         ];
         messages.iter().map(Message::encode).collect()
