@@ -2,6 +2,8 @@
 //! which counters were reset. Each such row is noted under the lane entry that made it so, and looked at again
 //! when the entry is within the cut.
 
+use std::collections::BTreeMap;
+
 use comity_crdts::{Frontier, Kind, LaneId, ObjectAddress, Reader, SpaceId, Writer};
 
 use crate::keys;
@@ -105,6 +107,9 @@ fn tidy(work: &mut Work<'_>, part: &[u8], holders: &[Vec<u8>]) -> Result<(), Sto
     Ok(())
 }
 
+/// Rows that have gone, one for each list of holders, which are as they were noted.
+type Gone = BTreeMap<Vec<u8>, Vec<u8>>;
+
 /// Forgets what the cut allows, at most `rows_max` noted rows of it. Returns whether there may be more, and how
 /// many rows were looked at.
 pub(crate) fn compact(
@@ -113,23 +118,33 @@ pub(crate) fn compact(
     cut: &Frontier,
     rows_max: usize,
 ) -> Result<(bool, usize), StoreError> {
-    let mut left = rows_max;
+    let (mut left, mut gone) = (rows_max, Gone::new());
     for (lane, lsn) in cut.iter() {
         let (from, until) = keys::unstable_through(space, &lane, lsn);
         let rows = work.scan(&from, &until, left)?;
         left -= rows.len();
         for (key, what) in rows {
-            compact_row(work, cut, keys::unstable_target(&key), &what)?;
+            compact_row(work, cut, (keys::unstable_target(&key), &what), &mut gone)?;
             work.delete(key);
         }
         if left == 0 {
-            return Ok((true, rows_max));
+            break;
         }
     }
-    Ok((false, rows_max - left))
+    // Once for each object, not for each of its parts: whether one has others is seen only past those that are gone.
+    for (holders, part) in &gone {
+        tidy(work, part, &decode_holders(holders)?)?;
+    }
+    Ok((left == 0, rows_max - left))
 }
 
-fn compact_row(work: &mut Work<'_>, cut: &Frontier, key: &[u8], noted: &[u8]) -> Result<(), StoreError> {
+/// Looks at a noted row again. What goes altogether is told, once for each object that held it.
+fn compact_row(
+    work: &mut Work<'_>,
+    cut: &Frontier,
+    (key, noted): (&[u8], &[u8]),
+    gone: &mut Gone,
+) -> Result<(), StoreError> {
     let (what, holders) = noted.split_at_checked(1).unwrap_or((noted, &[]));
     let Some(bytes) = work.get(key)? else { return Ok(()) };
     let compacted = match what {
@@ -155,7 +170,9 @@ fn compact_row(work: &mut Work<'_>, cut: &Frontier, key: &[u8], noted: &[u8]) ->
         Some(compacted) => work.put(key.to_vec(), compacted),
         None => {
             work.delete(key.to_vec());
-            tidy(work, key, &decode_holders(holders)?)?;
+            if !gone.contains_key(holders) {
+                gone.insert(holders.to_vec(), key.to_vec());
+            }
         }
     }
     Ok(())
