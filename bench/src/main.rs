@@ -3,13 +3,24 @@
 
 mod bootstrap;
 mod bytes;
+mod catch_up;
+mod control;
 mod documents;
+mod figures;
+mod load;
+mod local;
 mod machine;
+mod open;
 mod options;
+mod plot;
+mod quic;
 mod removal;
 mod replicas;
+mod replicate;
+mod report;
 mod set;
 mod table;
+mod visible;
 
 use std::process::ExitCode;
 
@@ -32,7 +43,7 @@ struct Benchmark {
     run: fn(&Options) -> Result<Verdict, Failure>,
 }
 
-const BENCHMARKS: [Benchmark; 5] = [
+const BENCHMARKS: &[Benchmark] = &[
     Benchmark {
         name: "bootstrap",
         about: "taking over a large state, with interruptions",
@@ -43,13 +54,22 @@ const BENCHMARKS: [Benchmark; 5] = [
         about: "bytes per change on the wire, against their budgets",
         run: bytes::run,
     },
+    Benchmark { name: "catchup", about: "what a replica that was away lacks", run: catch_up::run },
     Benchmark {
         name: "documents",
         about: "editing and following documents, against plain Automerge",
         run: documents::run,
     },
+    Benchmark { name: "local", about: "durable writes, against a raw log", run: local::run },
+    Benchmark { name: "open", about: "opening after kill -9, with many objects", run: open::run },
     Benchmark { name: "removal", about: "what stays of elements that were removed", run: removal::run },
+    Benchmark {
+        name: "replicate",
+        about: "changes to another replica, against a bare stream and a raw log",
+        run: replicate::run,
+    },
     Benchmark { name: "set", about: "operations on small and large sets", run: set::run },
+    Benchmark { name: "visible", about: "how long until another replica shows a change", run: visible::run },
 ];
 
 fn main() -> ExitCode {
