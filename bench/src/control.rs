@@ -14,8 +14,8 @@ use crate::load::AsyncWriter;
 
 /// Records begin where the store's do.
 const SECTOR: usize = 512;
-/// The file that is written over and over, full of zeros before: as a file of the store's log, and larger than any group.
-const FILE_BYTES: usize = 64 * 1024 * 1024;
+/// The file that is written over and over, full of zeros before: as long as a file of the store's log.
+const FILE_BYTES: usize = 16 * 1024 * 1024;
 /// As many as may wait for the core.
 const WAITING_MAX: usize = 1_024;
 
@@ -104,19 +104,25 @@ impl AsyncWriter for RawWriter {
     }
 }
 
-/// How long one record takes to be written and synced, by a thread that does nothing else.
-pub(crate) fn syncs(directory: &Path, bytes: usize, time: Duration) -> Result<Times, Failure> {
-    let path = directory.join("sync.log");
-    let mut log = PreWritten::make(&path)?;
-    let record = vec![0xa5; bytes.next_multiple_of(SECTOR)];
-    let (begun, mut times) = (Instant::now(), Times::default());
-    while begun.elapsed() < time {
-        let before = Instant::now();
-        log.append(&record)?;
-        times.push(before.elapsed());
+/// A file that is written and synced by a thread that does nothing else.
+pub(crate) struct Syncs(PreWritten);
+
+impl Syncs {
+    pub(crate) fn open(directory: &Path) -> Result<Self, Failure> {
+        Ok(Self(PreWritten::make(&directory.join("sync.log"))?))
     }
-    std::fs::remove_file(path)?;
-    Ok(times)
+
+    /// How long each of many records takes to be written and synced.
+    pub(crate) fn take(&mut self, bytes: usize, time: Duration) -> Result<Times, Failure> {
+        let record = vec![0xa5; bytes.next_multiple_of(SECTOR)];
+        let (begun, mut times) = (Instant::now(), Times::default());
+        while begun.elapsed() < time {
+            let before = Instant::now();
+            self.0.append(&record)?;
+            times.push(before.elapsed());
+        }
+        Ok(times)
+    }
 }
 
 /// The bytes of all records in the log of a replica's directory, without padding. `docs/storage.md` has the format.

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use comity::Space;
 
-use crate::control::{RawLog, logged_bytes, syncs};
-use crate::figures::{REPEATS, Samples};
+use crate::control::{RawLog, Syncs, logged_bytes};
+use crate::figures::{REPEATS, Samples, Times};
 use crate::load::{CHANGES, COUNTER, Change, ComityWriter, closed_loop, offline};
+use crate::machine::cpu_seconds;
 use crate::options::Options;
 use crate::plot::Plot;
 use crate::report::{Bound, Cell, Promise, Report, Table, group};
@@ -27,11 +28,12 @@ const ABOUT: &str = "Writers that each make one change after the other, awaiting
     as Comity's log has, and clients of the same kind. Medians of alternating repeats, with the lowest and the highest.";
 
 /// What was sampled with so many writers.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Measured {
     rate: Samples,
     p50: Samples,
     p99: Samples,
+    cpu_us: Samples,
 }
 
 /// Measures. Options: `--repeats`, 5; `--ms` for each measurement, 500; `--kind`, part of a name; `--out`, a folder.
@@ -64,18 +66,17 @@ async fn measure(changes: &[Change], repeats: usize, time: Duration) -> Result<A
     let (replica, space) = offline(&ours).await?;
     let bytes = bytes_of_change(&space, &ours).await?;
     let raw = RawLog::open(directory.path())?;
+    let mut syncs = Syncs::open(directory.path())?;
     let kinds = changes.iter().map(|_| Default::default()).collect();
     let mut all = All { raw: Default::default(), kinds, sync: Measured::default(), bytes };
     for repeat in 0..repeats {
-        let times = syncs(directory.path(), bytes, time / 2)?;
-        all.sync.take(0.0, |percent| times.percentile_us(percent));
+        let times = syncs.take(bytes, time / 2)?;
+        all.sync.take(0.0, 0.0, &times);
         for (at, writers) in WRITERS.into_iter().enumerate() {
-            let (rate, times) = closed_loop(writers, time, |_| raw.writer(bytes)).await?;
-            all.raw[at].take(rate, |percent| times.percentile_us(percent));
+            all.raw[at].measure(closed_loop(writers, time, |_| raw.writer(bytes))).await?;
             for (kind, change) in changes.iter().enumerate() {
                 let writer = |writer| ComityWriter::new(&space, *change, writer, repeat);
-                let (rate, times) = closed_loop(writers, time, writer).await?;
-                all.kinds[kind][at].take(rate, |percent| times.percentile_us(percent));
+                all.kinds[kind][at].measure(closed_loop(writers, time, writer)).await?;
             }
         }
     }
@@ -84,10 +85,22 @@ async fn measure(changes: &[Change], repeats: usize, time: Duration) -> Result<A
 }
 
 impl Measured {
-    fn take(&mut self, rate: f64, percentile_us: impl Fn(usize) -> f64) {
+    async fn measure(
+        &mut self,
+        work: impl Future<Output = Result<(f64, Times), Failure>>,
+    ) -> Result<(), Failure> {
+        let before = cpu_seconds();
+        let (rate, times) = work.await?;
+        let cpu = cpu_seconds() - before;
+        self.take(rate, cpu * 1e6 / times.len().max(1) as f64, &times);
+        Ok(())
+    }
+
+    fn take(&mut self, rate: f64, cpu_us: f64, times: &Times) {
         self.rate.push(rate);
-        self.p50.push(percentile_us(50));
-        self.p99.push(percentile_us(99));
+        self.cpu_us.push(cpu_us);
+        self.p50.push(times.percentile_us(50));
+        self.p99.push(times.percentile_us(99));
     }
 }
 
@@ -107,10 +120,17 @@ fn tell(report: &mut Report, changes: &[Change], all: &All) {
             1 => "One writer:".to_owned(),
             more => format!("{more} writers at once:"),
         };
-        let columns = [("changes", "1/s"), ("part of the raw log", ""), ("p50", "µs"), ("p99", "µs")];
+        let columns = [
+            ("changes", "1/s"),
+            ("part of the raw log", ""),
+            ("p50", "µs"),
+            ("p99", "µs"),
+            ("processor", "µs each"),
+        ];
         let mut table = Table::new(&title, "change", &columns);
-        let cells = |measured: &Measured, part: Cell| -> [Cell; 4] {
-            [measured.rate.clone().into(), part, measured.p50.clone().into(), measured.p99.clone().into()]
+        let cells = |measured: &Measured, part: Cell| -> [Cell; 5] {
+            let Measured { rate, p50, p99, cpu_us } = measured.clone();
+            [rate.into(), part, p50.into(), p99.into(), cpu_us.into()]
         };
         let raw = &all.raw[at];
         let name = format!("raw log, {} bytes", all.bytes);
@@ -118,7 +138,8 @@ fn tell(report: &mut Report, changes: &[Change], all: &All) {
         if writers == 1 {
             let sync = all.sync.p50.clone();
             let none = || Cell::Text("—".to_owned());
-            table.row("`fdatasync` alone", [none(), none(), sync.into(), all.sync.p99.clone().into()]);
+            table
+                .row("`fdatasync` alone", [none(), none(), sync.into(), all.sync.p99.clone().into(), none()]);
         }
         for (kind, change) in changes.iter().enumerate() {
             let measured = &all.kinds[kind][at];

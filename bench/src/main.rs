@@ -7,9 +7,12 @@ mod catch_up;
 mod control;
 mod documents;
 mod figures;
+mod growth;
+mod hot;
 mod load;
 mod local;
 mod machine;
+mod memory;
 mod open;
 mod options;
 mod plot;
@@ -43,6 +46,9 @@ struct Benchmark {
     run: fn(&Options) -> Result<Verdict, Failure>,
 }
 
+/// The name of all of them, one after the other. An option goes to each that has it.
+const ALL: &str = "all";
+
 const BENCHMARKS: &[Benchmark] = &[
     Benchmark {
         name: "bootstrap",
@@ -60,7 +66,18 @@ const BENCHMARKS: &[Benchmark] = &[
         about: "editing and following documents, against plain Automerge",
         run: documents::run,
     },
+    Benchmark {
+        name: "growth",
+        about: "one more change among more objects, spaces and replicas",
+        run: growth::run,
+    },
+    Benchmark {
+        name: "hot",
+        about: "three hot paths with fixed inputs, to count instructions of",
+        run: hot::run,
+    },
     Benchmark { name: "local", about: "durable writes, against a raw log", run: local::run },
+    Benchmark { name: "memory", about: "memory of objects, documents, spaces and peers", run: memory::run },
     Benchmark { name: "open", about: "opening after kill -9, with many objects", run: open::run },
     Benchmark { name: "removal", about: "what stays of elements that were removed", run: removal::run },
     Benchmark {
@@ -75,14 +92,19 @@ const BENCHMARKS: &[Benchmark] = &[
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     let name = arguments.next().unwrap_or_default();
-    let Some(benchmark) = BENCHMARKS.iter().find(|benchmark| benchmark.name == name) else {
-        eprintln!("usage: comity-bench NAME [--option value ...]");
+    let chosen: Vec<&Benchmark> =
+        BENCHMARKS.iter().filter(|benchmark| benchmark.name == name || name == ALL).collect();
+    if chosen.is_empty() {
+        eprintln!("usage: comity-bench NAME|{ALL} [--option value ...]");
         BENCHMARKS.iter().for_each(|known| eprintln!("  {}: {}", known.name, known.about));
         return ExitCode::FAILURE;
-    };
+    }
     let measured = Options::parse(arguments).and_then(|options| {
-        machine::print(benchmark.name);
-        let verdict = (benchmark.run)(&options)?;
+        let mut verdict = Verdict::default();
+        for benchmark in chosen {
+            machine::print(benchmark.name);
+            verdict.broken.extend((benchmark.run)(&options)?.broken);
+        }
         options.check_all_read()?;
         Ok(verdict)
     });

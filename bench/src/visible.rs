@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use comity::{Space, Watch};
 
-use crate::control::syncs;
+use crate::control::Syncs;
 use crate::figures::{REPEATS, Samples, Times};
 use crate::load::{COUNTER, Pair, pipelined};
 use crate::options::Options;
@@ -84,6 +84,7 @@ fn take(into: &mut [Samples; 2], times: &Times) {
 
 async fn measure(repeats: usize, count: usize) -> Result<Measured, Failure> {
     let directory = tempfile::tempdir()?;
+    let mut syncs = Syncs::open(directory.path())?;
     let pair = Pair::open().await?;
     let quic = Quic::connect().await?;
     let mut measured = Measured::default();
@@ -93,7 +94,7 @@ async fn measure(repeats: usize, count: usize) -> Result<Measured, Failure> {
     measured.rate = CALIBRATION as f64 / begun.elapsed().as_secs_f64();
     for _ in 0..repeats {
         let (pings, syncs) =
-            (quic.pings(count).await?, syncs(directory.path(), RECORD_BYTES, Duration::from_millis(200))?);
+            (quic.pings(count).await?, syncs.take(RECORD_BYTES, Duration::from_millis(200))?);
         measured.limit.push(pings.percentile_us(50) + syncs.percentile_us(50));
         take(&mut measured.ping, &pings);
         take(&mut measured.sync, &syncs);
