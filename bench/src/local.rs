@@ -52,10 +52,22 @@ pub(crate) fn run(options: &Options) -> Result<Verdict, Failure> {
     Ok(Verdict { broken: report.finish(&out)? })
 }
 
-/// Of the raw log, then of each kind, by the number of writers; and the syncs alone.
+/// A kind, and the raw log just before or after it: disks change their pace within seconds.
+#[derive(Default)]
+struct Case {
+    ours: Measured,
+    raw: Measured,
+}
+
+impl Case {
+    fn part(&self) -> Samples {
+        self.ours.rate.over(&self.raw.rate)
+    }
+}
+
+/// Of each kind by the number of writers; and the syncs alone.
 struct All {
-    raw: [Measured; 3],
-    kinds: Vec<[Measured; 3]>,
+    kinds: Vec<[Case; 3]>,
     sync: Measured,
     bytes: usize,
 }
@@ -68,15 +80,22 @@ async fn measure(changes: &[Change], repeats: usize, time: Duration) -> Result<A
     let raw = RawLog::open(directory.path())?;
     let mut syncs = Syncs::open(directory.path())?;
     let kinds = changes.iter().map(|_| Default::default()).collect();
-    let mut all = All { raw: Default::default(), kinds, sync: Measured::default(), bytes };
+    let mut all = All { kinds, sync: Measured::default(), bytes };
     for repeat in 0..repeats {
         let times = syncs.take(bytes, time / 2)?;
         all.sync.take(0.0, 0.0, &times);
         for (at, writers) in WRITERS.into_iter().enumerate() {
-            all.raw[at].measure(closed_loop(writers, time, |_| raw.writer(bytes))).await?;
             for (kind, change) in changes.iter().enumerate() {
+                let case = &mut all.kinds[kind][at];
                 let writer = |writer| ComityWriter::new(&space, *change, writer, repeat);
-                all.kinds[kind][at].measure(closed_loop(writers, time, writer)).await?;
+                // Neither is always the one that finds what the other left behind.
+                for raw_turn in [repeat.is_multiple_of(2), !repeat.is_multiple_of(2)] {
+                    if raw_turn {
+                        case.raw.measure(closed_loop(writers, time, |_| raw.writer(bytes))).await?;
+                    } else {
+                        case.ours.measure(closed_loop(writers, time, writer)).await?;
+                    }
+                }
             }
         }
     }
@@ -132,9 +151,8 @@ fn tell(report: &mut Report, changes: &[Change], all: &All) {
             let Measured { rate, p50, p99, cpu_us } = measured.clone();
             [rate.into(), part, p50.into(), p99.into(), cpu_us.into()]
         };
-        let raw = &all.raw[at];
         let name = format!("raw log, {} bytes", all.bytes);
-        table.row(name, cells(raw, Cell::Text("1".to_owned())));
+        table.row(name, cells(&raw(all, at), Cell::Text("1".to_owned())));
         if writers == 1 {
             let sync = all.sync.p50.clone();
             let none = || Cell::Text("—".to_owned());
@@ -142,8 +160,8 @@ fn tell(report: &mut Report, changes: &[Change], all: &All) {
                 .row("`fdatasync` alone", [none(), none(), sync.into(), all.sync.p99.clone().into(), none()]);
         }
         for (kind, change) in changes.iter().enumerate() {
-            let measured = &all.kinds[kind][at];
-            table.row(change.name, cells(measured, measured.rate.over(&raw.rate).into()));
+            let case = &all.kinds[kind][at];
+            table.row(change.name, cells(&case.ours, case.part().into()));
         }
         report.tables.push(table);
         promise(report, changes, all, (at, writers));
@@ -151,19 +169,32 @@ fn tell(report: &mut Report, changes: &[Change], all: &All) {
     report.plot = Some(plot(changes, all));
 }
 
+/// What was measured of the raw log with so many writers, beside all kinds.
+fn raw(all: &All, at: usize) -> Measured {
+    let mut raw = Measured::default();
+    for cases in &all.kinds {
+        let Measured { rate, p50, p99, cpu_us } = cases[at].raw.clone();
+        raw.rate.0.extend(rate.0);
+        raw.p50.0.extend(p50.0);
+        raw.p99.0.extend(p99.0);
+        raw.cpu_us.0.extend(cpu_us.0);
+    }
+    raw
+}
+
 fn promise(report: &mut Report, changes: &[Change], all: &All, (at, writers): (usize, usize)) {
     for (kind, change) in changes.iter().enumerate() {
-        let measured = &all.kinds[kind][at];
+        let case = &all.kinds[kind][at];
         let promise = if writers == 1 {
             Promise {
                 about: format!("one writer, {}: p50 in syncs", change.name),
-                measured: measured.p50.over(&all.sync.p50).median(),
+                measured: case.ours.p50.over(&all.sync.p50).median(),
                 bound: Bound::AtMost(TIMES_A_SYNC),
             }
         } else {
             Promise {
                 about: format!("{writers} writers, {}: part of the raw log", change.name),
-                measured: measured.rate.over(&all.raw[at].rate).median(),
+                measured: case.part().median(),
                 bound: Bound::AtLeast(PART),
             }
         };
@@ -173,14 +204,10 @@ fn promise(report: &mut Report, changes: &[Change], all: &All, (at, writers): (u
 
 fn plot(changes: &[Change], all: &All) -> Plot {
     let series = WRITERS.map(|writers| format!("{writers} writers")).to_vec();
-    let bars = |measured: &[Measured; 3]| -> Vec<Samples> {
-        measured.iter().map(|measured| measured.rate.clone()).collect()
-    };
     let names = std::iter::once("raw log").chain(changes.iter().map(|change| change.name));
-    let measured = std::iter::once(&all.raw).chain(&all.kinds);
-    let groups = names.zip(measured).map(|(name, measured)| {
-        let bars = bars(measured);
-        group(name, &bars.iter().collect::<Vec<_>>())
-    });
+    let raw: Vec<Samples> = (0..WRITERS.len()).map(|at| raw(all, at).rate).collect();
+    let kinds = all.kinds.iter().map(|cases| cases.iter().map(|case| case.ours.rate.clone()).collect());
+    let measured = std::iter::once(raw).chain(kinds);
+    let groups = names.zip(measured).map(|(name, bars)| group(name, &bars.iter().collect::<Vec<_>>()));
     Plot { title: "Durable changes".to_owned(), unit: "1/s", series, groups: groups.collect() }
 }

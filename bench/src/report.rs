@@ -106,8 +106,9 @@ impl Report {
     /// Prints the report and writes it to a folder; promises that were not kept are returned as sentences.
     pub(crate) fn finish(self, folder: &str) -> Result<Vec<String>, Failure> {
         let folder = if folder.is_empty() { Path::new(FOLDER) } else { Path::new(folder) };
-        let markdown = self.to_markdown();
-        println!("{markdown}");
+        let body = self.body();
+        println!("\n{body}");
+        let markdown = format!("# {}\n\n{}\n\n{body}", self.name, self.machine.describe());
         fs::create_dir_all(folder)?;
         let file = |extension: &str| -> PathBuf { folder.join(format!("{}.{extension}", self.name)) };
         fs::write(file("md"), &markdown)?;
@@ -123,8 +124,9 @@ impl Report {
         self.machine.others_part() > OTHERS_PART_MAX
     }
 
-    fn to_markdown(&self) -> String {
-        let mut text = format!("# {}\n\n{}\n\n{}\n", self.name, self.about, self.machine.describe());
+    /// All but the heading and what it was measured on, which are printed before anything is measured.
+    fn body(&self) -> String {
+        let mut text = format!("{}\n", self.about);
         if self.is_provisional() {
             let others = self.machine.others_part() * 100.0;
             let _ = writeln!(

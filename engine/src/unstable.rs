@@ -210,3 +210,71 @@ pub fn unstable_rows(read: &dyn StateRead, space: &SpaceId) -> Result<usize, Sto
     let (from, until) = keys::unstable(space);
     Ok(read.scan(&from, &until, usize::MAX)?.len())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use comity_crdts::{OriginId, RwRow};
+
+    use super::*;
+    use crate::store::{LogRead, Row};
+
+    const SPACE: SpaceId = SpaceId([1; 16]);
+    const LANE: LaneId = OriginId([2; 16]);
+
+    /// A store that counts the rows that scans give.
+    #[derive(Default)]
+    struct Counting {
+        rows: BTreeMap<Vec<u8>, Vec<u8>>,
+        given: Cell<usize>,
+    }
+
+    impl StateRead for Counting {
+        fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+            Ok(self.rows.get(key).cloned())
+        }
+
+        fn scan(&self, from: &[u8], until: &[u8], limit: usize) -> Result<Vec<Row>, StoreError> {
+            let range = self.rows.range(from.to_vec()..until.to_vec()).take(limit);
+            let rows: Vec<Row> = range.map(|(key, value)| (key.clone(), value.clone())).collect();
+            self.given.set(self.given.get() + rows.len());
+            Ok(rows)
+        }
+    }
+
+    impl LogRead for Counting {
+        fn lane_entry(&self, _: &SpaceId, _: &LaneId, _: u64) -> Result<Option<Vec<u8>>, StoreError> {
+            Ok(None)
+        }
+    }
+
+    #[test]
+    fn forgetting_reads_a_row_a_few_times_however_many_go_in_one_step() {
+        const ELEMENTS: u64 = 500;
+        let address = ObjectAddress::new(Kind::RwSet, "c", "set").unwrap();
+        let site = Site::top(&SPACE, &address);
+        let below = Counting::default();
+        let mut work = Work::over(&below);
+        let mut empty = Writer::new();
+        RwRow::default().encode(&mut empty);
+        let empty = empty.finish();
+        work.put(site.row.clone(), Object::bottom(Kind::RwSet).unwrap().to_bytes());
+        for number in 0..ELEMENTS {
+            let row = keys::element(&site.id, &number.to_be_bytes());
+            work.put(row.clone(), empty.clone());
+            let noted = UnstableRow { row: &row, what: Unstable::Element, address: &address, path: &[] };
+            note_unstable(&mut work, &SPACE, (LANE, 1), &noted);
+        }
+        let put = work.into_batch().state;
+        let rows = put.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
+        let store = Counting { rows, given: Cell::new(0) };
+        let cut: Frontier = [(LANE, 1)].into_iter().collect();
+        let mut work = Work::over(&store);
+        let (more, looked) = compact(&mut work, &SPACE, &cut, ELEMENTS as usize + 1).unwrap();
+        assert_eq!((more, looked), (false, ELEMENTS as usize));
+        assert!(work.get(&site.row).unwrap().is_none(), "the set holds nothing any more");
+        let given = store.given.get();
+        assert!(given <= 3 * ELEMENTS as usize, "{given} rows were read to forget {ELEMENTS}");
+    }
+}
