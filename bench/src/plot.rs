@@ -111,13 +111,14 @@ fn text(x: f64, y: f64, class: &str, text: &str) -> String {
     format!(r#"<text class="{class}" x="{x:.1}" y="{y:.1}">{escaped}</text>"#)
 }
 
+/// Below a millionth nothing is told apart.
+const DECIMALS_MAX: f64 = 6.0;
+
 /// A figure as people read it: three digits that say something, thousands apart.
 pub(crate) fn figure(value: f64) -> String {
     let decimals = match value.abs() {
         size if size >= 100.0 || size == 0.0 => 0,
-        size if size >= 10.0 => 1,
-        size if size >= 1.0 => 2,
-        _ => 3,
+        size => (2.0 - size.log10().floor()).min(DECIMALS_MAX) as usize,
     };
     let plain = format!("{value:.decimals$}");
     let (whole, rest) = plain.split_at(plain.find('.').unwrap_or(plain.len()));
@@ -138,11 +139,12 @@ mod tests {
 
     #[test]
     fn figures_have_three_digits_and_thousands_apart() {
-        let shown: Vec<String> = [0.0, 0.1234, 5.678, 56.78, 567.8, 1_234.5, 1_234_567.0, -1_234.0]
-            .into_iter()
-            .map(figure)
-            .collect();
-        assert_eq!(shown, ["0", "0.123", "5.68", "56.8", "568", "1,234", "1,234,567", "-1,234"]);
+        let shown: Vec<String> =
+            [0.0, 0.000_123_4, 0.1234, 5.678, 56.78, 567.8, 1_234.5, 1_234_567.0, -1_234.0]
+                .into_iter()
+                .map(figure)
+                .collect();
+        assert_eq!(shown, ["0", "0.000123", "0.123", "5.68", "56.8", "568", "1,234", "1,234,567", "-1,234"]);
     }
 
     #[test]
