@@ -1,6 +1,7 @@
 //! The thread that owns the core, and the thread that syncs storage.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock, mpsc as std_mpsc};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -94,24 +95,45 @@ pub(crate) struct Signals {
     /// The way back to the core, for answers that nobody waits for any more.
     pub(crate) events: mpsc::WeakSender<Event>,
     pub(crate) measured: Arc<Measured>,
+    pub(crate) numbers: Numbers,
+}
+
+/// Numbers for questions.
+#[derive(Clone, Default)]
+pub(crate) struct Numbers(Arc<AtomicU64>);
+
+impl Numbers {
+    /// One that no other question has.
+    pub(crate) fn next(&self) -> RequestId {
+        RequestId(self.0.fetch_add(1, Ordering::Relaxed) + 1)
+    }
 }
 
 /// The answer to a question, to be waited for. Dropped before it came, it tells the core, which stops waiting for
 /// others then; where the core has no room for that, it waits to the end of the time that was allowed.
-pub(crate) struct Answer {
+pub(crate) struct Answer<T = Result<Reply, CommandError>> {
     request: RequestId,
-    reply: oneshot::Receiver<Result<Reply, CommandError>>,
+    reply: oneshot::Receiver<T>,
     events: mpsc::WeakSender<Event>,
 }
 
-impl Answer {
+impl<T> Answer<T> {
+    /// The answer that will come to the question with this number.
+    pub(crate) fn new(
+        request: RequestId,
+        reply: oneshot::Receiver<T>,
+        events: mpsc::WeakSender<Event>,
+    ) -> Self {
+        Self { request, reply, events }
+    }
+
     /// Waits for it; `None` when the core is gone.
-    pub(crate) async fn wait(mut self) -> Option<Result<Reply, CommandError>> {
+    pub(crate) async fn wait(mut self) -> Option<T> {
         (&mut self.reply).await.ok()
     }
 }
 
-impl Drop for Answer {
+impl<T> Drop for Answer<T> {
     fn drop(&mut self) {
         if matches!(self.reply.try_recv(), Err(oneshot::error::TryRecvError::Empty))
             && let Some(events) = self.events.upgrade()
@@ -122,6 +144,9 @@ impl Drop for Answer {
     }
 }
 
+/// What is done with a reply. Dropped, it says that none will come.
+type OnReply = Box<dyn FnOnce(Result<Reply, CommandError>) + Send>;
+
 /// The ways to the threads that settle documents and read snapshots.
 pub(crate) type Readers =
     (std_mpsc::SyncSender<(SpaceId, ObjectAddress)>, std_mpsc::SyncSender<SnapshotTask>);
@@ -130,7 +155,7 @@ pub(crate) type Readers =
 pub(crate) struct Core {
     engine: Engine,
     store: EmbeddedStore,
-    replies: BTreeMap<RequestId, oneshot::Sender<Result<Reply, CommandError>>>,
+    replies: BTreeMap<RequestId, OnReply>,
     sinks: BTreeMap<SessionId, Sink>,
     signals: Signals,
     storage: std_mpsc::SyncSender<StorageRequest>,
@@ -139,7 +164,6 @@ pub(crate) struct Core {
     /// Who waits for the compaction under way.
     compactions: Vec<oneshot::Sender<Compacted>>,
     started: Instant,
-    next_request: u64,
     next_session: u64,
 }
 
@@ -163,7 +187,6 @@ impl Core {
             snapshots,
             compactions: Vec::new(),
             started: Instant::now(),
-            next_request: 0,
             next_session: 0,
         }
     }
@@ -243,11 +266,20 @@ impl Core {
 
     /// A number for a question, and its answer.
     pub(crate) fn ask(&mut self) -> (RequestId, Answer) {
-        self.next_request += 1;
-        let request = RequestId(self.next_request);
+        let request = self.signals.numbers.next();
         let (answer, reply) = oneshot::channel();
-        self.replies.insert(request, answer);
-        (request, Answer { request, reply, events: self.signals.events.clone() })
+        // The caller may have stopped waiting; what it asked for stands all the same.
+        self.on_reply(request, move |reply| drop(answer.send(reply)));
+        (request, Answer::new(request, reply, self.signals.events.clone()))
+    }
+
+    /// Says what is to be done with the reply to a question.
+    pub(crate) fn on_reply(
+        &mut self,
+        request: RequestId,
+        then: impl FnOnce(Result<Reply, CommandError>) + Send + 'static,
+    ) {
+        self.replies.insert(request, Box::new(then));
     }
 
     /// Takes back a question that will not be answered.
@@ -329,9 +361,8 @@ impl Core {
         while let Some(output) = self.engine.poll_output() {
             match output {
                 Output::Reply { request, reply } => {
-                    if let Some(answer) = self.replies.remove(&request) {
-                        // The caller may have stopped waiting; the write stands all the same.
-                        let _ = answer.send(reply);
+                    if let Some(then) = self.replies.remove(&request) {
+                        then(reply);
                     }
                 }
                 Output::SendFrame { session, class, frame } => self.send(session, class, frame),

@@ -22,7 +22,9 @@ use comity_transport::{BindError, CloseCode, ConnectionStats, Identity, Transpor
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::audit::AUDIT_EVENTS_MAX;
-use crate::core::{Core, EVENTS_MAX, Event, STORAGE_REQUESTS_MAX, Signals, TrustSet, fresh, run_syncer};
+use crate::core::{
+    Core, EVENTS_MAX, Event, Numbers, STORAGE_REQUESTS_MAX, Signals, TrustSet, fresh, run_syncer,
+};
 use crate::documents::{Documents, SETTLE_REQUESTS_MAX, run_settling};
 use crate::error::{CompactError, ConnectedError, OpenError, RequestError};
 use crate::lag::LAG_EVENTS_MAX;
@@ -193,6 +195,7 @@ pub(crate) struct Shared {
     /// Whether writers may have to wait for others to follow.
     pub(crate) is_throttled: bool,
     measured: Arc<Measured>,
+    pub(crate) numbers: Numbers,
     stop: watch::Sender<bool>,
     /// Locked by whoever waits for them to end.
     threads: std::sync::Mutex<Vec<thread::JoinHandle<()>>>,
@@ -240,6 +243,7 @@ impl Replica {
         let (audit_sender, audit) = broadcast::channel(AUDIT_EVENTS_MAX);
         let trust = Arc::new(TrustSet::default());
         let measured = Arc::new(Measured::default());
+        let numbers = Numbers::default();
         let signals = Signals {
             visible: visible_sender,
             connected: connected_sender,
@@ -249,6 +253,7 @@ impl Replica {
             audit: audit_sender,
             events: events.downgrade(),
             measured: Arc::clone(&measured),
+            numbers: numbers.clone(),
         };
         let (storage, storage_requests) = std_mpsc::sync_channel(STORAGE_REQUESTS_MAX);
         let (settling, settle_requests) = std_mpsc::sync_channel(SETTLE_REQUESTS_MAX);
@@ -286,6 +291,7 @@ impl Replica {
             audit,
             is_throttled: options.throttle.is_some(),
             measured,
+            numbers,
             stop,
             threads,
         };

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use comity_crdts::{PolicyRegistry, ReplicaId};
 use comity_engine::{
-    Acknowledgement, Command, Durability, OperationId, OperationNameError, Reply, Token, TransactError,
-    TxError, WriteOptions,
+    Acknowledgement, Command, CommandError, Durability, OperationId, OperationNameError, Reply, Token,
+    TransactError, TxError, WriteOptions,
 };
 use tokio::sync::oneshot;
 
@@ -164,12 +164,12 @@ impl<R: Send + 'static> Transact<R> {
             }
             let within = deadline.map_or(within, |at| at.saturating_duration_since(Instant::now()));
             let asked = Asked { durability: durability.clone(), within, operation, repeated };
-            let (outcome, returned) = hand_over(&space, body, asked).await?;
+            let (answer, returned) = hand_over(&space, body, asked).await?;
             if !is_throttled {
-                return Ok(Pending { outcome });
+                return Ok(Pending { answer });
             }
             match returned.await.map_err(|_| WriteError::Stopped)? {
-                None => return Ok(Pending { outcome }),
+                None => return Ok(Pending { answer }),
                 // Somebody else took the room.
                 Some(again) => body = again,
             }
@@ -187,9 +187,10 @@ struct Asked<R> {
 }
 
 /// What comes of a transaction, and the transaction itself when there is no room for it any more.
-type HandedOver<R> = (oneshot::Receiver<Outcome<R>>, oneshot::Receiver<Option<Body<R>>>);
+type HandedOver<R> = (Answer<Outcome<R>>, oneshot::Receiver<Option<Body<R>>>);
 
-/// Hands a transaction to the core.
+/// Hands a transaction to the core. Whoever waits for it is woken once: when it is refused, or when it is as durable as
+/// was asked.
 async fn hand_over<R: Send + 'static>(
     space: &Space,
     body: Body<R>,
@@ -197,6 +198,9 @@ async fn hand_over<R: Send + 'static>(
 ) -> Result<HandedOver<R>, WriteError> {
     let ((done, outcome), (back, returned)) = (oneshot::channel(), oneshot::channel());
     let (id, registry) = (space.id(), Arc::clone(space.registry()));
+    let shared = &space.replica().shared;
+    let request = shared.numbers.next();
+    let answer = Answer::new(request, outcome, shared.events.downgrade());
     let job = move |core: &mut Core| {
         if core.parts().0.throttled(&id).is_some() {
             // A caller that is gone does not want it any more.
@@ -204,22 +208,22 @@ async fn hand_over<R: Send + 'static>(
             return;
         }
         drop(back.send(None));
-        let ((request, answer), now) = (core.ask(), core.now());
         let Asked { durability, within, operation, repeated } = asked;
         let options = WriteOptions { request, durability, within, operation };
+        let now = core.now();
         let (engine, store) = core.parts();
         let mut result = engine.transact(&now, id, options, store, |tx| timed(tx, &registry, body));
         if let (Err(TransactError::Duplicate), Some(repeated)) = (&result, repeated) {
             result = Ok(repeated());
         }
-        if result.is_err() {
-            core.withdraw(request);
-        }
         // A caller that stopped waiting loses the outcome; the write stays.
-        let _ = done.send(result.map(|value| (value, answer)));
+        match result {
+            Ok(value) => core.on_reply(request, move |reply| drop(done.send(Ok((value, reply))))),
+            Err(error) => drop(done.send(Err(error))),
+        }
     };
     space.replica().send(Event::Job(Box::new(job))).await.map_err(|_| WriteError::Stopped)?;
-    Ok((outcome, returned))
+    Ok((answer, returned))
 }
 
 /// Runs a closure and refuses it when it held up its space for too long.
@@ -247,13 +251,13 @@ impl<R: Send + 'static> IntoFuture for Transact<R> {
     }
 }
 
-type Outcome<R> = Result<(R, Answer), TransactError<TxError>>;
+type Outcome<R> = Result<(R, Result<Reply, CommandError>), TransactError<TxError>>;
 
 /// A transaction that was handed to the core. Dropping it loses the acknowledgement, and nothing waits for other
 /// replicas any more; the write stays.
 #[must_use = "the acknowledgement says whether the write is durable"]
 pub struct Pending<R> {
-    outcome: oneshot::Receiver<Outcome<R>>,
+    answer: Answer<Outcome<R>>,
 }
 
 impl<R> Pending<R> {
@@ -262,12 +266,12 @@ impl<R> Pending<R> {
     /// # Errors
     /// [`WriteError`].
     pub async fn receipt(self) -> Result<Receipt<R>, WriteError> {
-        let outcome = self.outcome.await.map_err(|_| WriteError::Stopped)?;
-        let (value, answer) = outcome.map_err(|error| match error {
+        let outcome = self.answer.wait().await.ok_or(WriteError::Stopped)?;
+        let (value, reply) = outcome.map_err(|error| match error {
             TransactError::Throttled(throttled) => WriteError::Throttled(throttled),
             other => WriteError::Refused(other),
         })?;
-        match answer.wait().await.ok_or(WriteError::Stopped)? {
+        match reply {
             Ok(Reply::Acknowledged(acknowledgement)) => Ok(Receipt { value, acknowledgement }),
             Ok(other) => unreachable!("a write is answered by its acknowledgement, not {other:?}"),
             Err(error) => Err(WriteError::Indeterminate(error)),

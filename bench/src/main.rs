@@ -3,14 +3,28 @@
 
 mod bootstrap;
 mod bytes;
+mod catch_up;
+mod control;
 mod documents;
+mod figures;
+mod growth;
+mod hot;
+mod load;
+mod local;
 mod machine;
+mod memory;
+mod open;
 mod options;
+mod plot;
+mod quic;
 mod reconnect;
 mod removal;
 mod replicas;
+mod replicate;
+mod report;
 mod set;
 mod table;
+mod visible;
 
 use std::process::ExitCode;
 
@@ -33,7 +47,10 @@ struct Benchmark {
     run: fn(&Options) -> Result<Verdict, Failure>,
 }
 
-const BENCHMARKS: [Benchmark; 6] = [
+/// The name of all of them, one after the other. An option goes to each that has it.
+const ALL: &str = "all";
+
+const BENCHMARKS: &[Benchmark] = &[
     Benchmark {
         name: "bootstrap",
         about: "taking over a large state, with interruptions",
@@ -44,31 +61,55 @@ const BENCHMARKS: [Benchmark; 6] = [
         about: "bytes per change on the wire, against their budgets",
         run: bytes::run,
     },
+    Benchmark { name: "catchup", about: "what a replica that was away lacks", run: catch_up::run },
     Benchmark {
         name: "documents",
         about: "editing and following documents, against plain Automerge",
         run: documents::run,
     },
     Benchmark {
+        name: "growth",
+        about: "one more change among more objects, spaces and replicas",
+        run: growth::run,
+    },
+    Benchmark {
+        name: "hot",
+        about: "three hot paths with fixed inputs, to count instructions of",
+        run: hot::run,
+    },
+    Benchmark { name: "local", about: "durable writes, against a raw log", run: local::run },
+    Benchmark { name: "memory", about: "memory of objects, documents, spaces and peers", run: memory::run },
+    Benchmark { name: "open", about: "opening after kill -9, with many objects", run: open::run },
         name: "reconnect",
         about: "connecting again with one space and with many, with nothing new and with something",
         run: reconnect::run,
     },
     Benchmark { name: "removal", about: "what stays of elements that were removed", run: removal::run },
+    Benchmark {
+        name: "replicate",
+        about: "changes to another replica, against a bare stream and a raw log",
+        run: replicate::run,
+    },
     Benchmark { name: "set", about: "operations on small and large sets", run: set::run },
+    Benchmark { name: "visible", about: "how long until another replica shows a change", run: visible::run },
 ];
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     let name = arguments.next().unwrap_or_default();
-    let Some(benchmark) = BENCHMARKS.iter().find(|benchmark| benchmark.name == name) else {
-        eprintln!("usage: comity-bench NAME [--option value ...]");
+    let chosen: Vec<&Benchmark> =
+        BENCHMARKS.iter().filter(|benchmark| benchmark.name == name || name == ALL).collect();
+    if chosen.is_empty() {
+        eprintln!("usage: comity-bench NAME|{ALL} [--option value ...]");
         BENCHMARKS.iter().for_each(|known| eprintln!("  {}: {}", known.name, known.about));
         return ExitCode::FAILURE;
-    };
+    }
     let measured = Options::parse(arguments).and_then(|options| {
-        machine::print(benchmark.name);
-        let verdict = (benchmark.run)(&options)?;
+        let mut verdict = Verdict::default();
+        for benchmark in chosen {
+            machine::print(benchmark.name);
+            verdict.broken.extend((benchmark.run)(&options)?.broken);
+        }
         options.check_all_read()?;
         Ok(verdict)
     });

@@ -518,8 +518,12 @@ impl Space {
 }
 
 pub(crate) fn encode<T: Serialize>(row: &T) -> Vec<u8> {
-    postcard::to_allocvec(row).expect("a row is plain data, which always encodes")
+    let room = Vec::with_capacity(ROW_BYTES);
+    postcard::to_extend(row, room).expect("a row is plain data, which always encodes")
 }
+
+/// What most rows take, so that they do not grow byte by byte.
+const ROW_BYTES: usize = 128;
 
 pub(crate) fn decode<T: for<'b> Deserialize<'b>>(what: &str, bytes: &[u8]) -> Result<T, StoreError> {
     postcard::from_bytes(bytes).map_err(|error| damaged(what, &error))

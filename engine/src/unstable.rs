@@ -2,6 +2,8 @@
 //! which counters were reset. Each such row is noted under the lane entry that made it so, and looked at again
 //! when the entry is within the cut.
 
+use std::collections::BTreeMap;
+
 use comity_crdts::{Frontier, Kind, LaneId, ObjectAddress, Reader, SpaceId, Writer};
 
 use crate::keys;
@@ -105,6 +107,9 @@ fn tidy(work: &mut Work<'_>, part: &[u8], holders: &[Vec<u8>]) -> Result<(), Sto
     Ok(())
 }
 
+/// Rows that have gone, one for each list of holders, which are as they were noted.
+type Gone = BTreeMap<Vec<u8>, Vec<u8>>;
+
 /// Forgets what the cut allows, at most `rows_max` noted rows of it. Returns whether there may be more, and how
 /// many rows were looked at.
 pub(crate) fn compact(
@@ -113,23 +118,33 @@ pub(crate) fn compact(
     cut: &Frontier,
     rows_max: usize,
 ) -> Result<(bool, usize), StoreError> {
-    let mut left = rows_max;
+    let (mut left, mut gone) = (rows_max, Gone::new());
     for (lane, lsn) in cut.iter() {
         let (from, until) = keys::unstable_through(space, &lane, lsn);
         let rows = work.scan(&from, &until, left)?;
         left -= rows.len();
         for (key, what) in rows {
-            compact_row(work, cut, keys::unstable_target(&key), &what)?;
+            compact_row(work, cut, (keys::unstable_target(&key), &what), &mut gone)?;
             work.delete(key);
         }
         if left == 0 {
-            return Ok((true, rows_max));
+            break;
         }
     }
-    Ok((false, rows_max - left))
+    // Once for each object, not for each of its parts: whether one has others is seen only past those that are gone.
+    for (holders, part) in &gone {
+        tidy(work, part, &decode_holders(holders)?)?;
+    }
+    Ok((left == 0, rows_max - left))
 }
 
-fn compact_row(work: &mut Work<'_>, cut: &Frontier, key: &[u8], noted: &[u8]) -> Result<(), StoreError> {
+/// Looks at a noted row again. What goes altogether is told, once for each object that held it.
+fn compact_row(
+    work: &mut Work<'_>,
+    cut: &Frontier,
+    (key, noted): (&[u8], &[u8]),
+    gone: &mut Gone,
+) -> Result<(), StoreError> {
     let (what, holders) = noted.split_at_checked(1).unwrap_or((noted, &[]));
     let Some(bytes) = work.get(key)? else { return Ok(()) };
     let compacted = match what {
@@ -155,7 +170,9 @@ fn compact_row(work: &mut Work<'_>, cut: &Frontier, key: &[u8], noted: &[u8]) ->
         Some(compacted) => work.put(key.to_vec(), compacted),
         None => {
             work.delete(key.to_vec());
-            tidy(work, key, &decode_holders(holders)?)?;
+            if !gone.contains_key(holders) {
+                gone.insert(holders.to_vec(), key.to_vec());
+            }
         }
     }
     Ok(())
@@ -192,4 +209,72 @@ pub(crate) fn unstable_entries(read: &dyn StateRead, space: &SpaceId) -> Result<
 pub fn unstable_rows(read: &dyn StateRead, space: &SpaceId) -> Result<usize, StoreError> {
     let (from, until) = keys::unstable(space);
     Ok(read.scan(&from, &until, usize::MAX)?.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use comity_crdts::{OriginId, RwRow};
+
+    use super::*;
+    use crate::store::{LogRead, Row};
+
+    const SPACE: SpaceId = SpaceId([1; 16]);
+    const LANE: LaneId = OriginId([2; 16]);
+
+    /// A store that counts the rows that scans give.
+    #[derive(Default)]
+    struct Counting {
+        rows: BTreeMap<Vec<u8>, Vec<u8>>,
+        given: Cell<usize>,
+    }
+
+    impl StateRead for Counting {
+        fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+            Ok(self.rows.get(key).cloned())
+        }
+
+        fn scan(&self, from: &[u8], until: &[u8], limit: usize) -> Result<Vec<Row>, StoreError> {
+            let range = self.rows.range(from.to_vec()..until.to_vec()).take(limit);
+            let rows: Vec<Row> = range.map(|(key, value)| (key.clone(), value.clone())).collect();
+            self.given.set(self.given.get() + rows.len());
+            Ok(rows)
+        }
+    }
+
+    impl LogRead for Counting {
+        fn lane_entry(&self, _: &SpaceId, _: &LaneId, _: u64) -> Result<Option<Vec<u8>>, StoreError> {
+            Ok(None)
+        }
+    }
+
+    #[test]
+    fn forgetting_reads_a_row_a_few_times_however_many_go_in_one_step() {
+        const ELEMENTS: u64 = 500;
+        let address = ObjectAddress::new(Kind::RwSet, "c", "set").unwrap();
+        let site = Site::top(&SPACE, &address);
+        let below = Counting::default();
+        let mut work = Work::over(&below);
+        let mut empty = Writer::new();
+        RwRow::default().encode(&mut empty);
+        let empty = empty.finish();
+        work.put(site.row.clone(), Object::bottom(Kind::RwSet).unwrap().to_bytes());
+        for number in 0..ELEMENTS {
+            let row = keys::element(&site.id, &number.to_be_bytes());
+            work.put(row.clone(), empty.clone());
+            let noted = UnstableRow { row: &row, what: Unstable::Element, address: &address, path: &[] };
+            note_unstable(&mut work, &SPACE, (LANE, 1), &noted);
+        }
+        let put = work.into_batch().state;
+        let rows = put.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
+        let store = Counting { rows, given: Cell::new(0) };
+        let cut: Frontier = [(LANE, 1)].into_iter().collect();
+        let mut work = Work::over(&store);
+        let (more, looked) = compact(&mut work, &SPACE, &cut, ELEMENTS as usize + 1).unwrap();
+        assert_eq!((more, looked), (false, ELEMENTS as usize));
+        assert!(work.get(&site.row).unwrap().is_none(), "the set holds nothing any more");
+        let given = store.given.get();
+        assert!(given <= 3 * ELEMENTS as usize, "{given} rows were read to forget {ELEMENTS}");
+    }
 }
