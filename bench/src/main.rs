@@ -10,6 +10,7 @@ mod removal;
 mod replicas;
 mod set;
 mod table;
+mod wan;
 
 use std::process::ExitCode;
 
@@ -32,7 +33,7 @@ struct Benchmark {
     run: fn(&Options) -> Result<Verdict, Failure>,
 }
 
-const BENCHMARKS: [Benchmark; 5] = [
+const BENCHMARKS: [Benchmark; 6] = [
     Benchmark {
         name: "bootstrap",
         about: "taking over a large state, with interruptions",
@@ -50,6 +51,7 @@ const BENCHMARKS: [Benchmark; 5] = [
     },
     Benchmark { name: "removal", about: "what stays of elements that were removed", run: removal::run },
     Benchmark { name: "set", about: "operations on small and large sets", run: set::run },
+    Benchmark { name: "wan", about: "plain QUIC, catching up and live changes over long paths", run: wan::run },
 ];
 
 fn main() -> ExitCode {
