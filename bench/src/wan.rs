@@ -80,7 +80,9 @@ pub(crate) fn run(options: &Options) -> Result<Verdict, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let mut verdict = Verdict::default();
     if parts.contains("raw") {
-        runtime.block_on(raw(&lines, (bytes, seconds)))?;
+        let (stream, all) = windows();
+        let ours = (options.value("stream-window", stream)?, options.value("connection-window", all)?);
+        runtime.block_on(raw(&lines, ours, (bytes, seconds)))?;
     }
     if parts.contains("comity") {
         runtime.block_on(comity(&lines, (bytes, seconds), changes, congestion, &mut verdict))?;
@@ -88,18 +90,18 @@ pub(crate) fn run(options: &Options) -> Result<Verdict, Failure> {
     Ok(verdict)
 }
 
-/// The windows that replicas have.
+/// The windows that replicas have: of one stream, and of all.
 fn windows() -> (usize, usize) {
     let config = TransportConfig::default();
     (config.stream_window_bytes, config.connection_window_bytes)
 }
 
-async fn raw(lines: &[Line], limits: (u64, Duration)) -> Result<(), Failure> {
+async fn raw(lines: &[Line], ours: (usize, usize), limits: (u64, Duration)) -> Result<(), Failure> {
     let setups = [
         Setup { is_bbr: false, windows: None },
-        Setup { is_bbr: false, windows: Some(windows()) },
+        Setup { is_bbr: false, windows: Some(ours) },
         Setup { is_bbr: true, windows: None },
-        Setup { is_bbr: true, windows: Some(windows()) },
+        Setup { is_bbr: true, windows: Some(ours) },
     ];
     let mut rows = Vec::new();
     for line in lines {

@@ -44,6 +44,8 @@ pub(crate) struct Unsynced {
     pub(crate) space: SpaceId,
     pub(crate) frontier: Frontier,
     pub(crate) events: Vec<Applied>,
+    /// Of entries of others, in stored form.
+    pub(crate) bytes: usize,
 }
 
 /// What a deadline is for. A timer that finds nothing to do is harmless.
@@ -84,6 +86,8 @@ pub struct Engine {
     pub(crate) invitations: BTreeMap<(SpaceId, [u8; 32]), Invitation>,
     pub(crate) waits: Waits,
     pub(crate) unsynced: VecDeque<Unsynced>,
+    /// The bytes of these.
+    pub(crate) unsynced_bytes: usize,
     pub(crate) timers: BTreeSet<(Duration, Timer)>,
     /// Spaces with something to apply or parents to choose.
     pub(crate) dirty: BTreeSet<SpaceId>,
@@ -147,6 +151,7 @@ impl Engine {
             invitations: BTreeMap::new(),
             waits: Waits::default(),
             unsynced: VecDeque::new(),
+            unsynced_bytes: 0,
             timers: BTreeSet::new(),
             dirty: BTreeSet::new(),
             to_serve: BTreeSet::new(),
@@ -398,9 +403,17 @@ impl Engine {
         events: Vec<Applied>,
     ) {
         self.committed = position;
-        self.unsynced.push_back(Unsynced { position, space, frontier, events });
+        self.unsynced.push_back(Unsynced { position, space, frontier, events, bytes: 0 });
         self.dirty.insert(space);
         self.request_sync();
+    }
+
+    /// What was committed last has so many bytes of entries of others.
+    pub(crate) fn note_unsynced(&mut self, bytes: usize) {
+        if let Some(unsynced) = self.unsynced.back_mut() {
+            unsynced.bytes += bytes;
+            self.unsynced_bytes += bytes;
+        }
     }
 
     pub(crate) fn request_sync(&mut self) {
@@ -429,6 +442,7 @@ impl Engine {
         let mut moved = BTreeSet::new();
         while self.unsynced.front().is_some_and(|unsynced| unsynced.position <= position) {
             let Some(unsynced) = self.unsynced.pop_front() else { break };
+            self.unsynced_bytes -= unsynced.bytes;
             if let Some(space) = self.spaces.get_mut(&unsynced.space) {
                 space.durable.merge(&unsynced.frontier);
                 moved.insert(unsynced.space);

@@ -1,6 +1,6 @@
 //! Plain QUIC over a path: one stream, no frames, no storage. What is left of it with Comity on top is the measure.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -9,7 +9,8 @@ use bytes::Bytes;
 use comity_path::{Conditions, Path};
 use quinn::congestion::{BbrConfig, CubicConfig};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use quinn::{ClientConfig, Endpoint, ServerConfig, TransportConfig, VarInt};
+use quinn::udp::UdpSocketState;
+use quinn::{ClientConfig, Endpoint, EndpointConfig, ServerConfig, TokioRuntime, TransportConfig, VarInt};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls13_signature_with_raw_key};
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
@@ -108,7 +109,7 @@ fn server(provider: &Arc<CryptoProvider>, setup: Setup) -> Result<Endpoint, Fail
         .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(Arc::new(certified))));
     let mut config = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
     config.transport_config(Arc::new(setup.quic()));
-    Ok(Endpoint::server(config, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?)
+    endpoint(Some(config))
 }
 
 fn client(provider: &Arc<CryptoProvider>, setup: Setup) -> Result<Endpoint, Failure> {
@@ -119,9 +120,18 @@ fn client(provider: &Arc<CryptoProvider>, setup: Setup) -> Result<Endpoint, Fail
         .with_no_client_auth();
     let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
     config.transport_config(Arc::new(setup.quic()));
-    let mut endpoint = Endpoint::client(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
+    let mut endpoint = endpoint(None)?;
     endpoint.set_default_client_config(config);
     Ok(endpoint)
+}
+
+/// One with the buffers in the kernel that replicas have.
+fn endpoint(server: Option<ServerConfig>) -> Result<Endpoint, Failure> {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let (state, bytes) = (UdpSocketState::new((&socket).into())?, comity::TransportConfig::default().socket_bytes);
+    state.set_recv_buffer_size((&socket).into(), bytes)?;
+    state.set_send_buffer_size((&socket).into(), bytes)?;
+    Ok(Endpoint::new(EndpointConfig::default(), server, socket, Arc::new(TokioRuntime))?)
 }
 
 /// Takes any server for the right one: what it costs to send bytes is measured, not to whom.

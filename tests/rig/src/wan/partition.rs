@@ -20,8 +20,6 @@ const FAR: Duration = Duration::from_millis(100);
 const CUT_SHOWS: Duration = Duration::from_secs(15);
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// Most that a median write within a region may take beyond the way there.
-const NEAR_MEDIAN_MAX: Duration = Duration::from_millis(50);
 
 /// How a partition is run.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +32,8 @@ pub struct PartitionOptions {
     pub bytes: usize,
     /// Datagrams lost between the regions, of a million.
     pub loss_ppm: u32,
+    /// Most that a median write within a region may take beyond the way there.
+    pub median_max: Duration,
     /// How long all may differ once the cut is mended.
     pub converge_max: Duration,
 }
@@ -104,7 +104,7 @@ pub fn run(options: PartitionOptions, under: &Path) -> Result<Outcome, RigError>
     let peak = sites.iter_mut().map(Site::peak).max().unwrap_or(0);
     outcome.row("peak memory of a process, before and after", format!("{}, {}", mib(before.1), mib(peak)));
     let median = near.get(near.len() / 2).copied().unwrap_or(i64::MAX);
-    outcome.promise(median <= NEAR_MEDIAN_MAX.as_micros() as i64, || {
+    outcome.promise(median <= options.median_max.as_micros() as i64, || {
         format!("half of the writes are visible in their own region {p50} ms after the way there or later")
     });
     Ok(outcome)
