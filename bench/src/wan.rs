@@ -134,9 +134,10 @@ async fn comity(
         let mut follower = Follower::join(&source, line.conditions(), congestion).await?;
         let idle = follower.idle(&source, IDLE_WRITES).await?;
         let before = follower.traffic().await?;
-        let cpu = cpu_seconds();
+        let (cpu, syncs) = (cpu_seconds(), follower.syncs());
         let took = follower.catch_up(&large).await?;
-        let cpu = cpu_seconds() - cpu;
+        let (cpu, synced) = (cpu_seconds() - cpu, follower.syncs());
+        let (count, syncing) = (synced.0 - syncs.0, synced.1 - syncs.1);
         let after = follower.traffic().await?;
         let caught_up = mib_per_second(limits.0, took);
         let wire = after.udp_bytes_received - before.udp_bytes_received;
@@ -154,6 +155,8 @@ async fn comity(
                 format!("{:.2}", caught_up / plain),
                 format!("{:.3}", wire as f64 / limits.0 as f64),
                 format!("{:.1}", cpu * f64::from(1 << 30) / limits.0 as f64),
+                format!("{:.0} %", 100.0 * syncing.as_secs_f64() / took.as_secs_f64()),
+                format!("{:.1}", 1_000.0 * syncing.as_secs_f64() / count.max(1) as f64),
                 format!("{:.0}", changes as f64 / took_small.as_secs_f64()),
             ],
         ].concat());
@@ -166,7 +169,7 @@ async fn comity(
     println!("\nCatching up, values that nothing makes shorter:");
     let heads = [
         "round trip", "loss", "plain QUIC, MiB/s", "catching up, MiB/s", "part", "bytes received / values",
-        "CPU s/GiB, both", "small changes/s",
+        "CPU s/GiB, both", "syncing", "ms each", "small changes/s",
     ];
     table::print(&heads, &moved);
     println!("Live changes: time until visible, less the way there, ms:");

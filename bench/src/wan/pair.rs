@@ -186,6 +186,12 @@ impl Follower {
         Ok(traffic.first().map(|(_, stats)| *stats).ok_or("there is no connection")?)
     }
 
+    /// Its syncs so far, and how long they took altogether.
+    pub(super) fn syncs(&self) -> (u64, Duration) {
+        let syncs = self.replica.meters().syncs;
+        (syncs.counts.iter().sum(), Duration::from_micros(syncs.sum_us))
+    }
+
     pub(super) async fn shutdown(self) {
         self.replica.shutdown().await;
     }

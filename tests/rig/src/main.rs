@@ -31,7 +31,7 @@ fn main() -> ExitCode {
         "run" => start_run(&arguments),
         "node" => start_node(&arguments),
         "shape" => start_shaper(&arguments),
-        "mesh" | "partition" | "interrupted" => start_wan(verb, &arguments),
+        "mesh" | "partition" | "interrupted" => start_wan(&verb, &arguments),
         "wan-node" => start_wan_node(&arguments),
         _ => Err(RigError::Arguments(USAGE.to_owned())),
     });

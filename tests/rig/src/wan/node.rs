@@ -152,7 +152,8 @@ impl Node {
             ["state"] => self.state().await,
             ["sum"] => Ok(self.space().await?.view()?.counter("sums", "all")?.to_string()),
             ["await", token, ms] => {
-                let token = Token::from_bytes(&HEXLOWER.decode(token.as_bytes())?)?;
+                let bytes = HEXLOWER.decode(token.as_bytes()).map_err(|error| error.to_string())?;
+                let token = Token::from_bytes(&bytes).map_err(|error| error.to_string())?;
                 self.space().await?.at_within(&token, Duration::from_millis(ms.parse()?)).await?;
                 Ok("ok".to_owned())
             }
