@@ -1,5 +1,6 @@
 //! Long paths: what plain QUIC moves over them, what catching up does, and how long a live change takes meanwhile.
 
+mod idle;
 mod pair;
 mod raw;
 
@@ -71,7 +72,7 @@ pub(crate) fn run(options: &Options) -> Result<Verdict, Failure> {
     let bytes = options.value("mib", 128_u64)? << 20;
     let seconds = Duration::from_secs_f64(options.value("seconds", 10.0)?);
     let changes = options.value("changes", 100_000_u64)?;
-    let parts = options.value("parts", "raw,comity".to_owned())?;
+    let parts = options.value("parts", "idle,raw,comity".to_owned())?;
     let congestion = match options.value("congestion", "default".to_owned())?.as_str() {
         "bbr" => Congestion::Bbr,
         "cubic" => Congestion::Cubic,
@@ -79,6 +80,11 @@ pub(crate) fn run(options: &Options) -> Result<Verdict, Failure> {
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let mut verdict = Verdict::default();
+    if parts.contains("idle") {
+        let count = options.value("connections", 1_000)?;
+        let bytes = runtime.block_on(idle::bytes_each(count))?;
+        println!("\nAn idle connection with its three streams each way: {:.1} KiB on each side.", bytes as f64 / 1_024.0);
+    }
     if parts.contains("raw") {
         let (stream, all) = windows();
         let ours = (options.value("stream-window", stream)?, options.value("connection-window", all)?);
