@@ -17,7 +17,7 @@ use crate::io::{
 use crate::journal::JournalLimits;
 use crate::keys;
 use crate::lag::{LagLimits, Moment};
-use crate::limits::SYNC_RETRY;
+use crate::limits::{APPLY_BYTES_TARGET, SYNC_RETRY};
 use crate::membership::Farewell;
 use crate::options::{BootstrapLimits, EngineOptions, ROWS_VERSION, TailLimits, WriteOptions, check_version};
 use crate::retention::Retention;
@@ -453,6 +453,10 @@ impl Engine {
         }
         if !canary!(PostponedForgotten) {
             self.dirty.append(&mut self.postponed);
+        }
+        if self.unsynced_bytes >= APPLY_BYTES_TARGET {
+            // The disk goes on with what is committed while the next batch is applied.
+            self.request_sync();
         }
         self.resolve_synced(now);
         self.say_farewells(now);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use comity_path::{Conditions, Path as Way};
 
 use crate::error::RigError;
-use crate::wan::site::{Site, wait_equal};
+use crate::wan::site::{Site, State, wait_equal};
 use crate::wan::{LOOK_EVERY, Outcome, mib};
 
 /// Silence after which a connection is over, and some.
@@ -74,8 +74,13 @@ pub fn run(options: InterruptedOptions, under: &Path) -> Result<Outcome, RigErro
                     source.restart()?;
                 }
             }
-            let kept = receiver.wait(options.within, "it goes on", |state| state.staged > 0)?.staged;
+            let kept = receiver.wait(options.within, "what was staged is there", |state| state.staged > 0)?.staged;
+            let goes_on = |state: &State| state.staged > kept || state.phase != "receiving" && state.phase != "waiting";
+            receiver.wait(options.within, "it goes on", goes_on)?;
             away += stopped.elapsed();
+            outcome.promise(kept >= staged / 2, || {
+                format!("of {} that were staged only {} were kept", mib(staged), mib(kept))
+            });
             outcome.row(
                 ["connection cut", "receiver killed", "source killed"][part as usize - 1],
                 format!("{} were here, {} after it; going on after {:.1} s", mib(staged), mib(kept), stopped.elapsed().as_secs_f64()),
