@@ -8,8 +8,8 @@ use bytes::Bytes;
 use comity_crdts::ReplicaId;
 use comity_engine::Input;
 use comity_transport::{
-    Backoff, BindError, Class, CloseCode, ConnectError, Connection, Endpoint, FrameReceiver, Identity, PeerKey,
-    RecvError, TransportConfig,
+    Backoff, BindError, Class, CloseCode, ConnectError, Connection, Endpoint, FrameReceiver, Identity,
+    PeerKey, RecvError, TransportConfig,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;

@@ -51,7 +51,11 @@ const BENCHMARKS: [Benchmark; 6] = [
     },
     Benchmark { name: "removal", about: "what stays of elements that were removed", run: removal::run },
     Benchmark { name: "set", about: "operations on small and large sets", run: set::run },
-    Benchmark { name: "wan", about: "plain QUIC, catching up and live changes over long paths", run: wan::run },
+    Benchmark {
+        name: "wan",
+        about: "plain QUIC, catching up and live changes over long paths",
+        run: wan::run,
+    },
 ];
 
 fn main() -> ExitCode {

@@ -83,7 +83,10 @@ pub(crate) fn run(options: &Options) -> Result<Verdict, Failure> {
     if parts.contains("idle") {
         let count = options.value("connections", 1_000)?;
         let bytes = runtime.block_on(idle::bytes_each(count))?;
-        println!("\nAn idle connection with its three streams each way: {:.1} KiB on each side.", bytes as f64 / 1_024.0);
+        println!(
+            "\nAn idle connection with its three streams each way: {:.1} KiB on each side.",
+            bytes as f64 / 1_024.0
+        );
     }
     if parts.contains("raw") {
         let (stream, all) = windows();
@@ -118,7 +121,8 @@ async fn raw(lines: &[Line], ours: (usize, usize), limits: (u64, Duration)) -> R
         rows.push(row);
     }
     println!("\nPlain QUIC, MiB/s:");
-    let heads = ["round trip", "loss", "cubic, quinn's windows", "cubic, ours", "BBR, quinn's windows", "BBR, ours"];
+    let heads =
+        ["round trip", "loss", "cubic, quinn's windows", "cubic, ours", "BBR, quinn's windows", "BBR, ours"];
     table::print(&heads, &rows);
     Ok(())
 }
@@ -153,20 +157,31 @@ async fn comity(
         let mut follower = Follower::join(&source, line.conditions(), congestion).await?;
         let busy = follower.busy(&source, &large).await?;
         follower.shutdown().await;
-        moved.push([
-            line.cells(),
-            vec![
-                format!("{plain:.1}"),
-                format!("{caught_up:.1}"),
-                format!("{:.2}", caught_up / plain),
-                format!("{:.3}", wire as f64 / limits.0 as f64),
-                format!("{:.1}", cpu * f64::from(1 << 30) / limits.0 as f64),
-                format!("{:.0} %", 100.0 * syncing.as_secs_f64() / took.as_secs_f64()),
-                format!("{:.1}", 1_000.0 * syncing.as_secs_f64() / count.max(1) as f64),
-                format!("{:.0}", changes as f64 / took_small.as_secs_f64()),
-            ],
-        ].concat());
-        waited.push([line.cells(), quantiles(&idle, line.one_way()), quantiles(&busy, line.one_way()), vec![busy.len().to_string()]].concat());
+        moved.push(
+            [
+                line.cells(),
+                vec![
+                    format!("{plain:.1}"),
+                    format!("{caught_up:.1}"),
+                    format!("{:.2}", caught_up / plain),
+                    format!("{:.3}", wire as f64 / limits.0 as f64),
+                    format!("{:.1}", cpu * f64::from(1 << 30) / limits.0 as f64),
+                    format!("{:.0} %", 100.0 * syncing.as_secs_f64() / took.as_secs_f64()),
+                    format!("{:.1}", 1_000.0 * syncing.as_secs_f64() / count.max(1) as f64),
+                    format!("{:.0}", changes as f64 / took_small.as_secs_f64()),
+                ],
+            ]
+            .concat(),
+        );
+        waited.push(
+            [
+                line.cells(),
+                quantiles(&idle, line.one_way()),
+                quantiles(&busy, line.one_way()),
+                vec![busy.len().to_string()],
+            ]
+            .concat(),
+        );
         if line.is_bound() && caught_up < CATCH_UP_MIN {
             verdict.broken.push(format!("catching up moves {caught_up:.1} MiB/s, not {CATCH_UP_MIN}"));
         }
@@ -174,8 +189,16 @@ async fn comity(
     source.shutdown().await;
     println!("\nCatching up, values that nothing makes shorter:");
     let heads = [
-        "round trip", "loss", "plain QUIC, MiB/s", "catching up, MiB/s", "part", "bytes received / values",
-        "CPU s/GiB, both", "syncing", "ms each", "small changes/s",
+        "round trip",
+        "loss",
+        "plain QUIC, MiB/s",
+        "catching up, MiB/s",
+        "part",
+        "bytes received / values",
+        "CPU s/GiB, both",
+        "syncing",
+        "ms each",
+        "small changes/s",
     ];
     table::print(&heads, &moved);
     println!("Live changes: time until visible, less the way there, ms:");
@@ -190,9 +213,11 @@ fn quantiles(latencies: &[Duration], one_way: Duration) -> Vec<String> {
     ascending.sort_unstable();
     let at = |percent: usize| ascending.get(ascending.len().saturating_sub(1) * percent / 100).copied();
     [50, 99]
-        .map(|percent| at(percent).map_or("—".to_owned(), |latency| {
-            format!("{:.1}", (latency.as_secs_f64() - one_way.as_secs_f64()) * 1_000.0)
-        }))
+        .map(|percent| {
+            at(percent).map_or("—".to_owned(), |latency| {
+                format!("{:.1}", (latency.as_secs_f64() - one_way.as_secs_f64()) * 1_000.0)
+            })
+        })
         .to_vec()
 }
 

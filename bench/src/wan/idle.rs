@@ -20,7 +20,10 @@ pub(super) async fn bytes_each(connections: usize) -> Result<u64, Failure> {
     let config = TransportConfig { connections_max: connections + 1, ..TransportConfig::default() };
     let bind = |key: u8| {
         let (addr, identity) = ("127.0.0.1:0".parse()?, Identity::from_secret(&[key; 32]));
-        Ok::<_, Failure>((identity.public(), Endpoint::bind(addr, &identity, Arc::new(Everyone), config.clone())?))
+        Ok::<_, Failure>((
+            identity.public(),
+            Endpoint::bind(addr, &identity, Arc::new(Everyone), config.clone())?,
+        ))
     };
     let ((_, dialer), (key, listener)) = (bind(1)?, bind(2)?);
     let mut held: Vec<Connection> = Vec::new();

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::time::{Duration, Instant};
 
 use comity::{
-    BootstrapLimits, Congestion, ConnectionStats, OpenOptions, Replica, Retention, Space, Ticket, Value, Watch,
+    BootstrapLimits, Congestion, ConnectionStats, OpenOptions, Replica, Retention, Space, Ticket, Value,
+    Watch,
 };
 use comity_path::{Conditions, Path};
 use tempfile::TempDir;

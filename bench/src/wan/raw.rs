@@ -128,7 +128,8 @@ fn client(provider: &Arc<CryptoProvider>, setup: Setup) -> Result<Endpoint, Fail
 /// One with the buffers in the kernel that replicas have.
 fn endpoint(server: Option<ServerConfig>) -> Result<Endpoint, Failure> {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
-    let (state, bytes) = (UdpSocketState::new((&socket).into())?, comity::TransportConfig::default().socket_bytes);
+    let (state, bytes) =
+        (UdpSocketState::new((&socket).into())?, comity::TransportConfig::default().socket_bytes);
     state.set_recv_buffer_size((&socket).into(), bytes)?;
     state.set_send_buffer_size((&socket).into(), bytes)?;
     Ok(Endpoint::new(EndpointConfig::default(), server, socket, Arc::new(TokioRuntime))?)

@@ -60,7 +60,9 @@ impl Engine {
             return Ok(());
         }
         let place = self.spaces.get(&ask.space).map_or(0, |space| space.kept.dropped);
-        session.served.insert(ask.number, Served { space: ask.space, place, used: now.monotonic, reads: 0, pieces: 0 });
+        session
+            .served
+            .insert(ask.number, Served { space: ask.space, place, used: now.monotonic, reads: 0, pieces: 0 });
         let (number, space) = (ask.number, ask.space);
         self.push(Output::Snapshot(SnapshotTask::Open { session: session_id, number, space }));
         Ok(())

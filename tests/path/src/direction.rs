@@ -119,7 +119,8 @@ impl Direction {
         let Some(rate) = conditions.rate.filter(|rate| *rate > 0) else {
             return Some(now + conditions.delay);
         };
-        let takes = |bytes: u64| Duration::from_nanos((u128::from(bytes) * 1_000_000_000 / u128::from(rate)) as u64);
+        let takes =
+            |bytes: u64| Duration::from_nanos((u128::from(bytes) * 1_000_000_000 / u128::from(rate)) as u64);
         let waits = self.busy_until.saturating_sub(now);
         if waits > takes(conditions.queue_bytes) {
             return None;

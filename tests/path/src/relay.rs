@@ -22,7 +22,11 @@ const ROOM_AFTER: Duration = Duration::from_micros(200);
 const ROUTES_MAX: usize = 64;
 
 /// Starts the relay; its near end, and the thread that ends when the path is over.
-pub(crate) fn start(far: SocketAddr, shared: Arc<Shared>, seed: u64) -> io::Result<(SocketAddr, JoinHandle<()>)> {
+pub(crate) fn start(
+    far: SocketAddr,
+    shared: Arc<Shared>,
+    seed: u64,
+) -> io::Result<(SocketAddr, JoinHandle<()>)> {
     let near = Arc::new(Socket::bind()?);
     let addr = near.local_addr()?;
     let relay = thread::Builder::new().name("path-out".to_owned());

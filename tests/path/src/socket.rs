@@ -53,7 +53,11 @@ impl Socket {
 
     /// Hands over what has arrived: from whom, the bytes, and the length of each datagram in them. Whether there was
     /// anything.
-    pub(crate) fn receive(&self, buffers: &mut Buffers, mut take: impl FnMut(SocketAddr, &[u8], usize)) -> bool {
+    pub(crate) fn receive(
+        &self,
+        buffers: &mut Buffers,
+        mut take: impl FnMut(SocketAddr, &[u8], usize),
+    ) -> bool {
         let mut metas = [RecvMeta::default(); BATCHES];
         let received = {
             let mut slices: Vec<_> = buffers.0.iter_mut().map(|buffer| IoSliceMut::new(buffer)).collect();
@@ -72,7 +76,8 @@ impl Socket {
         let datagrams_max = self.state.max_gso_segments().max(1);
         for part in bytes.chunks(stride * datagrams_max) {
             let segment_size = (part.len() > stride).then_some(stride);
-            let transmit = Transmit { destination: to, ecn: None, contents: part, segment_size, src_ip: None };
+            let transmit =
+                Transmit { destination: to, ecn: None, contents: part, segment_size, src_ip: None };
             match self.state.try_send(UdpSockRef::from(&self.socket), &transmit) {
                 // What was sent before is sent again with the rest: the receiver drops it as known.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,

@@ -74,8 +74,10 @@ pub fn run(options: InterruptedOptions, under: &Path) -> Result<Outcome, RigErro
                     source.restart()?;
                 }
             }
-            let kept = receiver.wait(options.within, "what was staged is there", |state| state.staged > 0)?.staged;
-            let goes_on = |state: &State| state.staged > kept || state.phase != "receiving" && state.phase != "waiting";
+            let kept =
+                receiver.wait(options.within, "what was staged is there", |state| state.staged > 0)?.staged;
+            let goes_on =
+                |state: &State| state.staged > kept || state.phase != "receiving" && state.phase != "waiting";
             receiver.wait(options.within, "it goes on", goes_on)?;
             away += stopped.elapsed();
             outcome.promise(kept >= staged / 2, || {
@@ -83,7 +85,12 @@ pub fn run(options: InterruptedOptions, under: &Path) -> Result<Outcome, RigErro
             });
             outcome.row(
                 ["connection cut", "receiver killed", "source killed"][part as usize - 1],
-                format!("{} were here, {} after it; going on after {:.1} s", mib(staged), mib(kept), stopped.elapsed().as_secs_f64()),
+                format!(
+                    "{} were here, {} after it; going on after {:.1} s",
+                    mib(staged),
+                    mib(kept),
+                    stopped.elapsed().as_secs_f64()
+                ),
             );
         }
     }
@@ -91,7 +98,10 @@ pub fn run(options: InterruptedOptions, under: &Path) -> Result<Outcome, RigErro
     let took = finish(&mut sites, (started, options.within), &mut total)?;
     let wire = way.carried().bytes;
     let values = options.objects * options.bytes as u64;
-    outcome.row("state", format!("{} registers of {} bytes, {} of values", options.objects, options.bytes, mib(values)));
+    outcome.row(
+        "state",
+        format!("{} registers of {} bytes, {} of values", options.objects, options.bytes, mib(values)),
+    );
     outcome.row("written at the source in", format!("{:.1} s", filled.as_secs_f64()));
     outcome.row("path", format!("{} ms, {} ppm lost", options.round_trip.as_millis(), options.loss_ppm));
     outcome.row("taken over, checked and installed after", format!("{:.1} s", took.as_secs_f64()));
@@ -100,10 +110,13 @@ pub fn run(options: InterruptedOptions, under: &Path) -> Result<Outcome, RigErro
     outcome.row("datagram bytes on the path, both ways", mib(wire));
     outcome.row("bytes on the path / values", format!("{:.3}", wire as f64 / values.max(1) as f64));
     let [source, receiver] = &mut sites;
-    outcome.row("peak memory, source and receiver", format!("{}, {}", mib(source.peak()), mib(receiver.peak())));
+    outcome
+        .row("peak memory, source and receiver", format!("{}, {}", mib(source.peak()), mib(receiver.peak())));
     let interruptions = if options.is_interrupted { 3.0 } else { 0.0 };
     let most = total as f64 * (1.10 + interruptions * AGAIN_MAX) + f64::from(8 << 20);
-    outcome.promise(wire as f64 <= most, || format!("{} crossed the path for {} of rows", mib(wire), mib(total)));
+    outcome.promise(wire as f64 <= most, || {
+        format!("{} crossed the path for {} of rows", mib(wire), mib(total))
+    });
     Ok(outcome)
 }
 

@@ -54,7 +54,8 @@ impl Ways {
         for (low, site) in sites.iter().enumerate() {
             for high in low + 1..sites.len() {
                 let seed = (low * sites.len() + high) as u64;
-                let way = Way::to(site.addr(), conditions(low, high), seed).map_err(RigError::io("a path"))?;
+                let way =
+                    Way::to(site.addr(), conditions(low, high), seed).map_err(RigError::io("a path"))?;
                 ways.insert((low, high), way);
             }
         }
@@ -70,7 +71,9 @@ impl Ways {
             }
             let (members, peers) = (high + 1, high);
             for site in &mut sites[..=high] {
-                site.wait(PATIENCE, "all are connected", |state| state.members == members && state.peers == peers)?;
+                site.wait(PATIENCE, "all are connected", |state| {
+                    state.members == members && state.peers == peers
+                })?;
             }
         }
         Ok(Self(ways))
@@ -102,7 +105,11 @@ pub(crate) fn wait_written(sites: &mut [Site], within: Duration) -> Result<Vec<W
 }
 
 /// Checks that every write of every site counts at every site.
-pub(crate) fn check_sums(sites: &mut [Site], written: &[Written], outcome: &mut Outcome) -> Result<(), RigError> {
+pub(crate) fn check_sums(
+    sites: &mut [Site],
+    written: &[Written],
+    outcome: &mut Outcome,
+) -> Result<(), RigError> {
     let expected: u64 = written.iter().map(|written| written.count).sum();
     for site in sites {
         let (node, sum) = (site.node, site.ask("sum")?);
@@ -144,14 +151,22 @@ pub fn run(options: MeshOptions, under: &Path) -> Result<Outcome, RigError> {
     let others = (sites.len() - 1) as u64;
     let bytes = others * written.iter().map(|written| written.bytes).sum::<u64>();
     let packed = others * written.iter().map(|written| written.packed).sum::<u64>();
-    outcome.row("writes, all acknowledged after their own disk", format!("{count} of {} bytes", options.bytes));
+    outcome
+        .row("writes, all acknowledged after their own disk", format!("{count} of {} bytes", options.bytes));
     outcome.row("all equal after the last write", format!("{:.0} ms", converged.as_secs_f64() * 1_000.0));
     outcome.row("datagram bytes on all paths, all told", mib(wire));
     outcome.row("values, once for each other replica", mib(bytes));
     outcome.row("the same, compressed as one stream for each writer", mib(packed));
-    outcome.row("bytes on the wire / compressed values", format!("{:.2}", wire as f64 / packed.max(1) as f64));
-    outcome.row("bytes on the wire for a write and a replica", format!("{:.0}", wire as f64 / (count * others).max(1) as f64));
-    outcome.row("copies: bytes of runs received / needed", format!("{:.3}", received as f64 / needed.max(1) as f64));
+    outcome
+        .row("bytes on the wire / compressed values", format!("{:.2}", wire as f64 / packed.max(1) as f64));
+    outcome.row(
+        "bytes on the wire for a write and a replica",
+        format!("{:.0}", wire as f64 / (count * others).max(1) as f64),
+    );
+    outcome.row(
+        "copies: bytes of runs received / needed",
+        format!("{:.3}", received as f64 / needed.max(1) as f64),
+    );
     let peaks: Vec<String> = sites.iter_mut().map(|site| mib(site.peak())).collect();
     outcome.row("peak memory of each process", peaks.join(", "));
     Ok(outcome)
@@ -168,7 +183,8 @@ fn copies(sites: &mut [Site]) -> Result<(u64, u64), RigError> {
 
 /// How long writes took to be visible, less the way there.
 fn tell_latencies(sites: &mut [Site], options: MeshOptions, outcome: &mut Outcome) -> Result<(), RigError> {
-    let numbers: BTreeMap<String, usize> = sites.iter().map(|site| (site.replica.clone(), site.node)).collect();
+    let numbers: BTreeMap<String, usize> =
+        sites.iter().map(|site| (site.replica.clone(), site.node)).collect();
     let (mut all, mut by_pair) = (Vec::new(), BTreeMap::<(usize, usize), Vec<i64>>::new());
     for site in sites.iter_mut() {
         for (author, latencies) in site.latencies()? {
@@ -185,7 +201,10 @@ fn tell_latencies(sites: &mut [Site], options: MeshOptions, outcome: &mut Outcom
         all.append(samples);
     }
     let [p50, p99] = percentiles(&mut all, [50, 99]);
-    outcome.row("visible elsewhere, all pairs", format!("p50 {p50} ms, p99 {p99} ms beyond the way there, {} times", all.len()));
+    outcome.row(
+        "visible elsewhere, all pairs",
+        format!("p50 {p50} ms, p99 {p99} ms beyond the way there, {} times", all.len()),
+    );
     let median = all.get(all.len() / 2).copied().unwrap_or(i64::MAX);
     outcome.promise(median <= options.median_max.as_micros() as i64, || {
         format!("half of the writes are visible {p50} ms after the way there or later")

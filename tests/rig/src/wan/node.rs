@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use comity::{
-    BootstrapLimits, BootstrapPhase, ChangeEvent, Did, OpenOptions, Replica, ReplicaId, Retention, Role, Space, Ticket, Token,
-    Value,
+    BootstrapLimits, BootstrapPhase, ChangeEvent, Did, OpenOptions, Replica, ReplicaId, Retention, Role,
+    Space, Ticket, Token, Value,
 };
 use data_encoding::HEXLOWER;
 use flate2::Compression;
@@ -77,12 +77,7 @@ async fn run(options: NodeOptions) {
         Err(error) => return say(&format!("closed {error}")),
     };
     say(&format!("ready {addr} {}", replica.id()));
-    let node = Node {
-        replica,
-        number: options.node,
-        written: Arc::default(),
-        latencies: Arc::default(),
-    };
+    let node = Node { replica, number: options.node, written: Arc::default(), latencies: Arc::default() };
     let (sender, mut lines) = mpsc::channel(LINES_MAX);
     // Nobody asks any more: end as after a kill.
     read_lines(move |line| sender.blocking_send(line).is_ok(), || std::process::exit(0));
@@ -327,8 +322,22 @@ fn noise(seed: u64, bytes: usize) -> Vec<u8> {
 /// Text of about the entropy that people's records have.
 fn words(seed: u64, bytes: usize) -> String {
     const WORDS: [&str; 16] = [
-        "order", "customer", "\"status\":", "shipped", "pending", "address", "street", "quantity", "price", "total",
-        "2026-11-", "invoice", "comment", "please", "deliver", "before",
+        "order",
+        "customer",
+        "\"status\":",
+        "shipped",
+        "pending",
+        "address",
+        "street",
+        "quantity",
+        "price",
+        "total",
+        "2026-11-",
+        "invoice",
+        "comment",
+        "please",
+        "deliver",
+        "before",
     ];
     let (mut state, mut text) = (seed.wrapping_mul(0xD134_2543_DE82_EF95), String::new());
     while text.len() < bytes {

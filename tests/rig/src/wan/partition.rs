@@ -76,12 +76,18 @@ pub fn run(options: PartitionOptions, under: &Path) -> Result<Outcome, RigError>
     let mut near: Vec<i64> = Vec::new();
     for site in &mut sites {
         let one_way = (NEAR / 2).as_micros() as i64;
-        near.extend(site.latencies()?.into_iter().flat_map(|(_, latencies)| latencies).map(|latency| latency - one_way));
+        near.extend(
+            site.latencies()?
+                .into_iter()
+                .flat_map(|(_, latencies)| latencies)
+                .map(|latency| latency - one_way),
+        );
     }
     let before = (ways.bytes(), sites.iter_mut().map(Site::peak).max().unwrap_or(0));
     cut(false);
     let mended = Instant::now();
-    let connected = sites[0].wait(options.converge_max, "the regions are connected", |state| state.peers > OF_REGION - 1);
+    let connected =
+        sites[0].wait(options.converge_max, "the regions are connected", |state| state.peers > OF_REGION - 1);
     let connected = connected.map(|_| mended.elapsed())?;
     let converged = wait_equal(&mut sites, mended, options.converge_max)?;
     let wire = ways.bytes() - before.0;
@@ -90,7 +96,10 @@ pub fn run(options: PartitionOptions, under: &Path) -> Result<Outcome, RigError>
     let [p50, p99] = percentiles(&mut near, [50, 99]);
     outcome.row("regions cut off from each other", format!("{} s", options.cut.as_secs()));
     outcome.row("writes meanwhile, all acknowledged", format!("{count} of {} bytes", options.bytes));
-    outcome.row("visible within the region meanwhile", format!("p50 {p50} ms, p99 {p99} ms beyond the way there"));
+    outcome.row(
+        "visible within the region meanwhile",
+        format!("p50 {p50} ms, p99 {p99} ms beyond the way there"),
+    );
     outcome.row("connected again after", format!("{:.1} s", connected.as_secs_f64()));
     outcome.row("all equal after", format!("{:.1} s", converged.as_secs_f64()));
     // Every value crosses at least once each way, and goes to the others of the region.
@@ -100,7 +109,8 @@ pub fn run(options: PartitionOptions, under: &Path) -> Result<Outcome, RigError>
     outcome.row("datagram bytes on all paths since", mib(wire));
     outcome.row("values, once for each replica that lacked them", mib(bytes));
     outcome.row("the same, compressed as one stream for each writer", mib(packed));
-    outcome.row("bytes on the wire / compressed values", format!("{:.2}", wire as f64 / packed.max(1) as f64));
+    outcome
+        .row("bytes on the wire / compressed values", format!("{:.2}", wire as f64 / packed.max(1) as f64));
     let peak = sites.iter_mut().map(Site::peak).max().unwrap_or(0);
     outcome.row("peak memory of a process, before and after", format!("{}, {}", mib(before.1), mib(peak)));
     let median = near.get(near.len() / 2).copied().unwrap_or(i64::MAX);

@@ -42,7 +42,8 @@ pub struct State {
 impl State {
     fn of(answer: &str) -> Option<Self> {
         let words: Vec<&str> = answer.split_whitespace().collect();
-        let ["state", digest, durable, missing, members, peers, received, needed, phase, staged, total] = words[..]
+        let ["state", digest, durable, missing, members, peers, received, needed, phase, staged, total] =
+            words[..]
         else {
             return None;
         };
@@ -127,7 +128,8 @@ impl Site {
         let ["ready", addr, replica] = greeting.split_whitespace().collect::<Vec<_>>()[..] else {
             return Err(self.failed(greeting));
         };
-        (self.addr, self.replica) = (addr.parse().map_err(|_| self.failed(greeting.clone()))?, replica.to_owned());
+        (self.addr, self.replica) =
+            (addr.parse().map_err(|_| self.failed(greeting.clone()))?, replica.to_owned());
         Ok(())
     }
 
@@ -192,7 +194,12 @@ impl Site {
     ///
     /// # Errors
     /// [`RigError::Node`] when it is not within that time.
-    pub fn wait(&mut self, within: Duration, what: &str, holds: impl Fn(&State) -> bool) -> Result<State, RigError> {
+    pub fn wait(
+        &mut self,
+        within: Duration,
+        what: &str,
+        holds: impl Fn(&State) -> bool,
+    ) -> Result<State, RigError> {
         let started = Instant::now();
         let mut last = None;
         while started.elapsed() < within {
@@ -235,7 +242,11 @@ impl Site {
             let numbers = numbers.split(',').map(|number| number.parse().ok()).collect::<Option<_>>()?;
             Some((author.to_owned(), numbers))
         };
-        answer.split_whitespace().skip(1).map(|word| of_author(word).ok_or_else(|| self.failed(word))).collect()
+        answer
+            .split_whitespace()
+            .skip(1)
+            .map(|word| of_author(word).ok_or_else(|| self.failed(word)))
+            .collect()
     }
 
     /// Kills its process (SIGKILL).
