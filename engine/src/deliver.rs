@@ -11,7 +11,7 @@ use crate::documents::flush;
 use crate::engine::Engine;
 use crate::io::{Applied, Now};
 use crate::keys;
-use crate::limits::{APPLY_BYTES_TARGET, HEAD_SPACING_BYTES, UNSYNCED_BYTES_MAX};
+use crate::limits::{APPLY_BYTES_TARGET, HEAD_SPACING_BYTES, RUN_BYTES_TARGET, UNSYNCED_BYTES_MAX};
 use crate::operations::{made_at, note_operation};
 use crate::own::{append_entry, put_place};
 use crate::proof::Proof;
@@ -60,8 +60,14 @@ impl Engine {
         if space.lanes.values().all(|lane| lane.staged.is_empty()) {
             return Ok(());
         }
-        let is_much = staged_bytes >= APPLY_BYTES_TARGET && self.unsynced_bytes < UNSYNCED_BYTES_MAX;
-        if self.sync_in_flight && !is_much {
+        let goes_on = if staged_bytes < RUN_BYTES_TARGET {
+            // It gains nothing from waiting beside a batch that goes with the next sync anyway; and it might wait for ever,
+            // because after each sync whoever is looked at first starts the next one.
+            (APPLY_BYTES_TARGET..2 * UNSYNCED_BYTES_MAX).contains(&self.unsynced_bytes)
+        } else {
+            staged_bytes >= APPLY_BYTES_TARGET && self.unsynced_bytes < UNSYNCED_BYTES_MAX
+        };
+        if self.sync_in_flight && !goes_on {
             self.postponed.insert(id);
             return Ok(());
         }
