@@ -15,7 +15,7 @@ use comity_store::{CompactError as StoreCompactError, CompactReport, EmbeddedSto
 use comity_transport::{
     CloseCode, ConnectionHandle, ConnectionStats, FrameSender, Keep, PeerKey, SendError, survivor,
 };
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc, oneshot, watch};
 
 use crate::meters::{Measured, Meter};
 use crate::watch::Visible;
@@ -26,6 +26,15 @@ pub(crate) const EVENTS_MAX: usize = 1_024;
 /// Something for the core to do.
 pub(crate) enum Event {
     Input(Input),
+    /// A frame of a session, with its share of what the session may have waiting here.
+    Frame {
+        /// From which.
+        session: SessionId,
+        /// Its bytes.
+        frame: Bytes,
+        /// Returned once the core has taken it in.
+        room: Option<OwnedSemaphorePermit>,
+    },
     /// A transaction or a command, with its way back inside.
     Job(Box<dyn FnOnce(&mut Core) + Send>),
     /// A connection was established; the answer is its number, unless another to the same peer is kept.
@@ -222,9 +231,11 @@ impl Core {
                 self.input(Input::Cancelled { request });
             }
             // Frames of a session that was closed here may still be in the channel; the core ignores them.
-            Event::Input(input @ Input::FrameReceived { .. }) => {
+            Event::Frame { session, frame, room } => {
                 let measured = Arc::clone(&self.signals.measured);
+                let input = Input::FrameReceived { session, frame: frame.into() };
                 measured.frames.time(|| self.input(input));
+                drop(room);
             }
             Event::Input(input) => self.input(input),
             Event::Job(job) => {

@@ -4,12 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use comity_crdts::ReplicaId;
 use comity_engine::Input;
 use comity_transport::{
-    Backoff, BindError, CloseCode, ConnectError, Connection, Endpoint, Identity, PeerKey, TransportConfig,
+    Backoff, BindError, Class, CloseCode, ConnectError, Connection, Endpoint, FrameReceiver, Identity,
+    PeerKey, RecvError, TransportConfig,
 };
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::core::{Connected, Event, TrustSet, fresh};
@@ -21,6 +23,10 @@ const SETTLED_AFTER: std::time::Duration = std::time::Duration::from_secs(1);
 /// How long closing waits for peers to be told. The word goes out at once; QUIC only repeats it to a peer that
 /// did not hear it, and for a dial that nobody answered it would do so for seconds.
 const CLOSING_TIME_MAX: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// Frames of a catch-up that wait for the core, of each connection. The core takes in what comes in its order, so what is
+/// urgent waits behind no more of them; each takes it about a millisecond.
+const CATCH_UP_WAITING_MAX: usize = 8;
 
 /// The network side of a replica. Every task it starts ends when `stop` turns true.
 pub(crate) struct Network {
@@ -251,15 +257,15 @@ impl Network {
         }
         let Ok(Some(session)) = session.await else { return };
         let mut stop = self.stop.clone();
+        let waiting = Arc::new(Semaphore::new(CATCH_UP_WAITING_MAX));
         loop {
-            let frame = tokio::select! {
+            let received = tokio::select! {
                 biased;
                 _ = stop.wait_for(|stop| *stop) => break,
-                frame = receiver.recv() => frame,
+                received = next_frame(&mut receiver, &waiting) => received,
             };
-            let Ok((_, frame)) = frame else { break };
-            let input = Input::FrameReceived { session, frame: frame.into() };
-            if events.send(Event::Input(input)).await.is_err() {
+            let Ok((frame, room)) = received else { break };
+            if events.send(Event::Frame { session, frame, room }).await.is_err() {
                 return;
             }
         }
@@ -291,4 +297,22 @@ impl Network {
             let _ = task.await;
         }
     }
+}
+
+/// The next frame, and its share of what may wait for the core if it belongs to a catch-up. Cancel safe: what was received
+/// is returned without another wait.
+async fn next_frame(
+    receiver: &mut FrameReceiver,
+    waiting: &Arc<Semaphore>,
+) -> Result<(Bytes, Option<OwnedSemaphorePermit>), RecvError> {
+    let room = match Arc::clone(waiting).try_acquire_owned() {
+        Ok(room) => room,
+        Err(_) => tokio::select! {
+            biased;
+            frame = receiver.recv_urgent() => return frame.map(|(_, frame)| (frame, None)),
+            room = Arc::clone(waiting).acquire_owned() => room.expect("the semaphore is never closed"),
+        },
+    };
+    let (class, frame) = receiver.recv().await?;
+    Ok((frame, (class == Class::CatchUp).then_some(room)))
 }

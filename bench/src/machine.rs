@@ -121,12 +121,6 @@ fn civil(days: u64) -> (u64, u64, u64) {
     (era * 400 + year_of_era + u64::from(month <= 2), month, day)
 }
 
-/// The memory that this process has at present, in bytes.
-pub(crate) fn resident_bytes() -> Option<u64> {
-    let kib: u64 = field("/proc/self/status", "VmRSS")?.split_whitespace().next()?.parse().ok()?;
-    Some(kib * 1024)
-}
-
 fn field(path: &str, name: &str) -> Option<String> {
     let text = fs::read_to_string(path).ok()?;
     let line = text.lines().find(|line| line.starts_with(name))?;

@@ -25,6 +25,7 @@ mod report;
 mod set;
 mod table;
 mod visible;
+mod wan;
 
 use std::process::ExitCode;
 
@@ -80,6 +81,7 @@ const BENCHMARKS: &[Benchmark] = &[
     Benchmark { name: "local", about: "durable writes, against a raw log", run: local::run },
     Benchmark { name: "memory", about: "memory of objects, documents, spaces and peers", run: memory::run },
     Benchmark { name: "open", about: "opening after kill -9, with many objects", run: open::run },
+    Benchmark {
         name: "reconnect",
         about: "connecting again with one space and with many, with nothing new and with something",
         run: reconnect::run,
@@ -92,6 +94,11 @@ const BENCHMARKS: &[Benchmark] = &[
     },
     Benchmark { name: "set", about: "operations on small and large sets", run: set::run },
     Benchmark { name: "visible", about: "how long until another replica shows a change", run: visible::run },
+    Benchmark {
+        name: "wan",
+        about: "plain QUIC, catching up and live changes over long paths",
+        run: wan::run,
+    },
 ];
 
 fn main() -> ExitCode {

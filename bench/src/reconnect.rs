@@ -33,7 +33,7 @@ pub(crate) fn run(options: &Options) -> Result<Verdict, Failure> {
     let mut verdict = Verdict::default();
     let mut rows = Vec::new();
     for spaces in [1, 1_000, 10_000].into_iter().filter(|spaces| *spaces <= most) {
-        let before = machine::resident_bytes().unwrap_or_default();
+        let before = machine::resident_bytes();
         let mut replicas = Replicas::open(2)?;
         let ids = replicas.found_many(spaces)?;
         for (index, id) in ids.iter().enumerate() {
@@ -44,7 +44,7 @@ pub(crate) fn run(options: &Options) -> Result<Verdict, Failure> {
         replicas.settle()?;
         replicas.disconnect()?;
         measure(&mut replicas, &format!("{spaces}"), &ids, &mut rows, &mut verdict)?;
-        let held = machine::resident_bytes().unwrap_or_default().saturating_sub(before);
+        let held = machine::resident_bytes().saturating_sub(before);
         if let Some(last) = rows.last_mut() {
             last.push(mib(held / 2));
         }
@@ -159,7 +159,7 @@ fn fill(replicas: &mut Replicas, space: SpaceId, objects: u64) -> Result<(), Fai
         replicas.transact(space, |tx| {
             numbers.try_for_each(|number| {
                 let object = ObjectAddress::new(Kind::Register, "measured", &format!("object-{number:08}"))?;
-                tx.register_write_at(&object.into(), Value::Integer(number as i64))
+                tx.register_write_at(&object.into(), Value::from(number as i64))
             })
         })?;
         if first % (64 * OBJECTS_AT_ONCE) == 0 {

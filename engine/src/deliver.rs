@@ -11,7 +11,7 @@ use crate::documents::flush;
 use crate::engine::Engine;
 use crate::io::{Applied, Now};
 use crate::keys;
-use crate::limits::{HEAD_SPACING_BYTES, STAGED_BYTES_APPLY};
+use crate::limits::{APPLY_BYTES_TARGET, HEAD_SPACING_BYTES, RUN_BYTES_TARGET, UNSYNCED_BYTES_MAX};
 use crate::operations::{made_at, note_operation};
 use crate::own::{append_entry, put_place};
 use crate::proof::Proof;
@@ -39,11 +39,16 @@ struct Delivery {
     parts: BTreeMap<LaneId, (u64, Proof)>,
     /// Whether the entries are in the log already.
     is_again: bool,
+    /// What was applied, in stored form.
+    bytes: usize,
+    /// It was enough for one batch: more may be ready.
+    is_full: bool,
 }
 
 impl Engine {
-    /// Applies every staged entry whose turn has come, in one batch. While a sync is under way the entries
-    /// wait for its end, because they could not be durable sooner anyway and gain from going together.
+    /// Applies the staged entries whose turn has come, in one batch of limited size. While a sync is under way few of them
+    /// wait for its end, because they could not be durable sooner anyway and gain from going together; and so does what
+    /// would make the next sync long, because whoever writes meanwhile waits for it too.
     pub(crate) fn apply_ready(
         &mut self,
         now: &Now,
@@ -55,7 +60,14 @@ impl Engine {
         if space.lanes.values().all(|lane| lane.staged.is_empty()) {
             return Ok(());
         }
-        if self.sync_in_flight && staged_bytes < STAGED_BYTES_APPLY {
+        let goes_on = if staged_bytes < RUN_BYTES_TARGET {
+            // It gains nothing from waiting beside a batch that goes with the next sync anyway; and it might wait for ever,
+            // because after each sync whoever is looked at first starts the next one.
+            (APPLY_BYTES_TARGET..2 * UNSYNCED_BYTES_MAX).contains(&self.unsynced_bytes)
+        } else {
+            staged_bytes >= APPLY_BYTES_TARGET && self.unsynced_bytes < UNSYNCED_BYTES_MAX
+        };
+        if self.sync_in_flight && !goes_on {
             self.postponed.insert(id);
             return Ok(());
         }
@@ -76,7 +88,10 @@ impl Engine {
                 return Err(error);
             }
         };
-        let arrived = delivery.applied - space.progress.applied;
+        let (arrived, bytes) = (delivery.applied - space.progress.applied, delivery.bytes);
+        if delivery.is_full {
+            self.postponed.insert(id);
+        }
         space.lag.arrived.note(now.monotonic, arrived);
         let (frontier, mut delivery) = space.take_delivery(delivery, progress);
         let says_region = delivery.events.iter().any(|event| event.objects.iter().any(is_region));
@@ -84,6 +99,7 @@ impl Engine {
             delivery.events.truncate(1);
         }
         self.note_commit(position, id, frontier, delivery.events);
+        self.note_unsynced(bytes);
         if says_region {
             self.reload_regions(id, store)?;
         }
@@ -175,7 +191,8 @@ impl Space {
         (frontier, delivery)
     }
 
-    /// Walks the lanes until no staged entry is ready.
+    /// Walks the lanes until no staged entry is ready, or enough for one batch is applied. What little others have sent
+    /// goes before what a lane is catching up on.
     fn deliver(&self, now: &Now, work: &mut Work<'_>, is_again: bool) -> Result<Delivery, StoreError> {
         let mut delivery = Delivery {
             frontier: self.frontier.clone(),
@@ -190,13 +207,17 @@ impl Space {
             unproved: BTreeMap::new(),
             parts: BTreeMap::new(),
             is_again,
+            bytes: 0,
+            is_full: false,
         };
+        let mut lanes: Vec<_> = self.lanes.iter().filter(|(_, lane)| !lane.staged.is_empty()).collect();
+        lanes.sort_by_key(|(_, lane)| lane.staged_bytes);
         loop {
             let mut progressed = false;
-            for (lane_id, lane) in &self.lanes {
+            for (lane_id, lane) in &lanes {
                 let mut taken = delivery.taken.get(lane_id).copied().unwrap_or(0);
                 let before = taken;
-                while let Some(staged) = lane.staged.get(taken) {
+                while let Some(staged) = lane.staged.get(taken).filter(|_| !delivery.is_full) {
                     let (frontier, needed) = (&delivery.frontier, &staged.entry.admitted);
                     let is_ready = if canary!(DependencySkipped) {
                         needed.iter().skip(1).all(|(lane, lsn)| frontier.at(&lane) >= lsn)
@@ -208,13 +229,16 @@ impl Space {
                     }
                     self.deliver_entry(now, work, &mut delivery, lane_id, staged)?;
                     taken += 1;
+                    // The end of a run, which is proved.
+                    delivery.is_full =
+                        !is_again && delivery.bytes >= APPLY_BYTES_TARGET && staged.proof.is_some();
                 }
                 if taken > before {
-                    delivery.taken.insert(*lane_id, taken);
+                    delivery.taken.insert(**lane_id, taken);
                     progressed = true;
                 }
             }
-            if !progressed {
+            if !progressed || delivery.is_full {
                 self.prove_parts(work, &mut delivery);
                 return Ok(delivery);
             }
@@ -235,6 +259,7 @@ impl Space {
         delivery.frontier.advance(*lane_id, staged.after.lsn);
         delivery.applied += 1;
         delivery.log_bytes += staged.stored.len() as u64;
+        delivery.bytes += staged.stored.len();
         if delivery.is_again {
             put_place(work, (&self.id, delivery.applied), (*lane_id, staged.after.lsn));
         } else {

@@ -19,7 +19,7 @@ use crate::io::{
 use crate::journal::JournalLimits;
 use crate::keys;
 use crate::lag::{LagLimits, Moment};
-use crate::limits::SYNC_RETRY;
+use crate::limits::{APPLY_BYTES_TARGET, SYNC_RETRY};
 use crate::membership::Farewell;
 use crate::options::{BootstrapLimits, EngineOptions, ROWS_VERSION, TailLimits, WriteOptions, check_version};
 use crate::quiet::Commons;
@@ -48,6 +48,8 @@ pub(crate) struct Unsynced {
     pub(crate) space: SpaceId,
     pub(crate) frontier: Frontier,
     pub(crate) events: Vec<Applied>,
+    /// Of entries of others, in stored form.
+    pub(crate) bytes: usize,
 }
 
 /// What a deadline is for. A timer that finds nothing to do is harmless.
@@ -98,6 +100,8 @@ pub struct Engine {
     pub(crate) open_at_once: usize,
     pub(crate) waits: Waits,
     pub(crate) unsynced: VecDeque<Unsynced>,
+    /// The bytes of these.
+    pub(crate) unsynced_bytes: usize,
     pub(crate) timers: BTreeSet<(Duration, Timer)>,
     /// Spaces with something to apply or parents to choose.
     pub(crate) dirty: BTreeSet<SpaceId>,
@@ -167,6 +171,7 @@ impl Engine {
             open_at_once: options.open_at_once,
             waits: Waits::default(),
             unsynced: VecDeque::new(),
+            unsynced_bytes: 0,
             timers: BTreeSet::new(),
             dirty: BTreeSet::new(),
             to_serve: BTreeSet::new(),
@@ -432,9 +437,17 @@ impl Engine {
         events: Vec<Applied>,
     ) {
         self.committed = position;
-        self.unsynced.push_back(Unsynced { position, space, frontier, events });
+        self.unsynced.push_back(Unsynced { position, space, frontier, events, bytes: 0 });
         self.dirty.insert(space);
         self.request_sync();
+    }
+
+    /// What was committed last has so many bytes of entries of others.
+    pub(crate) fn note_unsynced(&mut self, bytes: usize) {
+        if let Some(unsynced) = self.unsynced.back_mut() {
+            unsynced.bytes += bytes;
+            self.unsynced_bytes += bytes;
+        }
     }
 
     pub(crate) fn request_sync(&mut self) {
@@ -465,6 +478,7 @@ impl Engine {
             let Some(unsynced) = self.unsynced.pop_front() else { break };
             self.rouse(unsynced.space);
             self.commons.touch(unsynced.space);
+            self.unsynced_bytes -= unsynced.bytes;
             if let Some(space) = self.spaces.get_mut(&unsynced.space) {
                 space.durable.merge(&unsynced.frontier);
                 moved.insert(unsynced.space);
@@ -475,6 +489,10 @@ impl Engine {
         }
         if !canary!(PostponedForgotten) {
             self.dirty.append(&mut self.postponed);
+        }
+        if self.unsynced_bytes >= APPLY_BYTES_TARGET {
+            // The disk goes on with what is committed while the next batch is applied.
+            self.request_sync();
         }
         self.resolve_synced(now);
         self.audit_synced(now);

@@ -16,8 +16,10 @@ pub(crate) const RUN_BYTES_TARGET: usize = 64 * 1024;
 pub(crate) const RUN_BYTES_MAX: usize = CHANGE_SET_BYTES_MAX + 256 * 1024;
 /// Unacknowledged bytes of one lane that is caught up.
 pub(crate) const LIVE_WINDOW_BYTES: usize = 256 * 1024;
-/// Unacknowledged bytes of one lane that is catching up.
-pub(crate) const CATCH_UP_WINDOW_BYTES: usize = 4 * 1024 * 1024;
+/// Unacknowledged bytes of one lane that is catching up: 20 MiB in each second over a round trip of 100 ms take 2 MiB. Where
+/// packets are lost, what follows them waits for one more round trip, then for the sync before it is acknowledged, and
+/// both leave room for variation.
+pub(crate) const CATCH_UP_WINDOW_BYTES: usize = 8 * 1024 * 1024;
 /// Unacknowledged bytes on one session.
 pub(crate) const SESSION_WINDOW_BYTES: usize = 16 * 1024 * 1024;
 /// Unacknowledged runs on one session; bounds the driver's queue when runs are small.
@@ -26,8 +28,11 @@ pub(crate) const SESSION_WINDOW_RUNS: usize = 512;
 pub(crate) const STAGED_BYTES_MAX: usize = CATCH_UP_WINDOW_BYTES + 2 * RUN_BYTES_MAX;
 /// Bytes of one lane that may wait here when a subscription is made: the new window comes on top.
 pub(crate) const STAGED_BYTES_SUBSCRIBE: usize = STAGED_BYTES_MAX - CATCH_UP_WINDOW_BYTES - RUN_BYTES_MAX;
-/// Staged bytes that are applied without waiting for the sync under way.
-pub(crate) const STAGED_BYTES_APPLY: usize = 1024 * 1024;
+/// Staged bytes that are applied in one batch, up to the end of a run; so many are not kept waiting by the sync under way. What
+/// is written or arrives meanwhile waits for the sync of such a batch, so that it is not to take long.
+pub(crate) const APPLY_BYTES_TARGET: usize = 512 * 1024;
+/// Bytes that were applied and are not synced: a batch that is being synced, and the next one.
+pub(crate) const UNSYNCED_BYTES_MAX: usize = 2 * APPLY_BYTES_TARGET;
 /// Heads of a lane are kept about this far apart, so that its copies can be served from any of them.
 pub(crate) const HEAD_SPACING_BYTES: u64 = 64 * 1024;
 /// Spaces one session may open.
@@ -82,8 +87,12 @@ pub(crate) const DROP_HELD_MAX: Duration = Duration::from_secs(10 * 60);
 pub(crate) const PIECE_BYTES_TARGET: usize = 128 * 1024;
 /// One piece: a row may be that long, such as a register with many large siblings.
 pub(crate) const PIECE_BYTES_MAX: usize = 24 * 1024 * 1024;
-/// Pieces that a receiver may have asked for and not got.
-pub(crate) const PIECES_ASKED_MAX: usize = 16;
+/// Pieces that a receiver may have asked for and not got: over a long path what is asked for at once is what fills it.
+pub(crate) const PIECES_ASKED_MAX: usize = 64;
+/// Pieces that are asked for before it is known how long they are: a row may be as long as many pieces.
+pub(crate) const PIECES_ASKED_FIRST: usize = 8;
+/// Bytes that are asked for at once, if pieces are as long as the longest that came.
+pub(crate) const PIECES_ASKED_BYTES: usize = 8 * 1024 * 1024;
 /// Snapshots that a replica serves at once.
 pub(crate) const SNAPSHOTS_SERVED_MAX: usize = 2;
 /// A view that is kept for a snapshot is let go of when nobody has read from it for this long.

@@ -15,7 +15,7 @@ use world::{World, noise};
 
 const MIB: usize = 1024 * 1024;
 /// The window of a lane that is catching up.
-const CATCH_UP_WINDOW: usize = 4 * MIB;
+const CATCH_UP_WINDOW: usize = 8 * MIB;
 /// The window of a session.
 const SESSION_WINDOW: usize = 16 * MIB;
 /// The largest run: one may go beyond a window.
@@ -58,7 +58,7 @@ fn a_lane_of_several_megabytes_arrives_within_the_window_and_once() {
     let space = world.create_space(0);
     let session = world.join(0, 1, space);
     world.disconnect(session);
-    write_much(&mut world, 0, space, 12_000_000);
+    write_much(&mut world, 0, space, 20_000_000);
     world.observer.forget_counts();
     world.nodes[1].manual_sync = true;
     let session = world.connect(0, 1);
@@ -74,6 +74,67 @@ fn a_lane_of_several_megabytes_arrives_within_the_window_and_once() {
     assert_eq!(classes.first(), Some(&Class::CatchUp), "what was missed does not hold up what is urgent");
     world.add(0, space, 1);
     assert_eq!(runs(&world, session, 0).last().unwrap().0, Class::Live, "what happens now is urgent");
+}
+
+#[test]
+fn a_catch_up_becomes_durable_in_batches_so_that_nothing_else_waits_for_all_of_it() {
+    let mut world = World::new(2);
+    let space = world.create_space(0);
+    let session = world.join(0, 1, space);
+    world.disconnect(session);
+    write_much(&mut world, 0, space, 6_000_000);
+    let lane = world.own_lane(0, space);
+    let last = world.status(0, space).durable.at(&lane);
+    world.nodes[1].manual_sync = true;
+    world.connect(0, 1);
+    world.drain_steps();
+    let mut durable = world.status(1, space).durable.at(&lane);
+    let mut syncs = 0;
+    while durable < last {
+        world.sync(1);
+        world.drain_steps();
+        let now = world.status(1, space).durable.at(&lane);
+        assert!(now > durable, "it goes on after each sync");
+        // A batch ends with the run that makes it half a MiB, and one is made up while another is synced.
+        assert!(now - durable <= 8, "{} entries of 240 KB or less in one sync", now - durable);
+        (durable, syncs) = (now, syncs + 1);
+    }
+    assert!(syncs > 3);
+    world.nodes[1].manual_sync = false;
+    world.run();
+    world.assert_converged(space);
+}
+
+#[test]
+fn what_is_written_in_one_space_does_not_wait_until_another_is_caught_up_on() {
+    // Whichever of the two comes first in every order.
+    let mut world = World::new(2);
+    let spaces = [world.create_space(0), world.create_space(0)];
+    for space in spaces {
+        let session = world.join(0, 1, space);
+        world.run();
+        world.disconnect(session);
+    }
+    for (busy, quiet) in [(spaces[0], spaces[1]), (spaces[1], spaces[0])] {
+        world.disconnect_all(None);
+        write_much(&mut world, 0, busy, 6_000_000);
+        world.nodes[1].manual_sync = true;
+        world.connect(0, 1);
+        world.drain_steps();
+        world.add_unsent(0, quiet, 1);
+        world.sync(0);
+        world.drain_steps();
+        let written = world.likes(0, quiet);
+        for _ in 0..2 {
+            world.sync(1);
+            world.drain_steps();
+        }
+        assert_eq!(world.likes(1, quiet), written, "it is applied beside what is caught up on");
+        let (ahead, behind) = (world.status(0, busy).durable, world.status(1, busy).durable);
+        assert!(behind.distance_from(&ahead) == 0 && ahead.distance_from(&behind) > 0, "which goes on");
+        world.nodes[1].manual_sync = false;
+        world.run();
+    }
 }
 
 #[test]

@@ -24,9 +24,10 @@ const LIMIT_BYTES_MAX: usize = 1 << 30;
 #[non_exhaustive]
 pub enum Congestion {
     /// Cubic (RFC 9438): backs off when packets are lost.
-    #[default]
     Cubic,
-    /// BBR: models the path's bandwidth; better on long lossy paths, experimental in quinn.
+    /// BBR (Cardwell et al., "BBR: Congestion-Based Congestion Control", 2016): models the path's bandwidth instead of
+    /// taking each loss for congestion. Marked experimental in quinn; `docs/decisions.md` says why it is the default.
+    #[default]
     Bbr,
 }
 
@@ -44,7 +45,8 @@ pub struct TransportConfig {
     /// Longest handshake, on either side.
     pub handshake_timeout: Duration,
     /// Bytes a peer may have in flight or unread on one stream. QUIC has one default for all streams, so it is
-    /// what catch-up needs to fill a long path.
+    /// what catch-up needs to fill a long path: where packets are lost, what follows them is held back for a round trip, so
+    /// twice the product of bandwidth and delay, and twice that for variation.
     pub stream_window_bytes: usize,
     /// Bytes a peer may have in flight or unread on all streams. At least `stream_window_bytes` for each class,
     /// or an unread class would block the others.
@@ -52,7 +54,8 @@ pub struct TransportConfig {
     /// Bytes sent and not yet acknowledged, on all streams. At least the peer's `stream_window_bytes` for each
     /// class, for the same reason; replicas are therefore configured alike.
     pub send_window_bytes: usize,
-    /// Bytes queued to be sent, for each class. Beyond it [`SendError::Full`](crate::SendError::Full).
+    /// Bytes queued to be sent, for each class. Beyond it [`SendError::Full`](crate::SendError::Full); so it is at least
+    /// what the caller sends before it waits for the peer.
     pub queue_bytes: usize,
     /// Bytes of received frames not yet taken by the caller, for each class. Beyond it the stream is not read
     /// and QUIC holds the peer back.
@@ -62,6 +65,9 @@ pub struct TransportConfig {
     pub incoming_max: usize,
     /// Connections of the endpoint, both ways. Beyond it, incoming dials are refused.
     pub connections_max: usize,
+    /// Bytes that the kernel is asked to keep for the endpoint's socket in each direction, so that a burst is not lost
+    /// while the process waits for its turn. The kernel may keep fewer.
+    pub socket_bytes: usize,
     /// The congestion controller.
     pub congestion: Congestion,
 }
@@ -73,14 +79,15 @@ impl Default for TransportConfig {
             idle_timeout: Duration::from_secs(10),
             keep_alive: Duration::from_secs(2),
             handshake_timeout: Duration::from_secs(5),
-            stream_window_bytes: 4 * MIB,
-            connection_window_bytes: 16 * MIB,
-            send_window_bytes: 16 * MIB,
-            queue_bytes: 4 * MIB,
+            stream_window_bytes: 8 * MIB,
+            connection_window_bytes: 24 * MIB,
+            send_window_bytes: 24 * MIB,
+            queue_bytes: 20 * MIB,
             inbound_bytes: MIB,
             incoming_max: 256,
             connections_max: 1024,
-            congestion: Congestion::Cubic,
+            socket_bytes: 4 * MIB,
+            congestion: Congestion::default(),
         }
     }
 }
@@ -94,6 +101,7 @@ impl TransportConfig {
             self.send_window_bytes,
             self.queue_bytes,
             self.inbound_bytes,
+            self.socket_bytes,
         ];
         let checks = [
             (

@@ -5,6 +5,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
+use quinn::udp::{UdpSockRef, UdpSocketState};
 use quinn::{ConnectionError, EndpointConfig, TokioRuntime, TransportErrorCode, ValidationTokenConfig};
 use rustls::pki_types::CertificateDer;
 use tokio::sync::{Mutex, mpsc};
@@ -71,6 +72,7 @@ impl Endpoint {
             .incoming_buffer_size(INCOMING_BYTES_EACH)
             .incoming_buffer_size_total(INCOMING_BYTES_TOTAL);
         let socket = UdpSocket::bind(addr)?;
+        enlarge_buffers(&socket, config.socket_bytes)?;
         let local_addr = socket.local_addr()?;
         let endpoint = EndpointConfig::default();
         let quic = quinn::Endpoint::new(endpoint, Some(server.clone()), socket, Arc::new(TokioRuntime))?;
@@ -269,6 +271,20 @@ impl Shared {
             .expect("no handshake completes before the verifier has seen a sound key");
         Connection::start(quic, peer, Arc::clone(&self.closing), &self.config)
     }
+}
+
+/// Asks the kernel to keep so many bytes each way. What it grants is its own affair.
+fn enlarge_buffers(socket: &UdpSocket, bytes: usize) -> Result<(), BindError> {
+    let state = UdpSocketState::new(UdpSockRef::from(socket))?;
+    for enlarged in [
+        state.set_recv_buffer_size(UdpSockRef::from(socket), bytes),
+        state.set_send_buffer_size(UdpSockRef::from(socket), bytes),
+    ] {
+        if let Err(error) = enlarged {
+            tracing::debug!(%error, "the socket keeps the kernel's usual buffers");
+        }
+    }
+    Ok(())
 }
 
 /// quinn hands clients tokens to skip address validation with at their next dial; nothing here keeps them.

@@ -51,23 +51,38 @@ impl FrameReceiver {
     ///
     /// [`RecvError`] once every frame that arrived has been returned and none can follow.
     pub async fn recv(&mut self) -> Result<(Class, Bytes), RecvError> {
-        match poll_fn(|context| self.poll_queues(context)).await {
+        self.recv_among(Class::ALL.len()).await
+    }
+
+    /// As [`recv`](Self::recv), but leaves [`Class::CatchUp`] alone: for a caller that has enough of it and wants nothing
+    /// urgent to wait behind it. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// [`RecvError`] once every urgent frame that arrived has been returned and none can follow.
+    pub async fn recv_urgent(&mut self) -> Result<(Class, Bytes), RecvError> {
+        self.recv_among(Class::CatchUp.index()).await
+    }
+
+    /// Of the first so many classes.
+    async fn recv_among(&mut self, classes: usize) -> Result<(Class, Bytes), RecvError> {
+        match poll_fn(|context| self.poll_queues(classes, context)).await {
             Some(received) => Ok(received),
             None => Err(self.link.close_reason().map_or(RecvError::Finished, RecvError::Closed)),
         }
     }
 
-    /// `None` when all classes have ended.
-    fn poll_queues(&mut self, context: &mut Context<'_>) -> Poll<Option<(Class, Bytes)>> {
+    /// `None` when all of the first so many classes have ended.
+    fn poll_queues(&mut self, classes: usize, context: &mut Context<'_>) -> Poll<Option<(Class, Bytes)>> {
         let mut ended = 0;
-        for (class, queue) in Class::ALL.into_iter().zip(&mut self.queues) {
+        for (class, queue) in Class::ALL.into_iter().zip(&mut self.queues).take(classes) {
             match queue.frames.poll_recv(context) {
                 Poll::Ready(Some(queued)) => return Poll::Ready(Some((class, queued.frame))),
                 Poll::Ready(None) => ended += 1,
                 Poll::Pending => {}
             }
         }
-        if ended == self.queues.len() { Poll::Ready(None) } else { Poll::Pending }
+        if ended == classes { Poll::Ready(None) } else { Poll::Pending }
     }
 }
 

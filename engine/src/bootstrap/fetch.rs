@@ -14,7 +14,9 @@ use crate::bootstrap::{BootstrapPhase, Offer, SnapshotEnd, SnapshotTask};
 use crate::engine::{Engine, Timer};
 use crate::io::{Class, CloseReason, Now, Output, SessionId};
 use crate::keys;
-use crate::limits::{PIECE_BYTES_MAX, PIECES_ASKED_MAX, SNAPSHOT_RETRY};
+use crate::limits::{
+    PIECE_BYTES_MAX, PIECES_ASKED_BYTES, PIECES_ASKED_FIRST, PIECES_ASKED_MAX, SNAPSHOT_RETRY,
+};
 use crate::message::{Message, SnapshotAsk, SnapshotRead, SnapshotSame, SnapshotStop};
 use crate::receive::Refusal;
 use crate::space::{Space, encode};
@@ -57,11 +59,23 @@ struct Pass {
     moved: Duration,
     /// Frames of a piece that is not complete.
     partial: Vec<u8>,
+    /// The longest piece that came, as it was sent.
+    longest: usize,
     rows: u64,
     bytes: u64,
     /// All of it is staged as of this position, and is checked once that is durable.
     whole: Option<Position>,
     is_verifying: bool,
+}
+
+impl Pass {
+    /// How many pieces are asked for at once, so that the source never has much more to send than is wanted.
+    fn pieces_at_once(&self) -> usize {
+        match self.longest {
+            0 => PIECES_ASKED_FIRST,
+            longest => (PIECES_ASKED_BYTES / longest).clamp(1, PIECES_ASKED_MAX),
+        }
+    }
 }
 
 /// A space that is being brought up from a snapshot.
@@ -208,6 +222,7 @@ impl Engine {
                 asked: VecDeque::new(),
                 moved: now.monotonic,
                 partial: Vec::new(),
+                longest: 0,
                 rows: 0,
                 bytes: 0,
                 whole: None,
@@ -303,6 +318,7 @@ impl Engine {
                 (pass.at, pass.asked_until) = (until.clone(), until.clone());
             }
         }
+        let at_once = pass.pieces_at_once();
         while pass.asked.len() < PIECES_ASKED_MAX && pass.asked_until != END {
             let from = pass.asked_until.clone();
             let next = bootstrap
@@ -315,7 +331,7 @@ impl Engine {
                 // One that begins before is of no use; what it has comes anew.
                 Some((until, _)) => (Some(until), None, 0),
                 // Where the next piece ends is only known once it is there.
-                None if pass.asked.is_empty() => (None, None, PIECES_ASKED_MAX as u8),
+                None if pass.asked.is_empty() => (None, None, at_once as u8),
                 None => break,
             };
             let is_staged = hash.is_some();
@@ -404,6 +420,7 @@ impl Engine {
         if more {
             return Ok(());
         }
+        pass.longest = pass.longest.max(pass.partial.len());
         let Some(offer) = &pass.offer else { return Err(CloseReason::Unexpected.into()) };
         let piece = Piece::decode(offer, &std::mem::take(&mut pass.partial));
         let rows = piece.and_then(|piece| Ok((rows_of(&piece.from, &piece.until, &piece.rows)?, piece)));

@@ -29,6 +29,8 @@ pub(crate) struct Served {
     used: Duration,
     /// Reads that are under way.
     reads: usize,
+    /// Pieces that one of them may come to, where it names no end; there is one such read at a time.
+    pieces: usize,
 }
 
 impl Space {
@@ -73,7 +75,9 @@ impl Engine {
             return Ok(());
         }
         let place = self.spaces.get(&ask.space).map_or(0, |space| space.kept.dropped);
-        session.served.insert(ask.number, Served { space: ask.space, place, used: now.monotonic, reads: 0 });
+        session
+            .served
+            .insert(ask.number, Served { space: ask.space, place, used: now.monotonic, reads: 0, pieces: 0 });
         let (number, space) = (ask.number, ask.space);
         self.push(Output::Snapshot(SnapshotTask::Open { session: session_id, number, space }));
         Ok(())
@@ -97,7 +101,10 @@ impl Engine {
             return Ok(());
         };
         (served.reads, served.used) = (served.reads + 1, now.monotonic);
-        if served.reads > PIECES_ASKED_MAX || usize::from(read.pieces) > PIECES_ASKED_MAX {
+        if read.until.is_none() {
+            served.pieces += usize::from(read.pieces.max(1));
+        }
+        if served.reads > PIECES_ASKED_MAX || served.pieces > PIECES_ASKED_MAX {
             return Err(CloseReason::Window.into());
         }
         let range = read.into();
@@ -167,6 +174,9 @@ impl Engine {
         let held = self.sessions.get_mut(&session).and_then(|session| session.served.get_mut(&number));
         let Some(served) = held else { return };
         served.reads = served.reads.saturating_sub(1);
+        if served.reads == 0 {
+            served.pieces = 0;
+        }
         match pieces {
             Ok(Some(Pieces::Same { until, check })) => {
                 let same = SnapshotSame { number, until, check };

@@ -8,6 +8,8 @@
 //! * the controller ([`mod@run`]) sets up a [`lab`], has the replicas [found](founding) a space, lets client
 //!   [sessions](session) work, [torments](torment) the [`fleet`] by a [`plan`], heals, and [audits](audit).
 //!
+//! [`wan`] has replicas on long paths, with everything else in order: what that costs, and what it must not.
+//!
 //! What clients were told goes into a [`ledger`] and a history for `comity-history`. A seed draws the map, the
 //! weather, the faults and what clients ask; processes and the kernel are as they are, so a seed repeats the plan
 //! and not every interleaving.
@@ -32,3 +34,4 @@ pub mod session;
 pub mod shaper;
 pub mod streets;
 pub mod torment;
+pub mod wan;

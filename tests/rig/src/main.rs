@@ -12,12 +12,17 @@ use comity_rig::plan::Abilities;
 use comity_rig::relay::shape;
 use comity_rig::run::{Canary, RunOptions, run};
 use comity_rig::streets::{NODES_MAX, Streets};
+use comity_rig::wan;
 
 const USAGE: &str = "\
 comity-rig run   --seed S [--seconds N] [--nodes K] [--directory DIR] [--tag TAG]
                  [--without namespaces,nft,disk,strace] [--canary NAME]
 comity-rig node  --data DIR --listen ADDR --node N --nodes K [--log-file-bytes B]
-comity-rig shape --seed S --nodes K [--namespaces]";
+comity-rig shape --seed S --nodes K [--namespaces]
+comity-rig mesh        [--seconds N] [--writes W] [--bytes B] [--loss-ppm L] [--directory DIR]
+comity-rig partition   [--minutes M | --seconds N] [--writes W] [--bytes B] [--loss-ppm L] [--directory DIR]
+comity-rig interrupted [--objects N] [--bytes B] [--rtt-ms T] [--loss-ppm L] [--rate-mib R] [--undisturbed] [--directory DIR]
+comity-rig wan-node --data DIR --listen ADDR --node N --entries-min E";
 
 fn main() -> ExitCode {
     let mut words = std::env::args().skip(1);
@@ -26,6 +31,8 @@ fn main() -> ExitCode {
         "run" => start_run(&arguments),
         "node" => start_node(&arguments),
         "shape" => start_shaper(&arguments),
+        "mesh" | "partition" | "interrupted" => start_wan(&verb, &arguments),
+        "wan-node" => start_wan_node(&arguments),
         _ => Err(RigError::Arguments(USAGE.to_owned())),
     });
     done.unwrap_or_else(|error| {
@@ -66,10 +73,14 @@ impl Arguments {
     }
 }
 
-fn start_node(arguments: &Arguments) -> Result<ExitCode, RigError> {
+fn log_to_stderr() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("COMITY_LOG");
     let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).with_env_filter(filter).init();
+}
+
+fn start_node(arguments: &Arguments) -> Result<ExitCode, RigError> {
+    log_to_stderr();
     serve(NodeOptions {
         directory: arguments.needed("data")?,
         listen: arguments.needed("listen")?,
@@ -85,6 +96,71 @@ fn start_shaper(arguments: &Arguments) -> Result<ExitCode, RigError> {
         if arguments.0.contains_key("namespaces") { Streets::NAMESPACES } else { Streets::LOOPBACK };
     shape(streets, arguments.needed("nodes")?, arguments.needed("seed")?)?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn start_wan_node(arguments: &Arguments) -> Result<ExitCode, RigError> {
+    log_to_stderr();
+    wan::node::serve(wan::node::NodeOptions {
+        directory: arguments.needed("data")?,
+        listen: arguments.needed("listen")?,
+        node: arguments.needed("node")?,
+        entries_min: arguments.needed("entries-min")?,
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn start_wan(verb: &str, arguments: &Arguments) -> Result<ExitCode, RigError> {
+    let of_process = std::env::temp_dir().join(format!("comity-rig-{}", std::process::id()));
+    let given: Option<PathBuf> = arguments.optional("directory")?;
+    let under = given.clone().unwrap_or(of_process);
+    std::fs::create_dir_all(&under).map_err(RigError::path(&under))?;
+    let seconds: Option<u64> = arguments.optional("seconds")?;
+    let loss_ppm = arguments.optional("loss-ppm")?.unwrap_or(10_000);
+    let bytes = |otherwise: usize| Ok::<_, RigError>(arguments.optional("bytes")?.unwrap_or(otherwise));
+    let writes = |otherwise: u64| Ok::<_, RigError>(arguments.optional("writes")?.unwrap_or(otherwise));
+    let median_max = Duration::from_millis(arguments.optional("median-max-ms")?.unwrap_or(50));
+    let outcome = match verb {
+        "mesh" => wan::mesh::run(
+            wan::mesh::MeshOptions {
+                seconds: seconds.unwrap_or(60),
+                writes: writes(20)?,
+                bytes: bytes(200)?,
+                loss_ppm,
+                median_max,
+            },
+            &under,
+        ),
+        "partition" => wan::partition::run(
+            wan::partition::PartitionOptions {
+                cut: Duration::from_secs(
+                    seconds.unwrap_or(60 * arguments.optional::<u64>("minutes")?.unwrap_or(10)),
+                ),
+                writes: writes(50)?,
+                bytes: bytes(200)?,
+                loss_ppm,
+                median_max,
+                converge_max: Duration::from_secs(120),
+            },
+            &under,
+        ),
+        _ => wan::interrupted::run(
+            wan::interrupted::InterruptedOptions {
+                objects: arguments.optional("objects")?.unwrap_or(1_000_000),
+                bytes: bytes(1_024)?,
+                round_trip: Duration::from_millis(arguments.optional("rtt-ms")?.unwrap_or(100)),
+                loss_ppm,
+                rate: arguments.optional::<u64>("rate-mib")?.map(|mib| mib << 20),
+                is_interrupted: !arguments.0.contains_key("undisturbed"),
+                within: Duration::from_secs(arguments.optional("within-s")?.unwrap_or(1_800)),
+            },
+            &under,
+        ),
+    }?;
+    print!("{outcome}");
+    if given.is_none() {
+        std::fs::remove_dir_all(&under).map_err(RigError::path(&under))?;
+    }
+    Ok(if outcome.broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn start_run(arguments: &Arguments) -> Result<ExitCode, RigError> {

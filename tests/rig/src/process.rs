@@ -66,6 +66,11 @@ impl Piped {
         let _ = self.stdin.write_all(format!("{line}\n").as_bytes());
     }
 
+    /// The process's number.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     fn kill(&mut self) {
         // It may have ended by itself.
         let _ = self.child.kill();

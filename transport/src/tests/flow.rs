@@ -162,6 +162,22 @@ async fn a_live_frame_queued_last_overtakes_a_backlog_that_is_being_read() {
 }
 
 #[tokio::test]
+async fn who_has_enough_of_a_catch_up_still_receives_what_is_urgent() {
+    let (a, b) = (endpoint(1), endpoint(2));
+    let (at_a, at_b) = pair(&a, &b, 2).await;
+    let received = at_b.handle();
+    let (mut sender, _a_receiver) = at_a.split();
+    let (_b_sender, mut receiver) = at_b.split();
+    sender.try_send(Class::CatchUp, bytes("much")).expect("open");
+    until(|| received.stats().catch_up.frames_received == 1).await;
+    sender.try_send(Class::Live, bytes("live")).expect("open");
+    assert_eq!(soon(receiver.recv_urgent()).await, Ok((Class::Live, bytes("live"))));
+    sender.try_send(Class::Control, bytes("control")).expect("open");
+    assert_eq!(soon(receiver.recv_urgent()).await, Ok((Class::Control, bytes("control"))));
+    assert_eq!(soon(receiver.recv()).await, Ok((Class::CatchUp, bytes("much"))));
+}
+
+#[tokio::test]
 async fn small_frames_share_packets() {
     let (a, b) = (endpoint(1), endpoint(2));
     let (at_a, at_b) = pair(&a, &b, 2).await;
