@@ -51,10 +51,11 @@ impl Engine {
         let (Some(session), Some(space)) = (self.sessions.get(&session_id), self.spaces.get(&id)) else {
             return Ok(());
         };
-        let roused = session.spaces.get(&id).filter(|part| part.roused && !part.opened_by_peer);
-        let (Some(part), Some(lane)) = (roused, space.own_lane()) else { return Ok(()) };
+        let (Some(part), Some(lane)) = (session.spaces.get(&id), space.own_lane()) else { return Ok(()) };
         let has = part.peer_have.at(&lane);
-        if space.durable.at(&lane) <= has {
+        // A peer that has opened the space may have the lane from others and say so before it hears of the offer.
+        let was_quiet = part.roused && !part.opened_by_peer;
+        if space.durable.at(&lane) <= has || !was_quiet {
             return Ok(());
         }
         let Some(hash) = self.hash_to_offer(id, lane, has, store)? else { return Ok(()) };

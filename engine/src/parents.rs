@@ -61,8 +61,8 @@ impl Engine {
         let is_waiting = lane.is_some_and(|lane| !lane.staged.is_empty());
         let Some(parent) = space.parents.get(&lane_id).copied() else {
             let best = candidates.iter().filter(|c| c.has >= have).max_by_key(|c| (c.is_owner, c.has));
-            if best.is_some_and(|best| !best.is_owner && best.has > have)
-                && self.awaits_offer(now, id, lane_id)
+            if let Some(best) = best.filter(|best| !best.is_owner)
+                && self.awaits_offer(now, (id, lane_id), best.has > have)
             {
                 return;
             }
@@ -103,8 +103,11 @@ impl Engine {
     }
 
     /// Whether a lane is left to its owner for some more time, because that is about to offer it.
-    fn awaits_offer(&mut self, now: &Now, id: SpaceId, lane_id: LaneId) -> bool {
+    fn awaits_offer(&mut self, now: &Now, (id, lane_id): (SpaceId, LaneId), is_behind: bool) -> bool {
         let Some(owner) = self.owner_to_offer(id, lane_id) else { return false };
+        if !is_behind {
+            return true;
+        }
         let patience = self.patience(owner);
         let Some(space) = self.spaces.get_mut(&id) else { return false };
         let lag = space.lagging.entry(lane_id).or_insert(Stuck { since: now.monotonic, grafts: 0 });
@@ -133,6 +136,10 @@ impl Engine {
         candidates: &[Candidate],
         (parent, have): (Parent, u64),
     ) {
+        if self.owner_to_offer(id, lane).is_some_and(|owner| owner != parent.session) {
+            let due = parent.since + RETURN_AFTER;
+            return if due <= now.monotonic { self.drop_parent(id, lane) } else { self.review_at(id, due) };
+        }
         let mut owners = candidates.iter().filter(|candidate| candidate.is_owner);
         let from_owner = owners.clone().any(|owner| owner.session == parent.session);
         if from_owner && !canary!(ResubscribedForEver) {

@@ -10,7 +10,7 @@ mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use comity_crdts::{Frontier, ReplicaId, SpaceId, canary};
+use comity_crdts::{Frontier, LaneId, ReplicaId, SpaceId, canary};
 
 use crate::engine::Engine;
 use crate::io::{Class, CloseReason, Now, SessionId};
@@ -227,7 +227,7 @@ impl Engine {
             return Ok(self.open_shared(now, session_id, store)?);
         };
         if ours == theirs {
-            session.comparison = Comparison::Agreed;
+            self.note_agreed(session_id);
             return Ok(());
         }
         let leaves = leaf_depth(session.said.spaces.max(shared.spaces));
@@ -305,10 +305,10 @@ impl Engine {
         if !listed.ranges.iter().all(Leaf::is_sound) {
             return Err(CloseReason::Malformed.into());
         }
-        if !listed.more {
-            session.comparison = Comparison::Agreed;
-        }
         let peer = session.peer;
+        if !listed.more {
+            self.note_agreed(session_id);
+        }
         self.refresh(store)?;
         let Some(common) = self.commons.of.get(&peer) else { return Ok(()) };
         let mut to_open = Vec::new();
@@ -319,6 +319,23 @@ impl Engine {
             to_open.extend(differing.map(|(space, _)| space));
         }
         Ok(self.open_all(now, session_id, to_open, store)?)
+    }
+
+    /// What is not open on a session is the same at both ends. Lanes of the peer's that are received from others may go back to
+    /// it. O(spaces).
+    fn note_agreed(&mut self, session_id: SessionId) {
+        let Some(session) = self.sessions.get_mut(&session_id) else { return };
+        session.comparison = Comparison::Agreed;
+        let peer = session.peer;
+        for space in self.spaces.values_mut().filter(|space| !space.parents.is_empty()) {
+            let is_owned =
+                |lane: &&LaneId| space.lanes.get(lane).is_some_and(|lane| lane.row.owner.replica == peer);
+            let owned: Vec<LaneId> = space.parents.keys().filter(is_owned).copied().collect();
+            if !owned.is_empty() {
+                space.review.extend(owned);
+                self.dirty.insert(space.id);
+            }
+        }
     }
 
     /// Whether a space is in what a session's peer was told of by a digest, and is neither open there nor was closed.

@@ -146,7 +146,9 @@ impl World {
                 let lags = status.peers.iter().flat_map(|peer| [peer.behind, peer.ahead]);
                 if let Some(lag) = lags.chain([status.missing]).find(|lag| !lag.is_none()) {
                     self.tell(|| self.states(space));
-                    let detail = format!("replica {node} says of space {space} at rest: {lag:?}");
+                    let peers = &status.peers;
+                    let detail =
+                        format!("replica {node} says of space {space} at rest: {lag:?} of {peers:?}");
                     return Err(self.violation(Oracle::Lag, detail));
                 }
                 let estimates = status.peers.iter().map(|peer| peer.catch_up_ms).chain([status.catch_up_ms]);
