@@ -14,5 +14,5 @@ pub(crate) fn stored_as(kind: Kind) -> Kind {
 }
 
 pub(super) fn meaning(_: Made<'_>, _: &ObjectAddress, _: (Dot, &[u8])) -> Meaning {
-    Meaning::Unknown
+    Meaning::Nothing
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use comity_engine::{Class, CloseReason, Input, SessionId, StoreError};
 
+use crate::builds::Builds;
 use crate::oracle::{Oracle, Violation};
 use crate::plan::{FaultClass, Tampering};
 use crate::random::{Domain, mix};
@@ -82,8 +83,7 @@ impl World {
             let is_wanted = link.session.is_none() && !link.parted && !link.gone;
             is_wanted && up && !self.is_cut(a, b) && !self.is_cut(b, a)
         };
-        let is_releasing = || (0..self.nodes.len()).any(|node| self.is_releasing(node));
-        self.under_way == 0 && !self.links.iter().any(waits) && !is_releasing()
+        self.under_way == 0 && !self.links.iter().any(waits)
     }
 
     /// What keeps the world from resting.
@@ -347,10 +347,12 @@ impl World {
         let is_parting = reason == CloseReason::NotMember && self.plan.has(FaultClass::Members);
         // It is dialled again when an end starts again, as another build perhaps.
         let [ours, theirs] = [node, peer].map(|node| self.nodes[node].build.versions);
-        let is_parting = is_parting || (reason == CloseReason::Version && ours.common(theirs).is_none());
-        self.links[link].parted |= is_parting && self.links[link].session == Some(session);
+        let are_strangers = self.plan.builds.as_ref().is_some_and(Builds::have_strangers);
+        let is_refusal = reason == CloseReason::Version && are_strangers;
+        let is_over = is_parting || (is_refusal && ours.common(theirs).is_none());
+        self.links[link].parted |= is_over && self.links[link].session == Some(session);
         self.lose(session, end, self.plan.latency_us.0);
-        if is_fault || is_parting {
+        if is_fault || is_parting || is_refusal {
             return Ok(());
         }
         let detail = format!("replica {node} closed its connection to {peer}: {}", reason.sentence());

@@ -167,7 +167,8 @@ impl World {
             // When they have done what they can is not known.
             self.run_until(self.now + FORK_US)?;
         }
-        while !(self.is_resting() && self.is_equal(nodes)) {
+        let are_releasing = |world: &Self| nodes.iter().any(|node| world.is_releasing(*node));
+        while !(self.is_resting() && self.is_equal(nodes) && !are_releasing(self)) {
             if !self.step(until)? {
                 if self.truth.spaces.iter().any(|space| space.forked) {
                     return Ok(());
