@@ -204,15 +204,19 @@ impl World {
         lanes.map(|lane| frontier.at(&lane.id) as u32).collect()
     }
 
-    /// The lanes of a space moved to where a snapshot has them, and entries were let go of.
-    pub(crate) fn note_kept(&mut self, node: usize, written: &History) -> Result<(), Violation> {
+    /// The lanes of a space moved to where a snapshot has them.
+    pub(crate) fn note_flips(&mut self, node: usize, written: &History) {
         for flip in &written.flips {
             let Some(space) = self.truth.space(&flip.space) else { continue };
             let counts = self.counts(space, &flip.frontier);
             self.tally.installed += 1;
             self.nodes[node].held[space].flip(flip.batch, &counts, &self.truth, space);
         }
-        for span in &written.dropped {
+    }
+
+    /// Entries were let go of, after all that was appended in the same call: an announcement may be the reason.
+    pub(crate) fn note_dropped(&mut self, node: usize, written: &[LaneSpan]) -> Result<(), Violation> {
+        for span in written {
             self.tally.dropped += span.count;
             self.judge_dropping(node, span)?;
         }

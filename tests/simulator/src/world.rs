@@ -535,11 +535,12 @@ impl World {
     ) -> Result<Option<WriteRef>, Violation> {
         let mut own = None;
         let written = self.nodes[node].disk.take_written();
-        self.note_kept(node, &written)?;
+        self.note_flips(node, &written);
         for entry in written.entries {
             let write = self.identify(node, fresh, &entry, &mut authored, &mut own)?;
             self.judge_application(node, &entry, write)?;
         }
+        self.note_dropped(node, &written.dropped)?;
         Ok(own)
     }
 }
