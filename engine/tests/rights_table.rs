@@ -65,7 +65,6 @@ enum Outcome {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Type {
     Hello,
-    Knows,
     Join,
     Open,
     Genesis,
@@ -86,6 +85,7 @@ enum Type {
     SnapshotSame,
     SnapshotPiece,
     SnapshotStop,
+    Knows,
     Skippable,
 }
 
