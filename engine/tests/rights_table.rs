@@ -66,7 +66,6 @@ enum Outcome {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Type {
     Hello,
-    Knows,
     Shared,
     Branches,
     Leaves,
@@ -96,6 +95,7 @@ enum Type {
     AuditSuspect,
     AuditFetch,
     AuditRows,
+    Knows,
     Skippable,
 }
 
