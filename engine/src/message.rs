@@ -285,6 +285,8 @@ pub enum Message<'a> {
     Hello(Hello),
     /// What is shared, as a digest.
     Shared(Shared),
+    /// What is shared was heard: tells the other side how far away this one is.
+    Heard,
     /// Nodes of the tree that the digest is the root of.
     Branches(Branches),
     /// Spaces under such nodes.
@@ -362,6 +364,7 @@ const SNAPSHOT_STOP: u8 = 0x35;
 const SKIPPABLE: u8 = 0x80;
 /// Who does not compare digests skips it.
 const SHARED: u8 = SKIPPABLE | 0x01;
+const HEARD: u8 = SKIPPABLE | 0x02;
 
 const DATA_MORE: u8 = 1;
 const DATA_AWAITED: u8 = 1 << 1;
@@ -378,6 +381,7 @@ impl<'a> Message<'a> {
         match self {
             Self::Hello(body) => encode(HELLO, body),
             Self::Shared(body) => encode(SHARED, body),
+            Self::Heard => vec![HEARD],
             Self::Branches(body) => encode(BRANCHES, body),
             Self::Leaves(body) => encode(LEAVES, body),
             Self::Join(body) => encode(JOIN, body),
@@ -440,6 +444,8 @@ impl<'a> Message<'a> {
         match *tag {
             HELLO => decode(body, "Hello").map(Self::Hello),
             SHARED => decode(body, "Shared").map(Self::Shared),
+            HEARD if body.is_empty() => Ok(Self::Heard),
+            HEARD => Err(DecodeError::Trailing { what: "Heard", bytes: body.len() }),
             BRANCHES => decode(body, "Branches").map(Self::Branches),
             LEAVES => decode(body, "Leaves").map(Self::Leaves),
             JOIN => decode(body, "Join").map(Self::Join),

@@ -198,6 +198,7 @@ impl Session {
             | Message::Open(_)
             | Message::Hello(_)
             | Message::Shared(_)
+            | Message::Heard
             | Message::Branches(_)
             | Message::Leaves(_)
             | Message::Denied(_)

@@ -167,6 +167,7 @@ fn messages(example: &Example, run: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
     let all = [
         ("hello", Message::Hello(Hello { version_min: 4, version_max: 5, wall_ms: 1_700_000_000_000 })),
         ("shared", Message::Shared(Shared { spaces: 1_000, root: Some([0xab; 16]) })),
+        ("heard", Message::Heard),
         ("branches", branches()),
         ("leaves", leaves(space)),
         ("join", Message::Join(Join { space, secret: [5; 16] })),

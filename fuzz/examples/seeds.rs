@@ -311,6 +311,7 @@ fn messages(run: &[u8]) -> Vec<(&'static str, Message<'_>)> {
     vec![
         ("hello", Message::Hello(Hello { version_min: 4, version_max: 5, wall_ms: 1_700_000_000_000 })),
         ("shared", Message::Shared(Shared { spaces: 1_000, root: Some([0xab; 16]) })),
+        ("heard", Message::Heard),
         ("branches", Message::Branches(Branches { depth: 1, nodes: vec![branch] })),
         ("leaves", Message::Leaves(Leaves { more: false, ranges: vec![leaf] })),
         ("join", Message::Join(Join { space, secret: [5; 16] })),
