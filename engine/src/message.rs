@@ -375,6 +375,8 @@ pub enum Message<'a> {
     Knows(Knows),
     /// What is shared, as a digest.
     Shared(Shared),
+    /// What is shared was heard: tells the other side how far away this one is.
+    Heard,
     /// Nodes of the tree that the digest is the root of.
     Branches(Branches),
     /// Spaces under such nodes.
@@ -469,6 +471,7 @@ const AUDIT_ROWS: u8 = 0xc4;
 const SKIPPABLE: u8 = 0x80;
 /// Who does not compare digests skips it.
 const SHARED: u8 = SKIPPABLE | 0x01;
+const HEARD: u8 = SKIPPABLE | 0x02;
 
 const DATA_MORE: u8 = 1;
 const DATA_AWAITED: u8 = 1 << 1;
@@ -494,6 +497,7 @@ impl<'a> Message<'a> {
                 out.finish()
             }
             Self::Shared(body) => encode(SHARED, body),
+            Self::Heard => vec![HEARD],
             Self::Branches(body) => encode(BRANCHES, body),
             Self::Leaves(body) => encode(LEAVES, body),
             Self::Join(body) => encode(JOIN, body),
@@ -562,6 +566,8 @@ impl<'a> Message<'a> {
             HELLO => decode(body, "Hello").map(Self::Hello),
             KNOWS => decode_knows(body).map(Self::Knows),
             SHARED => decode(body, "Shared").map(Self::Shared),
+            HEARD if body.is_empty() => Ok(Self::Heard),
+            HEARD => Err(DecodeError::Trailing { what: "Heard", bytes: body.len() }),
             BRANCHES => decode(body, "Branches").map(Self::Branches),
             LEAVES => decode(body, "Leaves").map(Self::Leaves),
             JOIN => decode(body, "Join").map(Self::Join),

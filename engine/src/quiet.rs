@@ -9,6 +9,7 @@ mod tree;
 mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use comity_crdts::{Frontier, LaneId, ReplicaId, SpaceId, canary};
 
@@ -77,6 +78,8 @@ pub(crate) enum Comparison {
 pub(crate) struct Said {
     spaces: u32,
     root: Option<Digest>,
+    /// When, until the peer has heard it.
+    at: Option<Duration>,
 }
 
 impl Space {
@@ -135,7 +138,7 @@ impl Engine {
         let awaited = self.waits.spaces();
         to_open.extend(awaited.into_iter().filter(|id| self.admits(&peer, id)));
         if let Some(session) = self.sessions.get_mut(&session_id) {
-            session.said = Said { spaces, root };
+            session.said = Said { spaces, root, at: Some(now.monotonic) };
         }
         self.send(session_id, Class::Control, &Message::Shared(Shared { spaces, root }));
         self.open_all(now, session_id, to_open, store)
@@ -219,10 +222,16 @@ impl Engine {
         store: &dyn Store,
     ) -> Result<(), Refusal> {
         let Some(session) = self.sessions.get_mut(&session_id) else { return Ok(()) };
-        if session.version() < WITH_DIGESTS || session.comparison != Comparison::Awaited {
+        if session.version() < WITH_DIGESTS {
+            // As it is skipped by who does not know it.
+            return Ok(());
+        }
+        if session.comparison != Comparison::Awaited {
             return Err(CloseReason::Unexpected.into());
         }
-        let (Some(ours), Some(theirs)) = (session.said.root, shared.root) else {
+        let root = session.said.root;
+        self.send(session_id, Class::Control, &Message::Heard);
+        let (Some(ours), Some(theirs)) = (root, shared.root) else {
             // Who shares so little that it opens all of it differs from who shares much in nearly as much as that.
             return Ok(self.open_shared(now, session_id, store)?);
         };
@@ -230,11 +239,20 @@ impl Engine {
             self.note_agreed(session_id);
             return Ok(());
         }
+        let Some(session) = self.sessions.get_mut(&session_id) else { return Ok(()) };
         let leaves = leaf_depth(session.said.spaces.max(shared.spaces));
         session.comparison = Comparison::Walk { next: 0, leaves };
         self.refresh(store)?;
         self.say_nodes(session_id, 0, &[Prefix::ROOT]);
         Ok(())
+    }
+
+    /// A peer has heard what is shared with it: where all is quiet nothing else tells how far away it is.
+    pub(crate) fn on_heard(&mut self, now: &Now, session_id: SessionId) {
+        let Some(session) = self.sessions.get_mut(&session_id) else { return };
+        if let Some(said) = session.said.at.take() {
+            session.round_trip.note(now.monotonic.saturating_sub(said));
+        }
     }
 
     /// Shows a peer some nodes of what is shared with it, or what is under them where that is little.
@@ -381,7 +399,15 @@ impl Engine {
         let peer = session.peer;
         let part = session.space_mut(&id);
         (part.peer_have, part.roused) = (space.durable.clone(), true);
-        space.peer_durable.insert(peer, space.durable.clone());
+        let has_opened = |session: &Session| {
+            session.peer == peer && session.spaces.get(&id).is_some_and(|part| part.opened_by_peer)
+        };
+        if self.sessions.values().any(has_opened) {
+            // It has said more on another session, perhaps.
+            space.peer_durable.entry(peer).or_default().merge(&space.durable);
+        } else {
+            space.peer_durable.insert(peer, space.durable.clone());
+        }
     }
 
     /// The sessions on which a space was quiet and the peer has not opened it yet.

@@ -82,6 +82,10 @@ impl Engine {
             }
             Message::Knows(knows) => self.on_knows(session, &knows),
             Message::Shared(shared) => self.on_shared(now, session, &shared, store),
+            Message::Heard => {
+                self.on_heard(now, session);
+                Ok(())
+            }
             Message::Branches(branches) => self.on_branches(session, &branches, store),
             Message::Leaves(leaves) => self.on_leaves(now, session, &leaves, store),
             Message::Join(join) => self.on_join(now, session, &join, store),

@@ -228,6 +228,7 @@ impl Session {
             | Message::Hello(_)
             | Message::Knows(_)
             | Message::Shared(_)
+            | Message::Heard
             | Message::Branches(_)
             | Message::Leaves(_)
             | Message::Denied(_)
@@ -332,7 +333,8 @@ impl Session {
     ) {
         let receiving = self.receiving_of(id);
         let Some(part) = self.spaces.get(id) else { return };
-        for subscription in receiving {
+        // What is offered was not asked for.
+        for subscription in receiving.into_iter().filter(|subscription| subscription & OFFERED == 0) {
             let Some(incoming) = self.incoming.get_mut(&subscription) else { continue };
             let has_more = part.peer_have.at(&incoming.lane) > durable.at(&incoming.lane);
             incoming.asked = parents.get(&incoming.lane).filter(|_| has_more).map(|parent| parent.since);

@@ -192,6 +192,7 @@ fn messages(example: &Example, run: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
         ("hello-4", Message::Hello(Hello { version_min: 4, version_max: 4, wall_ms: 1_700_000_000_000 })),
         ("knows", Message::Knows(Knows { operations: tags(&[64, 71]), kinds: tags(&[72]) })),
         ("shared", Message::Shared(Shared { spaces: 1_000, root: Some([0xab; 16]) })),
+        ("heard", Message::Heard),
         ("branches", branches()),
         ("leaves", leaves(space)),
         ("join", Message::Join(Join { space, secret: [5; 16] })),

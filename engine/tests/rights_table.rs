@@ -42,6 +42,8 @@ const RIGHTS: [Right; 8] = [Stranger, Invited, Follower, Writer, Admin, Right::R
 enum Outcome {
     /// It says and does nothing.
     Nothing,
+    /// It says that it has heard.
+    Heard,
     /// It denies the space, as it does one that it does not hold.
     Denied,
     /// It says that the peer is no member any more.
@@ -67,6 +69,7 @@ enum Outcome {
 enum Type {
     Hello,
     Shared,
+    Heard,
     Branches,
     Leaves,
     Join,
@@ -105,6 +108,7 @@ fn type_of(message: &Message<'_>) -> Type {
         Message::Hello(_) => Type::Hello,
         Message::Knows(_) => Type::Knows,
         Message::Shared(_) => Type::Shared,
+        Message::Heard => Type::Heard,
         Message::Branches(_) => Type::Branches,
         Message::Leaves(_) => Type::Leaves,
         Message::Join(_) => Type::Join,
@@ -147,9 +151,10 @@ fn expected(of: Type) -> [Outcome; 8] {
         Type::Hello | Type::Branches | Type::Leaves => [Unexpected; 8],
         Type::Join => [Denied, LetIn, Nothing, Nothing, Nothing, Denied, Denied, Denied],
         Type::Open => [Denied, Denied, Unexpected, Unexpected, Unexpected, Removed, Removed, Removed],
+        Type::Shared => [Outcome::Heard; 8],
         // What a peer knows is about no space.
-        Type::Knows => [Nothing; 8],
-        Type::Shared | Type::Genesis | Type::Unsubscribe | Type::Gone | Type::Skippable => [Nothing; 8],
+        Type::Knows | Type::Heard => [Nothing; 8],
+        Type::Genesis | Type::Unsubscribe | Type::Gone | Type::Skippable => [Nothing; 8],
         // Of a snapshot that was not asked for.
         Type::SnapshotOffer | Type::SnapshotSame | Type::SnapshotPiece | Type::SnapshotStop => [Nothing; 8],
         Type::SnapshotRead => [Refused; 8],
@@ -273,6 +278,7 @@ impl Scene {
                 wall_ms: 0,
             }),
             Message::Shared(Shared { spaces: 1, root: Some([1; 16]) }),
+            Message::Heard,
             Message::Branches(Branches { depth: 0, nodes: Vec::new() }),
             Message::Leaves(Leaves { more: false, ranges: Vec::new() }),
             Message::Join(Join { space, secret: self.secret }),
@@ -333,7 +339,7 @@ impl Scene {
             }),
             Message::AuditRows(AuditRows { number: 4, rows: Vec::new(), end: RowsEnd::More }),
             Message::Knows(Knows::default()),
-            Message::Skippable(0x81),
+            Message::Skippable(0x83),
         ];
         messages.iter().map(Message::encode).collect()
     }
@@ -367,6 +373,7 @@ impl Scene {
             [] if self.world.status(0, space).standing == Standing::Removed => Outcome::Believed,
             [] if was_open && !open(self) && !is_changed => Outcome::Closed,
             [] if !is_changed => Outcome::Nothing,
+            [Message::Heard] if !is_changed => Outcome::Heard,
             [Message::Have(_)] if self.world.likes(0, space) == 2 => Outcome::Kept,
             [
                 Message::Data(_)
@@ -440,7 +447,7 @@ fn who_was_never_let_in_learns_nothing_from_any_message_not_even_that_there_is_a
                 (outcome, masked.collect::<Vec<_>>(), written)
             };
             let (mut here, mut elsewhere) = (Scene::new(right), Scene::new(right));
-            if right == Invited && message == 4 {
+            if right == Invited && message == 5 {
                 // That is what the invitation is for; any other secret is like none.
                 here.secret = [4; 16];
             }

@@ -325,6 +325,7 @@ fn messages(run: &[u8]) -> Vec<(&'static str, Message<'_>)> {
         ("hello", Message::Hello(Hello { version_min: 4, version_max: 5, wall_ms: 1_700_000_000_000 })),
         ("knows", Message::Knows(Knows { operations: tags(&[64, 71]), kinds: tags(&[72]) })),
         ("shared", Message::Shared(Shared { spaces: 1_000, root: Some([0xab; 16]) })),
+        ("heard", Message::Heard),
         ("branches", Message::Branches(Branches { depth: 1, nodes: vec![branch] })),
         ("leaves", Message::Leaves(Leaves { more: false, ranges: vec![leaf] })),
         ("join", Message::Join(Join { space, secret: [5; 16] })),

@@ -60,10 +60,10 @@ impl World {
         self.audit()?;
         self.calm()?;
         self.audit()?;
-        self.is_upgraded = true;
         self.decay()?;
         // Nobody who still compares is ever silent.
         self.audits_over = true;
+        self.is_upgraded = true;
         self.restart_all()?;
         self.audit()?;
         self.forget()?;
