@@ -110,7 +110,7 @@ impl Follower {
         let directory = tempfile::tempdir()?;
         let replica = Replica::open_with(directory.path(), options(congestion)).await?;
         let path = Path::to(source.addr, conditions, 1)?;
-        let live = replica.connect(&over(&path, source.live.invite().await?)).await?;
+        let live = replica.connect(&over(&path, &source.live.invite().await?)).await?;
         live.at_within(&source.live.token().await?, PATIENCE).await?;
         let watch = live.watch();
         Ok(Self { replica, path, live, watch, _directory: directory })
@@ -118,7 +118,7 @@ impl Follower {
 
     /// Takes part in a space of the source's, and returns when all of it is durable here.
     pub(super) async fn catch_up(&self, space: &Space) -> Result<Duration, Failure> {
-        let (ticket, token) = (over(&self.path, space.invite().await?), space.token().await?);
+        let (ticket, token) = (over(&self.path, &space.invite().await?), space.token().await?);
         let started = Instant::now();
         let joined = self.replica.connect(&ticket).await?;
         joined.at_within(&token, PATIENCE).await?;
@@ -134,7 +134,7 @@ impl Follower {
 
     /// As [`Follower::idle`], for as long as it takes to catch up on a space.
     pub(super) async fn busy(&mut self, source: &Source, space: &Space) -> Result<Vec<Duration>, Failure> {
-        let (ticket, token) = (over(&self.path, space.invite().await?), space.token().await?);
+        let (ticket, token) = (over(&self.path, &space.invite().await?), space.token().await?);
         let (replica, is_over) = (self.replica.clone(), AtomicBool::new(false));
         let catching_up = async {
             let joined = replica.connect(&ticket).await?;
@@ -198,8 +198,8 @@ impl Follower {
     }
 }
 
-fn over(path: &Path, ticket: Ticket) -> Ticket {
-    Ticket { addresses: vec![path.near()], ..ticket }
+fn over(path: &Path, ticket: &Ticket) -> Ticket {
+    Ticket { addresses: vec![path.near()], ..ticket.clone() }
 }
 
 /// Bytes that nothing makes shorter (SplitMix64; Steele, Lea, Flood, 2014).

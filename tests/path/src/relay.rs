@@ -103,13 +103,17 @@ fn carry<State>(
         });
         is_stuck = false;
         while let Some(parcel) = direction.take_due(started.elapsed()) {
+            let (datagrams, bytes) = (parcel.datagrams(), parcel.bytes.len() as u64);
+            // Before, so that whoever receives it finds it counted.
+            shared.datagrams.fetch_add(datagrams, Ordering::Relaxed);
+            shared.bytes.fetch_add(bytes, Ordering::Relaxed);
             if !deliver(state, &parcel) {
+                shared.datagrams.fetch_sub(datagrams, Ordering::Relaxed);
+                shared.bytes.fetch_sub(bytes, Ordering::Relaxed);
                 direction.put_back(parcel);
                 is_stuck = true;
                 break;
             }
-            shared.datagrams.fetch_add(parcel.datagrams(), Ordering::Relaxed);
-            shared.bytes.fetch_add(parcel.bytes.len() as u64, Ordering::Relaxed);
         }
     }
 }

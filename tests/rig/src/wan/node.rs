@@ -123,8 +123,8 @@ impl Node {
         let words: Vec<&str> = line.split_whitespace().collect();
         match words[..] {
             ["found"] => self.replica.create_space("wan").await.map(|_| "ok".to_owned()).map_err(Into::into),
-            ["invite", addr] => Ok(by(self.space().await?.invite_as(Role::Admin).await?, addr.parse()?)),
-            ["ticket", addr] => Ok(by(self.space().await?.ticket()?, addr.parse()?)),
+            ["invite", addr] => Ok(by(&self.space().await?.invite_as(Role::Admin).await?, addr.parse()?)),
+            ["ticket", addr] => Ok(by(&self.space().await?.ticket()?, addr.parse()?)),
             ["connect", ticket] => {
                 self.replica.connect(&ticket.parse::<Ticket>()?).await?;
                 Ok("ok".to_owned())
@@ -298,8 +298,8 @@ fn stamp(event: &ChangeEvent) -> Option<u64> {
     })
 }
 
-fn by(ticket: Ticket, addr: SocketAddr) -> String {
-    format!("ticket {}", Ticket { addresses: vec![addr], ..ticket })
+fn by(ticket: &Ticket, addr: SocketAddr) -> String {
+    format!("ticket {}", Ticket { addresses: vec![addr], ..ticket.clone() })
 }
 
 /// SplitMix64 (Steele, Lea, Flood, 2014).
