@@ -17,11 +17,13 @@ const OBJECTS: u64 = 256;
 /// Elements that the set has before it is counted.
 const ELEMENTS: u64 = 4_096;
 
+/// Does what one path takes, with its preparations.
+type Path = fn() -> Result<(), Failure>;
+
 /// Does one of them. Option: `--path`, `commit`, `receive` or `add`; all of them otherwise.
 pub(crate) fn run(options: &Options) -> Result<Verdict, Failure> {
     let path: String = options.value("path", String::new())?;
-    let paths: [(&str, fn() -> Result<(), Failure>); 3] =
-        [("commit", commit), ("receive", receive), ("add", add)];
+    let paths: [(&str, Path); 3] = [("commit", commit), ("receive", receive), ("add", add)];
     let mut found = false;
     for (name, run) in paths {
         if path.is_empty() || path == name {
