@@ -70,7 +70,8 @@ fn values(world: &World, node: usize, space: SpaceId) -> Result<Vec<Value>, Read
 }
 
 fn assert_held<R: std::fmt::Debug>(result: Result<R, ReadError>) {
-    assert!(matches!(result, Err(ReadError::Held { .. })), "{result:?}");
+    let error = result.unwrap_err();
+    assert!(matches!(error, ReadError::Held { .. }), "{error:?}");
 }
 
 fn assert_verified(world: &World) {
@@ -223,7 +224,7 @@ fn objects_of_kinds_that_are_not_known_are_held_from_the_start() {
     let address = ObjectAddress::new(kind, "later", "score").unwrap();
     for node in [1, 2] {
         let view = world.nodes[node].disk.view();
-        assert_eq!(held_objects(&view, &space, None, 9).unwrap(), [address.clone()]);
+        assert_eq!(held_objects(&view, &space, None, 9).unwrap(), std::slice::from_ref(&address));
         let listing = Listing { kind, collection: "later", prefix: "", after: None, limit: 9 };
         assert_eq!(comity_engine::list(&view, &space, listing).unwrap(), ["score"]);
         let collections = comity_engine::collections(&view, &space, kind, None, 9).unwrap();
