@@ -124,7 +124,7 @@ impl Engine {
             Message::FrontierAnswer(answer) => self.on_frontier_answer(now, session, &answer, store),
             Message::AuditAsk(ask) => self.on_audit_ask(session, ask),
             Message::AuditReply(reply) => {
-                self.on_audit_reply(now, session, reply);
+                self.on_audit_reply(now, session, &reply);
                 Ok(())
             }
             Message::AuditFetch(fetch) => self.on_audit_fetch(session, fetch),

@@ -340,7 +340,7 @@ impl Engine {
     }
 
     /// A peer has compared what it was shown.
-    pub(crate) fn on_audit_reply(&mut self, now: &Now, session_id: SessionId, reply: AuditReply) {
+    pub(crate) fn on_audit_reply(&mut self, now: &Now, session_id: SessionId, reply: &AuditReply) {
         let Some(pass) = &mut self.audits.pass else { return };
         let id = pass.space;
         match &pass.step {
@@ -349,7 +349,7 @@ impl Engine {
         }
         let Step::Asking { stretch, .. } = std::mem::replace(&mut pass.step, Step::Pausing) else { return };
         let peer = pass.peer;
-        let found = Differences::of(&stretch, &reply);
+        let found = Differences::of(&stretch, reply);
         let is_all = usize::from(reply.compared) >= stretch.ranges.len();
         if !is_all || found.touched > 0 || !found.diverged.is_empty() {
             self.soil();
