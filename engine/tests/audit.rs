@@ -253,7 +253,7 @@ fn spoiled_header(world: &World, space: SpaceId, kind: Kind) -> (Vec<u8>, Vec<u8
         let after = object_digest(&Spoiled { below, key, value: spoiled }, &space, &object).unwrap();
         after.fault.is_none() && after.state != before.state
     };
-    (key.clone(), spoiled.filter(is_fit).last().expect("some bit says something"))
+    (key.clone(), spoiled.rev().find(is_fit).expect("some bit says something"))
 }
 
 /// What is read with another value in one row.
