@@ -90,7 +90,7 @@ async fn repo(name: &str, storage: Kept) -> Repo {
     Repo::build_tokio().with_peer_id(PeerId::from(name)).with_storage(storage).load().await
 }
 
-async fn dial(author: &Repo, port: u16, wire: &Wire) -> Result<samod::DialerHandle, Failure> {
+async fn dial(author: &Repo, port: u16, wire: &Wire) -> Result<samod::DialerHandle<std::io::Error>, Failure> {
     let dialer = Arc::new(Loopback { port, wire: wire.clone() });
     let dialed = author.dial(BackoffConfig::default(), dialer).map_err(|error| error.to_string())?;
     dialed.established().await.map_err(|_| "the follower was not reached")?;
