@@ -9,7 +9,7 @@ use regions::{PATIENCE, Region, eventually, pair, same_state};
 
 /// Bytes of `Hello` and `Open` in one direction, with two lanes of some hundred entries: 9, then 20 and at most
 /// 28 for each lane.
-const OPENING_BYTES_MAX: u64 = 9 + 20 + 2 * 28;
+const OPENING_BYTES_MAX: u64 = 9 + 3 + 1 + 20 + 2 * 28;
 /// Bytes around the entries of one run: the frame's header, the counter's name, the signature, and the
 /// acknowledgement.
 const RUN_BYTES_OVERHEAD: u64 = 115;
@@ -89,7 +89,7 @@ async fn a_reconnect_with_nothing_new_is_a_greeting_and_an_opening_each_way() {
         let (frames, bytes) = sums(&stats);
         let (udp_sent, udp_received) = (stats.udp_bytes_sent, stats.udp_bytes_received);
         println!("round {round}: {frames} frames, {bytes} bytes; UDP {udp_sent} + {udp_received} bytes");
-        assert_eq!(frames, 4, "Hello and Open each way: {stats:?}");
+        assert_eq!(frames, 8, "Hello, Shared, Heard and Open each way: {stats:?}");
         assert!(bytes <= 2 * OPENING_BYTES_MAX, "{bytes} bytes");
         assert_eq!(stats.live, comity::ClassStats::default());
         assert_eq!(stats.catch_up, comity::ClassStats::default());
@@ -97,7 +97,7 @@ async fn a_reconnect_with_nothing_new_is_a_greeting_and_an_opening_each_way() {
         fence(&here).await;
         fence(&there).await;
         let after = settled(&here, &there).await;
-        assert_eq!(sums(&after).0, 4 + 2 * 2, "a run and an acknowledgement for each write: {after:?}");
+        assert_eq!(sums(&after).0, 8 + 2 * 2, "a run and an acknowledgement for each write: {after:?}");
     }
     same_state(&[&here, &there]).await;
 }
@@ -122,7 +122,7 @@ async fn missing_change_sets_are_sent_once(count: u64) {
     let runs = stats.live.frames_sent + stats.catch_up.frames_sent;
     assert_eq!(runs, 1, "one run brings all: {stats:?}");
     assert_eq!(stats.live.frames_received + stats.catch_up.frames_received, 0, "nothing comes back");
-    assert_eq!(frames, 4 + 1 + 1, "Hello and Open each way, the run, its acknowledgement");
+    assert_eq!(frames, 8 + 1 + 1, "Hello, Shared, Heard and Open each way, the run, its acknowledgement");
     let expected = 2 * OPENING_BYTES_MAX + RUN_BYTES_OVERHEAD + count * INCREMENT_BYTES_MAX;
     assert!(bytes <= expected, "{bytes} bytes, {expected} expected at most");
     assert_eq!(there.count(), before + i128::from(count), "each change set arrived once");
@@ -179,7 +179,7 @@ async fn a_restarted_replica_is_sent_only_what_it_lacks() {
     let stats = settled(&here, &there).await;
     let (frames, bytes) = sums(&stats);
     println!("1 missing after a restart: {frames} frames, {bytes} bytes");
-    assert_eq!(frames, 6, "{stats:?}");
+    assert_eq!(frames, 10, "{stats:?}");
     assert!(bytes <= 2 * OPENING_BYTES_MAX + RUN_BYTES_OVERHEAD + INCREMENT_BYTES_MAX, "{bytes} bytes");
     same_state(&[&here, &there]).await;
 }

@@ -20,6 +20,8 @@ pub(crate) const LIVE_WINDOW_BYTES: usize = 256 * 1024;
 /// packets are lost, what follows them waits for one more round trip, then for the sync before it is acknowledged, and
 /// both leave room for variation.
 pub(crate) const CATCH_UP_WINDOW_BYTES: usize = 8 * 1024 * 1024;
+/// The same towards a peer that speaks version 4, which ends the session beyond that.
+pub(crate) const CATCH_UP_WINDOW_BYTES_4: usize = 4 * 1024 * 1024;
 /// Unacknowledged bytes on one session.
 pub(crate) const SESSION_WINDOW_BYTES: usize = 16 * 1024 * 1024;
 /// Unacknowledged runs on one session; bounds the driver's queue when runs are small.
@@ -89,6 +91,8 @@ pub(crate) const PIECE_BYTES_TARGET: usize = 128 * 1024;
 pub(crate) const PIECE_BYTES_MAX: usize = 24 * 1024 * 1024;
 /// Pieces that a receiver may have asked for and not got: over a long path what is asked for at once is what fills it.
 pub(crate) const PIECES_ASKED_MAX: usize = 64;
+/// The same of a source that speaks version 4.
+pub(crate) const PIECES_ASKED_MAX_4: usize = 16;
 /// Pieces that are asked for before it is known how long they are: a row may be as long as many pieces.
 pub(crate) const PIECES_ASKED_FIRST: usize = 8;
 /// Bytes that are asked for at once, if pieces are as long as the longest that came.

@@ -170,6 +170,10 @@ impl Engine {
         let Some(space) =
             self.spaces.get_mut(&open.space).filter(|space| space.admits(&peer) || canary!(StrangerServed))
         else {
+            if session.withdrawn.contains(&open.space) {
+                // It was said before the peer heard of that, and so is more about it by this number.
+                session.peer_refs.insert(open.space_ref, open.space);
+            }
             self.turn_away(now, session_id, open.space);
             return Ok(());
         };

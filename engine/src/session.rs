@@ -13,12 +13,16 @@ use crate::dictionary::Dictionary;
 use crate::engine::Engine;
 use crate::io::{Class, SessionId};
 use crate::lag::Rate;
-use crate::limits::{CATCH_UP_WINDOW_BYTES, LIVE_WINDOW_BYTES, SESSION_WINDOW_BYTES, SESSION_WINDOW_RUNS};
+use crate::limits::{
+    CATCH_UP_WINDOW_BYTES, CATCH_UP_WINDOW_BYTES_4, LIVE_WINDOW_BYTES, SESSION_WINDOW_BYTES,
+    SESSION_WINDOW_RUNS,
+};
 use crate::message::{Knows, LaneRef, Message};
 use crate::offers::OFFERED;
 use crate::quiet::{Comparison, Said};
 use crate::round_trip::RoundTrip;
 use crate::space::Parent;
+use crate::version::WITH_WIDE_WINDOWS;
 
 /// A lane this replica receives on the session.
 #[derive(Debug)]
@@ -351,7 +355,11 @@ impl Session {
     /// the others wait for may be in it.
     pub(crate) fn has_room(&self, outgoing: &Outgoing) -> bool {
         let is_behind = outgoing.class == Class::CatchUp;
-        let window = if is_behind { CATCH_UP_WINDOW_BYTES } else { LIVE_WINDOW_BYTES };
+        let window = match (is_behind, self.version() < WITH_WIDE_WINDOWS) {
+            (false, _) => LIVE_WINDOW_BYTES,
+            (true, true) => CATCH_UP_WINDOW_BYTES_4,
+            (true, false) => CATCH_UP_WINDOW_BYTES,
+        };
         let session_has_room =
             self.in_flight_bytes < SESSION_WINDOW_BYTES && self.in_flight_runs < SESSION_WINDOW_RUNS;
         outgoing.in_flight.is_empty() || (outgoing.in_flight_bytes < window && session_has_room)

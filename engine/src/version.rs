@@ -23,6 +23,9 @@ pub const PROTOCOL_VERSION_MIN: u16 = 4;
 /// them they know.
 pub(crate) const WITH_EXTENSIONS: u16 = 5;
 
+/// From this version on more may be under way at once.
+pub(crate) const WITH_WIDE_WINDOWS: u16 = 5;
+
 /// From this version on spaces are compared by digests.
 pub(crate) const WITH_DIGESTS: u16 = 5;
 

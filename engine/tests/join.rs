@@ -31,7 +31,7 @@ fn a_joiner_presents_its_secret_first_and_learns_of_the_founder_before_anything_
         log.iter().map(|(_, frame)| name(frame).split('(').next().unwrap().to_owned()).collect()
     };
     assert_eq!(names(1)[..4], ["Hello", "Shared", "Join", "Open"]);
-    assert_eq!(names(0)[..4], ["Hello", "Shared", "Open", "Genesis"]);
+    assert_eq!(names(0)[..5], ["Hello", "Shared", "Heard", "Open", "Genesis"]);
     let status = world.status(1, space);
     assert_eq!(status.name, "test");
     assert_eq!(status.members, world.status(0, space).members);

@@ -15,12 +15,15 @@ use crate::engine::{Engine, Timer};
 use crate::io::{Class, CloseReason, Now, Output, SessionId};
 use crate::keys;
 use crate::limits::{
-    PIECE_BYTES_MAX, PIECES_ASKED_BYTES, PIECES_ASKED_FIRST, PIECES_ASKED_MAX, SNAPSHOT_RETRY,
+    PIECE_BYTES_MAX, PIECES_ASKED_BYTES, PIECES_ASKED_FIRST, PIECES_ASKED_MAX, PIECES_ASKED_MAX_4,
+    SNAPSHOT_RETRY,
 };
 use crate::message::{Message, SnapshotAsk, SnapshotRead, SnapshotSame, SnapshotStop};
 use crate::receive::Refusal;
+use crate::session::Session;
 use crate::space::{Space, encode};
 use crate::store::{Position, StateRead, Store, StoreError};
+use crate::version::WITH_WIDE_WINDOWS;
 use crate::work::Work;
 
 /// A source that sends nothing for so long is given up.
@@ -70,10 +73,10 @@ struct Pass {
 
 impl Pass {
     /// How many pieces are asked for at once, so that the source never has much more to send than is wanted.
-    fn pieces_at_once(&self) -> usize {
+    fn pieces_at_once(&self, asked_max: usize) -> usize {
         match self.longest {
             0 => PIECES_ASKED_FIRST,
-            longest => (PIECES_ASKED_BYTES / longest).clamp(1, PIECES_ASKED_MAX),
+            longest => (PIECES_ASKED_BYTES / longest).clamp(1, asked_max),
         }
     }
 }
@@ -294,9 +297,17 @@ impl Engine {
         }
     }
 
+    /// How many pieces may be asked for at once of the source of a space.
+    fn pieces_asked_max(&self, id: SpaceId) -> usize {
+        let pass = self.spaces.get(&id).and_then(|space| space.bootstrap.as_ref()?.pass.as_ref());
+        let version = pass.and_then(|pass| self.sessions.get(&pass.session)).map(Session::version);
+        if version < Some(WITH_WIDE_WINDOWS) { PIECES_ASKED_MAX_4 } else { PIECES_ASKED_MAX }
+    }
+
     /// Asks for what comes next, as far as may be asked for at once; has what is whole checked.
     fn pump(&mut self, id: SpaceId) {
         let (synced, mut reads) = (self.synced, Vec::new());
+        let asked_max = self.pieces_asked_max(id);
         let Some(bootstrap) = self.spaces.get_mut(&id).and_then(|space| space.bootstrap.as_mut()) else {
             return;
         };
@@ -318,8 +329,8 @@ impl Engine {
                 (pass.at, pass.asked_until) = (until.clone(), until.clone());
             }
         }
-        let at_once = pass.pieces_at_once();
-        while pass.asked.len() < PIECES_ASKED_MAX && pass.asked_until != END {
+        let at_once = pass.pieces_at_once(asked_max);
+        while pass.asked.len() < asked_max && pass.asked_until != END {
             let from = pass.asked_until.clone();
             let next = bootstrap
                 .staged

@@ -14,8 +14,6 @@ pub(crate) type Digest = [u8; 16];
 
 /// Children of a node.
 pub(crate) const FAN_OUT: usize = 16;
-/// Levels of a space's id, four bits each.
-const DEPTH_MAX: u8 = 32;
 
 /// All ids that start with the same bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -70,6 +68,8 @@ pub(crate) struct Tree {
     spaces: BTreeMap<SpaceId, Digest>,
     /// Digests of nodes with more than one space that did not change since they were computed.
     nodes: BTreeMap<Prefix, Digest>,
+    /// No such node is further below the root.
+    depth: u8,
 }
 
 impl Tree {
@@ -90,7 +90,7 @@ impl Tree {
         spaces.into_iter().flatten().map(|(space, digest)| (*space, *digest))
     }
 
-    /// Takes a space in, or out. O(log n), and more once for each node that has to be computed again.
+    /// Takes a space in, or out. O(log n); each node above it has to be computed again.
     pub(crate) fn set(&mut self, space: SpaceId, digest: Option<Digest>) {
         let before = match digest {
             Some(digest) => self.spaces.insert(space, digest),
@@ -99,11 +99,8 @@ impl Tree {
         if before == digest {
             return;
         }
-        for depth in 0..DEPTH_MAX {
-            // Below a node that was never computed there is none that was; nor is there below one that has one space.
-            if self.nodes.remove(&Prefix::of(&space, depth)).is_none() {
-                break;
-            }
+        for depth in 0..=self.depth {
+            self.nodes.remove(&Prefix::of(&space, depth));
         }
     }
 
@@ -114,12 +111,6 @@ impl Tree {
 
     /// The digests of a node's children; zeros where there is no space.
     pub(crate) fn children(&mut self, of: Prefix) -> [Digest; FAN_OUT] {
-        // All nodes above are known then, which is what `set` relies on.
-        self.root();
-        self.children_of(of)
-    }
-
-    fn children_of(&mut self, of: Prefix) -> [Digest; FAN_OUT] {
         std::array::from_fn(|number| self.node(of.child(number)))
     }
 
@@ -135,9 +126,10 @@ impl Tree {
         if !more {
             return shortened("comity 2026 shared space\0", &[&space.0, &digest]);
         }
-        let children = self.children_of(at);
+        let children = self.children(at);
         let digest = shortened("comity 2026 shared spaces\0", &[children.as_flattened()]);
         self.nodes.insert(at, digest);
+        self.depth = self.depth.max(at.depth);
         digest
     }
 }
