@@ -78,7 +78,7 @@ pub fn plan(seed: u64, scale: Scale) -> Plan {
         builds: None,
         auditing: auditing(seed),
         // Spaces here are few.
-        open_at_once: if seed % 3 == 0 { open_at_once() } else { 0 },
+        open_at_once: if seed.is_multiple_of(3) { open_at_once() } else { 0 },
         chaos_us: dice.log_between(2_000_000, 600_000_000),
         events: Vec::new(),
     };
