@@ -60,19 +60,10 @@ fn written(retention: Retention) -> (World, SpaceId) {
     for node in 0..3 {
         world.crash(node);
     }
-    connect_all(&mut world);
+    world.connect_all();
     world.pass(Duration::from_secs(3));
     world.assert_converged(space);
     (world, space)
-}
-
-fn connect_all(world: &mut World) {
-    for (a, b) in [(0, 1), (0, 2), (1, 2)] {
-        if world.session_between(a, b).is_none() {
-            world.connect(a, b);
-        }
-    }
-    world.run();
 }
 
 fn events(world: &World, node: usize) -> Vec<AuditEvent> {
@@ -150,7 +141,7 @@ fn a_changed_row_of_every_kind_is_found_named_and_made_again_while_everybody_wri
         let before = events(&world, 1).len();
         world.rot(1, &key, Some(spoiled.clone()));
         world.nodes[1].notices.clear();
-        connect_all(&mut world);
+        world.connect_all();
         write_on(&mut world, space, 5);
         let is_as_it_was = world.nodes[1].disk.get(&key).unwrap() != Some(spoiled);
         let events = events(&world, 1);
@@ -190,7 +181,7 @@ fn a_row_that_is_gone_is_found_and_made_again() {
         }
         world.rot(2, &key, None);
         world.nodes[2].notices.clear();
-        connect_all(&mut world);
+        world.connect_all();
         write_on(&mut world, space, 5);
         assert!(world.nodes[2].disk.get(&key).unwrap().is_some(), "row {key:02x?}: {:?}", events(&world, 2));
         assert_sound(&world, space);
@@ -208,7 +199,7 @@ fn what_is_written_to_a_damaged_object_meanwhile_stays() {
     world.rot(1, &key, Some(spoiled));
     let right = sum(&world, 0);
     assert_ne!(sum(&world, 1), right, "readers see what has rotted");
-    connect_all(&mut world);
+    world.connect_all();
     for node in 0..3 {
         world.write(node, space, |tx| tx.counter_add_at(&top(Kind::Counter), 1)).unwrap();
     }
@@ -299,7 +290,7 @@ fn where_the_log_is_shortened_peers_send_rows_that_the_kept_digest_proves() {
         spoiled[value.len() / 2] ^= 1;
         world.rot(1, &key, Some(spoiled));
         world.nodes[1].notices.clear();
-        connect_all(&mut world);
+        world.connect_all();
         write_on(&mut world, space, 5);
         let events = events(&world, 1);
         let repaired = events.iter().any(|event| matches!(event, AuditEvent::Repaired { .. }));
@@ -313,7 +304,7 @@ fn where_the_kept_digest_has_rotted_too_a_majority_is_believed() {
     let (mut world, space) = shortened();
     let (key, spoiled) = spoiled_header(&world, space, Kind::Counter);
     world.rot(1, &key, Some(spoiled));
-    connect_all(&mut world);
+    world.connect_all();
     // What is wrong is changed, and the digest with it.
     world.write(0, space, |tx| tx.counter_add_at(&top(Kind::Counter), 1)).unwrap();
     write_on(&mut world, space, 5);
@@ -359,7 +350,7 @@ fn rows_that_are_neither_proved_nor_sent_by_a_majority_are_not_taken() {
         |event: &AuditEvent| matches!(event, AuditEvent::Unresolved { why: Unresolved::NotKept, .. });
     assert!(events(&world, 1).iter().any(is_told), "{:?}", events(&world, 1));
     // Once nobody tampers any more it is made again.
-    connect_all(&mut world);
+    world.connect_all();
     write_on(&mut world, space, 5);
     assert!(is_repaired(&world, Kind::Counter), "{:?}", events(&world, 1));
     assert_sound(&world, space);
@@ -373,7 +364,7 @@ fn what_arrives_for_an_object_that_cannot_be_read_waits_until_it_is_made_again()
         let (key, _) = rows.iter().find(|(key, _)| key[0] == 0x30 && key[17] == kind.tag()).unwrap();
         world.rot(1, key, Some(vec![0xff; 3]));
         world.nodes[1].notices.clear();
-        connect_all(&mut world);
+        world.connect_all();
         for node in [0, 2] {
             world.write(node, space, move |tx| something(tx, 5_000 + node as i64)).unwrap();
         }

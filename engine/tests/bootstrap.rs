@@ -63,7 +63,7 @@ fn old_space(rounds: i64) -> (World, SpaceId) {
         world.nodes[node].retention = BRIEF;
         world.crash(node);
     }
-    connect_all(&mut world);
+    world.connect_all();
     for number in 0..rounds {
         world.write((number % 3) as usize, space, |tx| everything(tx, number)).unwrap();
         if number % 5 == 4 {
@@ -74,17 +74,6 @@ fn old_space(rounds: i64) -> (World, SpaceId) {
     let gone: u64 = world.status(0, space).lanes.iter().map(|lane| lane.floor).sum();
     assert!(gone > rounds as u64, "{:?}", world.status(0, space));
     (world, space)
-}
-
-fn connect_all(world: &mut World) {
-    for a in 0..world.nodes.len() {
-        for b in a + 1..world.nodes.len() {
-            if world.session_between(a, b).is_none() {
-                world.connect(a, b);
-            }
-        }
-    }
-    world.run();
 }
 
 /// Adds a replica that is invited and connected to one that is there.
@@ -128,7 +117,7 @@ fn a_new_replica_takes_over_the_state_and_goes_on_with_everybody() {
     world.run();
     assert_same(&world, space, (node, 0));
     assert!(world.status(node, space).bootstrap.is_none());
-    connect_all(&mut world);
+    world.connect_all();
     world.add(node, space, 1);
     pass(&mut world, 20);
     for number in 100..120 {
@@ -139,7 +128,7 @@ fn a_new_replica_takes_over_the_state_and_goes_on_with_everybody() {
     world.assert_converged(space);
     assert_same(&world, space, (node, 1));
     world.crash(node);
-    connect_all(&mut world);
+    world.connect_all();
     assert_same(&world, space, (node, 1));
 }
 
@@ -154,7 +143,7 @@ fn what_was_written_before_the_state_came_is_applied_to_it() {
     let before = world.likes(0, space);
     world.connect(0, node);
     world.run();
-    connect_all(&mut world);
+    world.connect_all();
     pass(&mut world, 10);
     world.assert_converged(space);
     assert_same(&world, space, (node, 2));
@@ -180,7 +169,7 @@ fn who_comes_back_with_what_others_never_had_keeps_it() {
     let mut cursor = ChangeCursor::after(space, world.status(2, space).durable);
     let mut lagging = ChangeCursor::after(space, Frontier::new());
     assert!(lagging.read(&world.nodes[2].disk.view(), PageLimit::default()).is_err());
-    connect_all(&mut world);
+    world.connect_all();
     pass(&mut world, 10);
     world.assert_converged(space);
     assert_same(&world, space, (2, 0));
@@ -220,7 +209,7 @@ fn nothing_is_read_or_written_while_the_state_is_replaced_and_a_crash_anywhere_c
             }
         }
         world.crash(node);
-        connect_all(&mut world);
+        world.connect_all();
         pass(&mut world, 10);
         world.assert_converged(space);
         assert_same(&world, space, (node, 1));
@@ -274,7 +263,7 @@ fn spoiled_frames_of_a_snapshot_cost_a_session_and_nothing_else() {
             world.step();
         }
         for _ in 0..4 {
-            connect_all(&mut world);
+            world.connect_all();
             pass(&mut world, 70);
         }
         world.assert_converged(space);
@@ -358,7 +347,7 @@ fn a_source_that_lies_about_the_state_is_found_out_before_any_of_it_is_seen() {
         let fault = status.bootstrap.as_ref().and_then(|bootstrap| bootstrap.fault.clone());
         assert!(fault.is_some() || world.session_between(0, node).is_none(), "{name}: {status:?}");
         assert_eq!((&status.frontier, status.digest), (&before.frontier, status.digest), "{name}");
-        connect_all(&mut world);
+        world.connect_all();
         pass(&mut world, 80);
         world.assert_converged(space);
         assert_same(&world, space, (node, 1));

@@ -24,15 +24,8 @@ fn upgrade(world: &mut World, node: usize) {
     world.crash(node);
 }
 
-fn connect_all(world: &mut World) {
-    for a in 0..world.nodes.len() {
-        for b in a + 1..world.nodes.len() {
-            if world.session_between(a, b).is_none() {
-                world.connect(a, b);
-            }
-        }
-    }
-    world.run();
+fn connect_and_settle(world: &mut World) {
+    world.connect_all();
     world.pass(Duration::from_secs(2));
 }
 
@@ -40,7 +33,7 @@ fn connect_all(world: &mut World) {
 fn mixed(count: usize, new: usize) -> (World, SpaceId) {
     let (mut world, space) = World::mesh(count);
     (0..new).for_each(|node| upgrade(&mut world, node));
-    connect_all(&mut world);
+    connect_and_settle(&mut world);
     (world, space)
 }
 
@@ -118,13 +111,13 @@ fn what_is_not_known_is_passed_on_and_held_with_all_that_follows_on_its_object()
     assert_verified(&world);
     // The one at the end is upgraded first.
     upgrade(&mut world, 2);
-    connect_all(&mut world);
+    connect_and_settle(&mut world);
     assert_eq!(counter(&world, 2, space), Ok(111));
     assert_eq!(values(&world, 2, space), Ok(vec![number(7)]));
     let released = |notice: &Notice| matches!(notice, Notice::Released { objects, .. } if objects.len() == 2);
     assert!(world.nodes[2].notices.iter().any(released));
     upgrade(&mut world, 1);
-    connect_all(&mut world);
+    connect_and_settle(&mut world);
     world.assert_converged(space);
     assert!((0..3).all(|node| world.status(node, space).held == 0));
     assert_verified(&world);
@@ -185,7 +178,7 @@ fn what_comes_after_is_carried_out_after_it() {
     // It replaces what is held at the other one.
     world.write(0, space, |tx| tx.register_write_at(&at, number(3))).unwrap();
     upgrade(&mut world, 1);
-    connect_all(&mut world);
+    connect_and_settle(&mut world);
     assert_eq!(values(&world, 1, space), Ok(vec![number(3)]));
     world.assert_converged(space);
 }
@@ -234,7 +227,7 @@ fn objects_of_kinds_that_are_not_known_are_held_from_the_start() {
     for node in [1, 2] {
         upgrade(&mut world, node);
     }
-    connect_all(&mut world);
+    connect_and_settle(&mut world);
     world.assert_converged(space);
     assert_verified(&world);
     assert!((0..3).all(|node| world.status(node, space).held == 0));
@@ -254,10 +247,10 @@ fn two_that_hold_agree_although_they_stopped_at_different_places() {
         .unwrap();
     world.connect(0, 1);
     world.run();
-    connect_all(&mut world);
+    connect_and_settle(&mut world);
     world.assert_held_alike(space, (1, 2));
     (1..3).for_each(|node| upgrade(&mut world, node));
-    connect_all(&mut world);
+    connect_and_settle(&mut world);
     assert_eq!((0..3).map(|node| counter(&world, node, space).unwrap()).collect::<Vec<_>>(), [11, 11, 11]);
     world.assert_converged(space);
     assert_verified(&world);
@@ -267,7 +260,7 @@ fn two_that_hold_agree_although_they_stopped_at_different_places() {
 fn removals_are_judged_by_what_was_seen_although_everybody_forgets_meanwhile() {
     let (mut world, space) = writers(3);
     upgrade(&mut world, 0);
-    connect_all(&mut world);
+    connect_and_settle(&mut world);
     let club = top(Kind::RwSet);
     let has = |world: &World, node| {
         read(world, node, |view| comity_engine::set_contains_at(view, &space, &club, &number(1)))
@@ -283,13 +276,13 @@ fn removals_are_judged_by_what_was_seen_although_everybody_forgets_meanwhile() {
             tx.rw_set_add_at(&club, number(1))
         })
         .unwrap();
-    connect_all(&mut world);
+    connect_and_settle(&mut world);
     for _ in 0..5 {
         world.pass(Duration::from_secs(3));
     }
     assert_eq!(has(&world, 0), Ok(false));
     (1..3).for_each(|node| upgrade(&mut world, node));
-    connect_all(&mut world);
+    connect_and_settle(&mut world);
     world.pass(Duration::from_secs(5));
     assert_eq!([has(&world, 1), has(&world, 2)], [Ok(false), Ok(false)]);
     world.assert_converged(space);
@@ -309,7 +302,7 @@ fn documents_are_held_too_and_need_no_log_when_they_go_on() {
     };
     world.nodes.iter_mut().for_each(|node| node.retention = brief);
     (0..2).for_each(|node| world.crash(node));
-    connect_all(&mut world);
+    connect_and_settle(&mut world);
     let edit = |world: &mut World, key: &'static str| {
         world
             .write(0, space, |tx| {
@@ -341,7 +334,7 @@ fn documents_are_held_too_and_need_no_log_when_they_go_on() {
     assert!(status.lanes.iter().any(|lane| lane.floor > 3), "{status:?}");
     assert_verified(&world);
     upgrade(&mut world, 1);
-    connect_all(&mut world);
+    connect_and_settle(&mut world);
     assert_eq!(keys(&world, 1), Ok(3));
     world.assert_converged(space);
     assert_verified(&world);
@@ -387,7 +380,7 @@ fn what_is_held_comes_with_a_state_that_is_taken_over_and_is_carried_out_there()
     }
     assert_verified(&world);
     (1..3).for_each(|node| upgrade(&mut world, node));
-    connect_all(&mut world);
+    connect_and_settle(&mut world);
     world.assert_converged(space);
     assert_verified(&world);
 }
@@ -443,7 +436,7 @@ fn an_upgrade_is_interrupted_anywhere_and_nothing_is_lost_or_done_twice() {
     }
     world.nodes[1].manual_sync = false;
     world.crash(1);
-    connect_all(&mut world);
+    connect_and_settle(&mut world);
     assert_eq!(counter(&world, 1, space), Ok(600));
     world.assert_converged(space);
     assert_verified(&world);
@@ -499,7 +492,7 @@ fn garbage_is_kept_by_who_does_not_know_it_and_does_nothing_at_who_does() {
     assert_eq!(held_objects(&view(1), &space, None, 99).unwrap().len(), 6);
     assert_verified(&world);
     upgrade(&mut world, 1);
-    connect_all(&mut world);
+    connect_and_settle(&mut world);
     assert_eq!(a(&world, 1), Ok(2));
     world.assert_converged(space);
     assert_verified(&world);

@@ -30,18 +30,7 @@ fn collide(world: &mut World, space: SpaceId, at: &Location) {
     for node in 0..world.nodes.len() {
         world.write(node, space, |tx| tx.register_write_at(at, Value::I64(node as i64))).unwrap();
     }
-    connect(world);
-}
-
-fn connect(world: &mut World) {
-    for a in 0..world.nodes.len() {
-        for b in a + 1..world.nodes.len() {
-            if world.session_between(a, b).is_none() {
-                world.connect(a, b);
-            }
-        }
-    }
-    world.run();
+    world.connect_all();
 }
 
 fn journal(world: &World, node: usize, space: SpaceId) -> Vec<JournalEntry> {
@@ -182,7 +171,7 @@ fn every_change_to_a_document_that_was_removed_meanwhile_is_journalled_with_its_
     }
     edit(&mut world, 2, space, "four");
     world.write(0, space, |tx| tx.remove_at(&top(Kind::Document))).unwrap();
-    connect(&mut world);
+    world.connect_all();
     world.assert_converged(space);
     for node in 0..3 {
         let entries = journal(&world, node, space);
@@ -222,7 +211,7 @@ fn what_the_journal_holds_can_be_written_again() {
     world.disconnect_all(None);
     edit(&mut world, 1, space, "lost");
     world.write(0, space, |tx| tx.remove_at(&top(Kind::Document))).unwrap();
-    connect(&mut world);
+    world.connect_all();
     let entries = journal(&world, 0, space);
     let change = entries.iter().find(|entry| entry.reason == JournalReason::DocumentRemoved).unwrap();
     let refused = world.write(0, space, |tx| tx.restore(change));
@@ -283,7 +272,7 @@ fn the_oldest_entries_make_room_for_new_ones() {
         for node in 0..2 {
             world.write(node, space, |tx| tx.register_write_at(&at, big(number))).unwrap();
         }
-        connect(&mut world);
+        world.connect_all();
         world.write(1, space, |tx| tx.register_write_at(&at, Value::Null)).unwrap();
         let held = totals(&world, 0, space);
         assert!(held.bytes <= limits.bytes_max, "{held:?}");
@@ -390,7 +379,7 @@ fn policies_set_at_the_same_time_converge_and_change_nothing_that_is_stored() {
             world.nodes[node].wall_ms += 1_000 * (round as u64 * 2 + node as u64);
             world.write(node, space, |tx| tx.set_policy("r", policy)).unwrap();
         }
-        connect(&mut world);
+        world.connect_all();
         world.assert_converged(space);
         for node in 0..2 {
             let view = world.nodes[node].disk.view();
@@ -469,7 +458,7 @@ fn siblings_are_reported_with_the_region_that_their_author_said_it_is_in() {
         world.nodes[node].region = Some(region.to_owned());
         world.crash(node);
     }
-    connect(&mut world);
+    world.connect_all();
     set_policy(&mut world, space, &Policy::Siblings);
     collide(&mut world, space, &register("k"));
     let region = |world: &World, of: usize| {

@@ -25,12 +25,7 @@ fn keeping(world: &mut World, retention: Retention) {
         world.nodes[node].retention = retention;
         world.crash(node);
     }
-    for a in 0..world.nodes.len() {
-        for b in a + 1..world.nodes.len() {
-            world.connect(a, b);
-        }
-    }
-    world.run();
+    world.connect_all();
 }
 
 /// Time goes by, on all clocks.

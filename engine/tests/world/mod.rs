@@ -315,6 +315,18 @@ impl World {
         session
     }
 
+    /// Connects every two nodes that have no session, and lets all be said.
+    pub(crate) fn connect_all(&mut self) {
+        for a in 0..self.nodes.len() {
+            for b in a + 1..self.nodes.len() {
+                if self.session_between(a, b).is_none() {
+                    self.connect(a, b);
+                }
+            }
+        }
+        self.run();
+    }
+
     /// Connects somebody who is no core; the test speaks for it.
     pub(crate) fn connect_ghost(&mut self, node: usize, replica: ReplicaId) -> SessionId {
         let session = self.new_session([End::Node(node), End::Ghost(replica)]);
