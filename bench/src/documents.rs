@@ -15,7 +15,7 @@ use comity::automerge::{Automerge, ObjId};
 use comity::{Kind, Listing, ObjType, OpenOptions, ROOT, ReadDoc, Replica, Space, Transactable, TxError};
 
 use crate::options::Options;
-use crate::{Failure, Verdict, table};
+use crate::{Failure, Verdict, machine, table};
 
 /// Transactions that may wait for their acknowledgement at once.
 const IN_FLIGHT_MAX: usize = 256;
@@ -215,7 +215,7 @@ async fn following(trace: &Arc<Trace>, verdict: &mut Verdict) -> Result<(), Fail
     println!("{} changes: the follower's first view of the document took {:.2?}", shown, started.elapsed());
     at_rest().await;
     let mut lags = Vec::new();
-    let cpu = cpu_seconds();
+    let cpu = machine::cpu_seconds();
     let started = Instant::now();
     for index in before..before + slow {
         tokio::time::sleep_until((started + Duration::from_millis(100) * (index - before) as u32).into())
@@ -227,7 +227,7 @@ async fn following(trace: &Arc<Trace>, verdict: &mut Verdict) -> Result<(), Fail
         }
         lags.push(typed.elapsed());
     }
-    let part = (cpu_seconds() - cpu) / started.elapsed().as_secs_f64();
+    let part = (machine::cpu_seconds() - cpu) / started.elapsed().as_secs_f64();
     lags.sort_unstable();
     let (median, worst) = (lags[lags.len() / 2], lags[lags.len() - 1]);
     println!(
@@ -269,9 +269,9 @@ async fn following(trace: &Arc<Trace>, verdict: &mut Verdict) -> Result<(), Fail
 /// Waits until this process does next to nothing: what was typed is settled then.
 async fn at_rest() {
     loop {
-        let before = cpu_seconds();
+        let before = machine::cpu_seconds();
         tokio::time::sleep(Duration::from_secs(1)).await;
-        if cpu_seconds() - before < 0.05 {
+        if machine::cpu_seconds() - before < 0.05 {
             return;
         }
     }
@@ -300,7 +300,7 @@ async fn idle_documents(count: usize) -> Result<(), Failure> {
 
 /// Opens a replica with idle documents, and tells what that takes.
 async fn open_idle(directory: &str) -> Result<(), Failure> {
-    let before = resident();
+    let before = machine::resident_bytes();
     let started = Instant::now();
     let (replica, space) = {
         let mut options = OpenOptions::default();
@@ -322,7 +322,7 @@ async fn open_idle(directory: &str) -> Result<(), Failure> {
         let Some(last) = keys.into_iter().last() else { break };
         after = Some(last);
     }
-    let bytes = resident().saturating_sub(before);
+    let bytes = machine::resident_bytes().saturating_sub(before);
     println!(
         "{count} idle documents: opened in {took:.2?}; {:.1} MiB more resident once they are listed, {:.0} bytes each",
         bytes as f64 / (1 << 20) as f64,
@@ -330,18 +330,4 @@ async fn open_idle(directory: &str) -> Result<(), Failure> {
     );
     replica.shutdown().await;
     Ok(())
-}
-
-/// Resident memory of this process, bytes; 0 where it is not told.
-fn resident() -> u64 {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0) * 4_096
-}
-
-/// Processor time of this process; 0 where it is not told.
-fn cpu_seconds() -> f64 {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);
-    (ticks(11) + ticks(12)) / 100.0
 }

@@ -10,7 +10,7 @@ use comity::{Congestion, TransportConfig};
 use comity_path::Conditions;
 
 use crate::options::Options;
-use crate::{Failure, Verdict, table};
+use crate::{Failure, Verdict, machine, table};
 use pair::{Follower, Source};
 use raw::{Setup, Transfer, transfer};
 
@@ -144,9 +144,9 @@ async fn comity(
         let mut follower = Follower::join(&source, line.conditions(), congestion).await?;
         let idle = follower.idle(&source, IDLE_WRITES).await?;
         let before = follower.traffic().await?;
-        let (cpu, syncs) = (cpu_seconds(), follower.syncs());
+        let (cpu, syncs) = (machine::cpu_seconds(), follower.syncs());
         let took = follower.catch_up(&large).await?;
-        let (cpu, synced) = (cpu_seconds() - cpu, follower.syncs());
+        let (cpu, synced) = (machine::cpu_seconds() - cpu, follower.syncs());
         let (count, syncing) = (synced.0 - syncs.0, synced.1 - syncs.1);
         let after = follower.traffic().await?;
         let caught_up = mib_per_second(limits.0, took);
@@ -219,12 +219,4 @@ fn quantiles(latencies: &[Duration], one_way: Duration) -> Vec<String> {
             })
         })
         .to_vec()
-}
-
-/// Processor time of this process; 0 where it is not told.
-fn cpu_seconds() -> f64 {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);
-    (ticks(11) + ticks(12)) / 100.0
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use comity_transport::{Connection, Endpoint, Identity, PeerKey, TransportConfig, Trust};
 
 use crate::Failure;
+use crate::machine::resident_bytes;
 
 /// Lets everybody in.
 struct Everyone;
@@ -31,20 +32,14 @@ pub(super) async fn bytes_each(connections: usize) -> Result<u64, Failure> {
     let mut before = 0;
     for number in 0..connections {
         if number == connections / 10 {
-            before = resident();
+            before = resident_bytes();
         }
         let (dialed, accepted) = tokio::join!(dialer.connect(listener.local_addr(), key), listener.accept());
         held.push(dialed?);
         held.push(accepted.ok_or("the listener is closed")??);
     }
     let sides = 2 * (connections - connections / 10) as u64;
-    let bytes = resident().saturating_sub(before) / sides.max(1);
+    let bytes = resident_bytes().saturating_sub(before) / sides.max(1);
     drop(held);
     Ok(bytes)
-}
-
-/// Resident memory of this process, bytes; 0 where it is not told.
-fn resident() -> u64 {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0) * 4_096
 }
