@@ -464,8 +464,5 @@ pub(crate) fn load_rw_element(read: &dyn StateRead, key: &[u8]) -> Result<RwRow,
 
 /// The actor id under which an incarnation edits documents.
 pub(crate) fn actor(origin: &comity_crdts::OriginId, nonce: &comity_crdts::Nonce) -> [u8; 16] {
-    let hash = hash("comity 2026 actor\0", &[&origin.0, &nonce.0]);
-    let mut actor = [0; 16];
-    actor.copy_from_slice(&hash.0[..16]);
-    actor
+    hash("comity 2026 actor\0", &[&origin.0, &nonce.0]).half()
 }

@@ -13,6 +13,13 @@ impl Hash {
         prefix.copy_from_slice(&self.0[..8]);
         prefix
     }
+
+    /// The first 16 bytes, as in ids and in digests that are compared.
+    pub(crate) fn half(&self) -> [u8; 16] {
+        let mut half = [0; 16];
+        half.copy_from_slice(&self.0[..16]);
+        half
+    }
 }
 
 impl std::fmt::Debug for Hash {

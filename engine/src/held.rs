@@ -33,12 +33,8 @@ use crate::read::Listing;
 use crate::rows::{Object, damaged, held_share};
 use crate::site::Site;
 use crate::space::{Space, decode, encode};
-use crate::store::{StateRead, Store, StoreError};
+use crate::store::{StateRead, Store, StoreError, each_row};
 use crate::work::Work;
-
-/// Rows that are read in one go.
-const ROWS_AT_ONCE: usize = 256;
-
 /// A change set of which something is held.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct HeldChange {
@@ -140,14 +136,12 @@ pub(crate) fn is_any_held(read: &dyn StateRead, space: &SpaceId) -> Result<bool,
 
 /// How many change sets of a space are held in part or whole. O(those).
 pub(crate) fn count(read: &dyn StateRead, space: &SpaceId) -> Result<u64, StoreError> {
-    let (mut from, until) = keys::held_changes(space);
     let mut count = 0;
-    loop {
-        let rows = read.scan(&from, &until, ROWS_AT_ONCE)?;
-        count += rows.len() as u64;
-        let Some((last, _)) = rows.last().filter(|_| rows.len() == ROWS_AT_ONCE) else { return Ok(count) };
-        from = [last.as_slice(), &[0]].concat();
-    }
+    each_row(read, keys::held_changes(space), |_| {
+        count += 1;
+        Ok(())
+    })?;
+    Ok(count)
 }
 
 /// At most `limit` objects of a space after `after` of which something is held: what was done to them is known to this

@@ -46,8 +46,7 @@ impl OperationId {
         if name.is_empty() || name.len() > OPERATION_NAME_BYTES_MAX {
             return Err(OperationNameError { bytes: name.len(), bytes_max: OPERATION_NAME_BYTES_MAX });
         }
-        let hash = hash("comity 2026 operation id\0", &[name]);
-        Ok(Self(*hash.0.first_chunk().expect("a hash has 32 bytes")))
+        Ok(Self(hash("comity 2026 operation id\0", &[name]).half()))
     }
 }
 

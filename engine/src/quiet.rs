@@ -14,6 +14,7 @@ use std::time::Duration;
 use comity_crdts::{Frontier, LaneId, ReplicaId, SpaceId, canary};
 
 use crate::engine::Engine;
+use crate::hash::hash;
 use crate::io::{Class, CloseReason, Now, SessionId};
 use crate::limits::{DIGEST_PEERS_MAX, LEAF_DEPTH_MAX, LEAF_SPACES, LEAVES_MAX};
 use crate::message::Message;
@@ -23,7 +24,7 @@ use crate::session::Session;
 use crate::space::Space;
 use crate::store::{Store, StoreError};
 use crate::version::WITH_DIGESTS;
-use tree::{Digest, Prefix, Tree, shortened};
+use tree::{Digest, Prefix, Tree};
 
 pub use words::{Branch, Branches, Leaf, Leaves, Shared};
 
@@ -108,7 +109,7 @@ impl Space {
             facts.extend_from_slice(&durable_hash(store, &self.id, (lane_id, lane), lsn)?.0);
             facts.push(u8::from(lane.row.frozen.is_some()));
         }
-        Ok(Some(shortened("comity 2026 space state\0", &[&facts])))
+        Ok(Some(hash("comity 2026 space state\0", &[&facts]).half()))
     }
 }
 

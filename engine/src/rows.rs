@@ -63,6 +63,14 @@ impl Parts {
         self.count = self.count + u64::from(after.is_present) - u64::from(before.is_present);
         self.sum = self.sum.wrapping_sub(before.digest).wrapping_add(after.digest);
     }
+
+    /// How what a header says of its parts differs from those that were found.
+    pub(crate) fn fault(&self, found: &Self) -> Option<String> {
+        if self.count != found.count {
+            return Some(format!("{} parts are there, and it says {}", found.count, self.count));
+        }
+        (self.sum != found.sum).then(|| "its parts are not those that it says".to_owned())
+    }
 }
 
 /// What an object, or a part of one, adds to what contains it. Equal states have equal shares whatever the
@@ -251,6 +259,16 @@ pub(crate) fn rw_element_share(id: &ObjectId, element: &[u8], row: &RwRow) -> Sh
     Share { is_present: true, digest: digest_of(id, element) }
 }
 
+/// What a stored row of an element of an add-wins set adds to it.
+pub(crate) fn element_row_share(id: &ObjectId, element: &[u8], row: &[u8]) -> Result<Share, StoreError> {
+    Ok(element_share(id, element, &decode_element(row)?))
+}
+
+/// What a stored row of an element of a remove-wins set adds to it.
+pub(crate) fn rw_element_row_share(id: &ObjectId, element: &[u8], row: &[u8]) -> Result<Share, StoreError> {
+    Ok(rw_element_share(id, element, &decode_rw_element(row)?))
+}
+
 /// What an object adds of which something is held: that it is so.
 pub(crate) fn held_share(id: &ObjectId) -> u128 {
     digest_of(id, b"held")
@@ -262,10 +280,7 @@ pub(crate) fn member_digest(replica: &ReplicaId, row: &[u8]) -> u128 {
 }
 
 fn digest_of(id: &ObjectId, state: &[u8]) -> u128 {
-    let hash = hash("comity 2026 state\0", &[&id.0, state]);
-    let mut half = [0; 16];
-    half.copy_from_slice(&hash.0[..16]);
-    u128::from_be_bytes(half)
+    u128::from_be_bytes(hash("comity 2026 state\0", &[&id.0, state]).half())
 }
 
 /// A stored row that does not decode.

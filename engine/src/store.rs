@@ -120,6 +120,29 @@ pub trait StateRead {
     fn scan(&self, from: &[u8], until: &[u8], limit: usize) -> Result<Vec<Row>, StoreError>;
 }
 
+/// Rows that [`each_row`] reads at a time.
+pub(crate) const PAGE_ROWS: usize = 512;
+
+/// Does something with every row of a range. O(rows), a page at a time.
+pub(crate) fn each_row(
+    read: &dyn StateRead,
+    (mut from, until): (Vec<u8>, Vec<u8>),
+    mut visit: impl FnMut(Row) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    loop {
+        let rows = read.scan(&from, &until, PAGE_ROWS)?;
+        let is_last = rows.len() < PAGE_ROWS;
+        if let Some((last, _)) = rows.last() {
+            from.clone_from(last);
+            from.push(0);
+        }
+        rows.into_iter().try_for_each(&mut visit)?;
+        if is_last {
+            return Ok(());
+        }
+    }
+}
+
 /// Reading the log of record together with the state, both as of one moment.
 pub trait LogRead: StateRead {
     /// The stored form of one lane entry; `None` when it is not kept. O(log n).

@@ -10,10 +10,7 @@ use std::fmt;
 use comity_crdts::SpaceId;
 
 use crate::catalog::spaces;
-use crate::store::{LogRead, Row, StateRead, StoreError};
-
-/// Rows that are read at a time.
-const PAGE_ROWS: usize = 512;
+use crate::store::{LogRead, PAGE_ROWS, Row, StateRead, StoreError, each_row};
 
 /// What a fault is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -114,26 +111,13 @@ impl Walk<'_> {
         }
     }
 
-    /// Does something with every row of a range. O(rows), a page at a time.
+    /// Does something with every row of a range. O(rows).
     fn each_row(
         &mut self,
-        (mut from, until): (Vec<u8>, Vec<u8>),
+        range: (Vec<u8>, Vec<u8>),
         mut visit: impl FnMut(&mut Self, Row) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
-        loop {
-            let rows = self.read.scan(&from, &until, PAGE_ROWS)?;
-            let is_last = rows.len() < PAGE_ROWS;
-            if let Some((last, _)) = rows.last() {
-                from.clone_from(last);
-                from.push(0);
-            }
-            for row in rows {
-                visit(self, row)?;
-            }
-            if is_last {
-                return Ok(());
-            }
-        }
+        each_row(self.read, range, |row| visit(self, row))
     }
 }
 

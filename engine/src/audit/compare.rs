@@ -126,7 +126,7 @@ fn touched(
             for group in &change.groups {
                 let id = ObjectId::derive(space, &group.address);
                 let digest = hash("comity 2026 audited entry\0", &[&chained.0, &id.0]);
-                let digest = u64::from_be_bytes(*digest.0.first_chunk().expect("a hash has 32 bytes"));
+                let digest = u64::from_be_bytes(digest.prefix());
                 let ops = touched.entry(key_of(space, &group.address)).or_default();
                 // An object that is touched never comes to nothing.
                 *ops = ops.wrapping_add(digest).max(1);

@@ -6,14 +6,9 @@ use comity_crdts::{ObjectAddress, ObjectId, SpaceId, Writer, canary};
 use crate::documents::{DocumentPlace, decode_latest, load, quarantine_of, tail_rows};
 use crate::hash::hash;
 use crate::keys;
-use crate::rows::{
-    DocumentHeader, Object, Parts, Share, decode_element, decode_rw_element, element_share, rw_element_share,
-};
+use crate::rows::{DocumentHeader, Object, Parts, Share, element_row_share, rw_element_row_share};
 use crate::site::Site;
-use crate::store::{LogRead, Row, StoreError};
-
-/// Rows that are read at a time.
-const PAGE_ROWS: usize = 512;
+use crate::store::{LogRead, Row, StoreError, each_row};
 
 /// What was found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -73,18 +68,8 @@ impl Inspector<'_> {
             return Ok(unreadable(&site.id, bytes));
         };
         let object = match object {
-            Object::Set(said) => {
-                let share = |id: &ObjectId, element: &[u8], bytes: &[u8]| {
-                    Ok(element_share(id, element, &decode_element(bytes)?))
-                };
-                Object::Set(self.elements(site, said, share)?)
-            }
-            Object::RwSet(said) => {
-                let share = |id: &ObjectId, element: &[u8], bytes: &[u8]| {
-                    Ok(rw_element_share(id, element, &decode_rw_element(bytes)?))
-                };
-                Object::RwSet(self.elements(site, said, share)?)
-            }
+            Object::Set(said) => Object::Set(self.elements(site, said, element_row_share)?),
+            Object::RwSet(said) => Object::RwSet(self.elements(site, said, rw_element_row_share)?),
             Object::Map(said) => Object::Map(self.fields(site, said)?),
             Object::Document(header) => return self.document(site, header),
             object => object,
@@ -115,7 +100,7 @@ impl Inspector<'_> {
                 inspector.fault("the key of something nested in it is none");
                 return Ok(());
             };
-            // The row was counted with the page.
+            // It counts itself.
             inspector.found.rows -= 1;
             let share = inspector.object(&site.nested(name, kind), &bytes)?;
             found.exchange(Share::default(), share);
@@ -128,10 +113,8 @@ impl Inspector<'_> {
         if canary!(PartsNotInspected) {
             return said;
         }
-        if said.count != found.count {
-            self.fault(format!("{} parts are there, and it says {}", found.count, said.count));
-        } else if said.sum != found.sum {
-            self.fault("its parts are not those that it says");
+        if let Some(detail) = said.fault(&found) {
+            self.fault(detail);
         }
         found
     }
@@ -186,27 +169,16 @@ impl Inspector<'_> {
         Ok(())
     }
 
-    /// Does something with every row of a range. O(rows), a page at a time.
+    /// Does something with every row of a range, and counts them. O(rows).
     fn each_row(
         &mut self,
-        (mut from, until): (Vec<u8>, Vec<u8>),
+        range: (Vec<u8>, Vec<u8>),
         mut visit: impl FnMut(&mut Self, Row) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
-        loop {
-            let rows = self.read.scan(&from, &until, PAGE_ROWS)?;
-            let is_last = rows.len() < PAGE_ROWS;
-            self.found.rows += rows.len();
-            if let Some((last, _)) = rows.last() {
-                from.clone_from(last);
-                from.push(0);
-            }
-            for row in rows {
-                visit(self, row)?;
-            }
-            if is_last {
-                return Ok(());
-            }
-        }
+        each_row(self.read, range, |row| {
+            self.found.rows += 1;
+            visit(self, row)
+        })
     }
 }
 
@@ -216,8 +188,5 @@ fn unreadable(id: &ObjectId, bytes: &[u8]) -> Share {
 }
 
 fn digest(id: &ObjectId, state: &[u8]) -> u128 {
-    let hash = hash("comity 2026 audited state\0", &[&id.0, state]);
-    let mut half = [0; 16];
-    half.copy_from_slice(&hash.0[..16]);
-    u128::from_be_bytes(half)
+    u128::from_be_bytes(hash("comity 2026 audited state\0", &[&id.0, state]).half())
 }

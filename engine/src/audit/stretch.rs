@@ -202,9 +202,7 @@ pub(crate) fn root(
         chained.extend_from_slice(&lsn.to_be_bytes());
         chained.extend_from_slice(&hash);
     }
-    let mut root = [0; 16];
-    root.copy_from_slice(&hash("comity 2026 audited frontier\0", &[&space.0, &chained]).0[..16]);
-    Ok(Some(root))
+    Ok(Some(hash("comity 2026 audited frontier\0", &[&space.0, &chained]).half()))
 }
 
 fn chain_hash(

@@ -16,8 +16,8 @@ use crate::keys;
 use crate::members::Roster;
 use crate::proof::Proof;
 use crate::rows::{
-    DocumentHeader, Object, Parts, damaged, decode_element, decode_rw_element, element_share, held_share,
-    member_digest, rw_element_share,
+    DocumentHeader, Object, Parts, damaged, element_row_share, held_share, member_digest,
+    rw_element_row_share,
 };
 use crate::space::decode;
 use crate::store::{LogRead, StoreError};
@@ -204,11 +204,11 @@ impl<'a> Verifier<'a> {
         }
         match open.kind {
             Kind::Set => {
-                let share = element_share(&open.id, &last.tail, &decode_element(value)?);
+                let share = element_row_share(&open.id, &last.tail, value)?;
                 open.found.exchange(Default::default(), share);
             }
             Kind::RwSet => {
-                let share = rw_element_share(&open.id, &last.tail, &decode_rw_element(value)?);
+                let share = rw_element_row_share(&open.id, &last.tail, value)?;
                 open.found.exchange(Default::default(), share);
             }
             Kind::Map => {

@@ -124,21 +124,14 @@ impl Tree {
         };
         drop(spaces);
         if !more {
-            return shortened("comity 2026 shared space\0", &[&space.0, &digest]);
+            return hash("comity 2026 shared space\0", &[&space.0, &digest]).half();
         }
         let children = self.children(at);
-        let digest = shortened("comity 2026 shared spaces\0", &[children.as_flattened()]);
+        let digest = hash("comity 2026 shared spaces\0", &[children.as_flattened()]).half();
         self.nodes.insert(at, digest);
         self.depth = self.depth.max(at.depth);
         digest
     }
-}
-
-/// The first half of a hash.
-pub(crate) fn shortened(domain: &str, parts: &[&[u8]]) -> Digest {
-    let mut digest = Digest::default();
-    digest.copy_from_slice(&hash(domain, parts).0[..16]);
-    digest
 }
 
 #[cfg(test)]
@@ -146,9 +139,7 @@ mod tests {
     use super::*;
 
     fn id(number: u64) -> SpaceId {
-        let mut id = [0; 16];
-        id.copy_from_slice(&hash("test\0", &[&number.to_be_bytes()]).0[..16]);
-        SpaceId(id)
+        SpaceId(hash("test\0", &[&number.to_be_bytes()]).half())
     }
 
     fn tree(numbers: impl IntoIterator<Item = u64>) -> Tree {

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use comity_crdts::{Frontier, LaneId, OriginId};
 
-use super::{Matters, PAGE_ROWS, Walk};
+use super::{Matters, Walk};
 use crate::change::{Body, LaneTip, decode_stored};
 use crate::head::verify;
 use crate::keys;
 use crate::space::{LaneRow, Progress, decode};
-use crate::store::StoreError;
+use crate::store::{PAGE_ROWS, StoreError};
 
 impl Walk<'_> {
     /// Walks every lane; returns how far each is.

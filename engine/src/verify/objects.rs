@@ -8,10 +8,7 @@ use crate::held::{HeldRows, address_of, is_held};
 use crate::keys;
 use crate::members::Roster;
 use crate::read::stored_document;
-use crate::rows::{
-    Object, Parts, Share, decode_element, decode_rw_element, element_share, held_share, member_digest,
-    rw_element_share,
-};
+use crate::rows::{Object, Parts, Share, element_row_share, held_share, member_digest, rw_element_row_share};
 use crate::site::Site;
 use crate::space::{Progress, decode};
 use crate::store::StoreError;
@@ -94,18 +91,8 @@ impl Walk<'_> {
         };
         self.verified.objects += 1;
         match &object {
-            Object::Set(parts) => {
-                let share = |id: &ObjectId, element: &[u8], bytes: &[u8]| {
-                    Ok(element_share(id, element, &decode_element(bytes)?))
-                };
-                self.elements(at, site, parts, share)?;
-            }
-            Object::RwSet(parts) => {
-                let share = |id: &ObjectId, element: &[u8], bytes: &[u8]| {
-                    Ok(rw_element_share(id, element, &decode_rw_element(bytes)?))
-                };
-                self.elements(at, site, parts, share)?;
-            }
+            Object::Set(parts) => self.elements(at, site, parts, element_row_share)?,
+            Object::RwSet(parts) => self.elements(at, site, parts, rw_element_row_share)?,
             Object::Map(parts) => self.fields(at, site, parts)?,
             Object::Document(header) => {
                 let (snapshot, all) = (header.snapshot, (header.changes, header.bytes));
@@ -184,11 +171,8 @@ impl Walk<'_> {
     }
 
     fn compare(&mut self, at: &At<'_>, said: &Parts, found: &Parts) {
-        if said.count != found.count {
-            let detail = format!("{} parts are there, and it says {}", found.count, said.count);
+        if let Some(detail) = said.fault(found) {
             self.fault(Matters::Digest, at.name(), detail);
-        } else if said.sum != found.sum {
-            self.fault(Matters::Digest, at.name(), "its parts are not those that it says");
         }
     }
 
