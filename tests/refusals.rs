@@ -365,6 +365,7 @@ async fn a_relay_cannot_change_move_or_repeat_what_the_owner_signed() {
         subscription,
         more: false,
         awaited: false,
+        ends: false,
         first: copied.first,
         bytes: &copied.run,
     };

@@ -336,7 +336,14 @@ impl Steady {
         if read.entries != entries {
             return Err("a run does not decode to what was encoded".into());
         }
-        let data = Data { subscription: 1, more: false, awaited: false, first: before.lsn + 1, bytes: &run };
+        let data = Data {
+            subscription: 1,
+            more: false,
+            awaited: false,
+            ends: false,
+            first: before.lsn + 1,
+            bytes: &run,
+        };
         let frame = Message::Data(data).encode().len();
         // The transport precedes each frame with its length.
         let length_prefix = frame.max(1).ilog2() as usize / 7 + 1;

@@ -195,6 +195,12 @@ canaries! {
     QuietForEver,
     /// What is shared with a peer is compared as it was when the peer was met first.
     DigestStale,
+    /// A part of a lane that a peer was asked for and did not send is asked for of nobody else.
+    PartForgotten,
+    /// A part of a lane is taken in as soon as it is here.
+    PartOutOfTurn,
+    /// After what is encoded once for all, a subscription goes on with the names it had before.
+    SealedNamesKept,
 }
 
 #[cfg(feature = "canaries")]

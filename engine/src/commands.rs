@@ -102,7 +102,7 @@ impl Engine {
         }
         let founder = Founder { replica: self.replica, nonce: now.fresh };
         let id = SpaceId::derive(&founder.replica, &founder.nonce);
-        let mut space = Space::new(id, empty_row(), (self.tail, self.extensions));
+        let mut space = Space::new(id, empty_row(), self.terms());
         let mut work = Work::over(store);
         let mut effects = Effects::default();
         space.found(&mut work, &mut effects, founder, name.to_owned());
@@ -140,8 +140,8 @@ impl Engine {
         work.put_fact(keys::space(&id), crate::space::encode(&row));
         let batch = work.into_batch();
         self.commit_facts(now, request, Reply::Joined(id), batch, store)?;
-        let known = (self.tail, self.extensions);
-        self.spaces.entry(id).or_insert_with(|| Space::new(id, empty_row(), known)).row = row;
+        let terms = self.terms();
+        self.spaces.entry(id).or_insert_with(|| Space::new(id, empty_row(), terms)).row = row;
         self.commons.touch(id);
         self.push(Output::Notify(Notice::TrustChanged));
         let sessions = self.sessions.iter().filter(|(_, session)| session.peer == inviter);

@@ -270,7 +270,7 @@ impl Space {
         let unproved = delivery.unproved.entry(*lane_id).or_default();
         *unproved = (unproved.0 + 1, unproved.1 + staged.stored.len() as u64);
         if let Some(proof) = &staged.proof {
-            keep_head(work, (&self.id, lane_id), row, (proof, *unproved));
+            keep_head(work, (&self.id, lane_id, self.segment_entries), row, (proof, *unproved));
             *unproved = (0, 0);
         }
         let change = match &staged.entry.body {
@@ -334,7 +334,7 @@ impl Space {
             let Some(proof) = lane.proof_of_part(delivery.taken.get(lane_id).copied().unwrap_or(0)) else {
                 continue;
             };
-            keep_head(work, (&self.id, lane_id), row, (&proof, *unproved));
+            keep_head(work, (&self.id, lane_id, self.segment_entries), row, (&proof, *unproved));
             delivery.parts.insert(*lane_id, (row.tip.lsn, proof));
         }
     }
@@ -366,16 +366,17 @@ impl Space {
 const CLOCK_AHEAD_MS_MAX: u64 = 500;
 
 /// Keeps the newest head of a lane, and older ones as far apart as one run reaches, so that a copy of the
-/// lane can be served in runs of bounded size. `since` is what came after the head before, entries and bytes.
+/// lane can be served in runs of bounded size, and those at the ends of segments. `since` is what came after the head before, entries and bytes.
 fn keep_head(
     work: &mut Work<'_>,
-    (space, lane): (&SpaceId, &LaneId),
+    (space, lane, segment_entries): (&SpaceId, &LaneId, u64),
     row: &mut LaneRow,
     (proof, since): (&Proof, (u64, u64)),
 ) {
     let (entries, bytes) = (row.head_entries + since.0, row.head_bytes + since.1);
     let reach = entries + proof.links.len() as u64;
-    if row.head > 0 && bytes <= HEAD_SPACING_BYTES && reach <= RUN_ENTRIES_MAX as u64 {
+    let ends_segment = row.head.is_multiple_of(segment_entries);
+    if row.head > 0 && !ends_segment && bytes <= HEAD_SPACING_BYTES && reach <= RUN_ENTRIES_MAX as u64 {
         work.delete_fact(keys::head(space, lane, row.head));
         (row.head_entries, row.head_bytes) = (entries, bytes);
     } else {

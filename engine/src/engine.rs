@@ -23,10 +23,12 @@ use crate::limits::{APPLY_BYTES_TARGET, SYNC_RETRY};
 use crate::membership::Farewell;
 use crate::options::{BootstrapLimits, EngineOptions, ROWS_VERSION, TailLimits, WriteOptions, check_version};
 use crate::quiet::Commons;
+use crate::ranges::Ranged;
 use crate::retention::Retention;
+use crate::segments::Segments;
 use crate::session::Session;
 use crate::settings::is_region;
-use crate::space::{InstanceToken, Space, SpaceRow, decode};
+use crate::space::{InstanceToken, Space, SpaceRow, Terms, decode};
 use crate::store::{Position, StateRead, Store, StoreError};
 use crate::throttle::Throttle;
 use crate::tx::{Finished, TransactError, Tx, TxError};
@@ -71,6 +73,7 @@ pub(crate) enum Timer {
     Lag(SpaceId),
     Release(SpaceId),
     Audit(SpaceId),
+    Segments,
 }
 
 /// The deterministic core of a replica. It owns no thread, clock, socket or file.
@@ -98,6 +101,8 @@ pub struct Engine {
     /// What is shared with whom.
     pub(crate) commons: Commons,
     pub(crate) open_at_once: usize,
+    /// Encoded runs that somebody else may need as well.
+    pub(crate) segments: Segments,
     pub(crate) waits: Waits,
     pub(crate) unsynced: VecDeque<Unsynced>,
     /// The bytes of these.
@@ -169,6 +174,7 @@ impl Engine {
             invitations: BTreeMap::new(),
             commons: Commons::default(),
             open_at_once: options.open_at_once,
+            segments: Segments::new(options.segment_entries),
             waits: Waits::default(),
             unsynced: VecDeque::new(),
             unsynced_bytes: 0,
@@ -209,7 +215,12 @@ impl Engine {
         read: &dyn StateRead,
         (id, row): (SpaceId, SpaceRow),
     ) -> Result<Space, StoreError> {
-        Space::load(read, (id, row), (self.tail, self.extensions), &self.replica, &self.instance)
+        Space::load(read, (id, row), self.terms(), &self.replica, &self.instance)
+    }
+
+    pub(crate) fn terms(&self) -> Terms {
+        let (tail, extensions, segment_entries) = (self.tail, self.extensions, self.segments.entries());
+        Terms { tail, extensions, segment_entries }
     }
 
     fn load(&mut self, store: &dyn Store) -> Result<(), StoreError> {
@@ -593,6 +604,7 @@ impl Engine {
                     }
                 }
                 Timer::Rights(request) => self.pursue_rights(now, request, store),
+                Timer::Segments => self.forget_segments(now),
                 Timer::Part(session) => self.part(session),
                 Timer::Delete(id) => {
                     if let Err(error) = self.delete_step(now, id, store) {
@@ -650,6 +662,7 @@ impl Engine {
             space.note_shortening(&self.retention);
         }
         self.apply_ready(now, id, store)?;
+        self.advance_ranges(now, id, store)?;
         self.tend_install(now, id, store)?;
         self.tend_bootstrap(now, id, store)?;
         if !self.spaces.get(&id).is_some_and(Space::is_brought_up) {
@@ -684,7 +697,12 @@ impl Engine {
         }
         let live = self.sessions.values().flat_map(|session| session.incoming.values());
         let live = live.filter(|incoming| incoming.space == space.id).count();
-        assert_eq!(live, space.parents.len(), "invariant 12: at most one live subscription per lane");
+        let parts: usize = space.ranges.values().map(Ranged::held).sum();
+        assert_eq!(
+            live,
+            space.parents.len() + parts,
+            "invariant 12: one live subscription per lane, or parts"
+        );
     }
 
     pub(crate) fn close(&mut self, session: SessionId, reason: CloseReason) {

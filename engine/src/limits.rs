@@ -37,6 +37,27 @@ pub(crate) const APPLY_BYTES_TARGET: usize = 512 * 1024;
 pub(crate) const UNSYNCED_BYTES_MAX: usize = 2 * APPLY_BYTES_TARGET;
 /// Heads of a lane are kept about this far apart, so that its copies can be served from any of them.
 pub(crate) const HEAD_SPACING_BYTES: u64 = 64 * 1024;
+/// Lanes are divided into segments of so many entries, unless configured otherwise. What lies in one that is whole is encoded
+/// once for all who catch up, from names of its own.
+pub(crate) const SEGMENT_ENTRIES: u64 = 4_096;
+/// Packed bytes of a segment that are kept for others: of one of long entries only so much is sent alike to all.
+pub(crate) const SEGMENT_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// The same of all segments together.
+pub(crate) const SEGMENTS_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// For so long a segment is kept after it was sent.
+pub(crate) const SEGMENT_KEPT: Duration = Duration::from_secs(30);
+/// A lane that lacks more than so many segments here is asked for in parts, if several peers have it.
+pub(crate) const RANGE_SEGMENTS_MIN: u64 = 2;
+/// Parts of a lane that are asked for at once,
+pub(crate) const PARTS_MAX: usize = 8;
+/// of one peer,
+pub(crate) const PARTS_OF_SESSION_MAX: usize = 2;
+/// and of one peer in all lanes. Twice as many are served: what a receiver has come past, the sender may not know yet.
+pub(crate) const PARTS_SERVED_MAX: usize = 32;
+/// Unacknowledged bytes of one part. So much of each may wait at the receiver for what comes before it.
+pub(crate) const RANGE_WINDOW_BYTES: usize = 4 * 1024 * 1024;
+/// Parts are not taken in while more than this waits in their lane.
+pub(crate) const RANGE_STAGED_BYTES: usize = STAGED_BYTES_MAX - RUN_BYTES_MAX - RUN_BYTES_MAX;
 /// Spaces one session may open.
 pub(crate) const SESSION_SPACES_MAX: usize = 16_384;
 /// Who shares no more spaces than this with a peer opens them all at once, unless configured otherwise: with a digest,

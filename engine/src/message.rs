@@ -119,6 +119,39 @@ pub struct Subscribe {
     pub hash: [u8; 8],
 }
 
+/// Asks for a part of a lane.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Range {
+    /// The space.
+    pub space: SpaceId,
+    /// The number under which the data will come; unique on the session.
+    pub subscription: u32,
+    /// The lane.
+    pub lane: LaneId,
+    /// The first entry wanted,
+    pub from: u64,
+    /// and the last, which the receiver has said that it has.
+    pub until: u64,
+}
+
+/// Asks the receiver to end a subscription that it serves, once it has sent an entry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limit {
+    /// The subscription.
+    pub subscription: u32,
+    /// The entry.
+    pub until: u64,
+}
+
+/// Where a subscription ends: what was asked for, or further on if more was sent already.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limited {
+    /// The subscription.
+    pub subscription: u32,
+    /// The last entry that is sent on it.
+    pub last: u64,
+}
+
 /// Ends a subscription, from either side.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unsubscribe {
@@ -360,6 +393,8 @@ pub struct Data<'a> {
     pub more: bool,
     /// The sender has a write waiting for the receiver's acknowledgement.
     pub awaited: bool,
+    /// The subscription ends with this run.
+    pub ends: bool,
     /// The first entry of the run.
     pub first: u64,
     /// The piece of the run.
@@ -395,6 +430,12 @@ pub enum Message<'a> {
     Subscribe(Subscribe),
     /// A lane is sent without being asked for.
     Offer(Subscribe),
+    /// A part of a lane is asked for.
+    Range(Range),
+    /// A subscription is to end somewhere.
+    Limit(Limit),
+    /// Where it ends.
+    Limited(Limited),
     /// A subscription ends.
     Unsubscribe(Unsubscribe),
     /// What a subscription needs is not kept.
@@ -453,6 +494,9 @@ const DATA: u8 = 0x14;
 const GONE: u8 = 0x15;
 const HEAD: u8 = 0x16;
 const HAVE: u8 = 0x18;
+const RANGE: u8 = 0x20;
+const LIMIT: u8 = 0x21;
+const LIMITED: u8 = 0x22;
 const FRONTIER_REQUEST: u8 = 0x19;
 const FRONTIER_ANSWER: u8 = 0x1a;
 const RIGHTS_REQUEST: u8 = 0x2a;
@@ -475,6 +519,7 @@ const HEARD: u8 = SKIPPABLE | 0x02;
 
 const DATA_MORE: u8 = 1;
 const DATA_AWAITED: u8 = 1 << 1;
+const DATA_ENDS: u8 = 1 << 2;
 
 /// The bytes that a frame adds to the part of a piece it carries, at most.
 pub(crate) const SNAPSHOT_HEADER_BYTES_MAX: usize = 1 + 5 + 1;
@@ -507,6 +552,9 @@ impl<'a> Message<'a> {
             Self::Removed(body) => encode(REMOVED, body),
             Self::Subscribe(body) => encode(SUBSCRIBE, body),
             Self::Offer(body) => encode(OFFER, body),
+            Self::Range(body) => encode(RANGE, body),
+            Self::Limit(body) => encode(LIMIT, body),
+            Self::Limited(body) => encode(LIMITED, body),
             Self::Unsubscribe(body) => encode(UNSUBSCRIBE, body),
             Self::Gone(body) => encode(GONE, body),
             Self::Have(body) => encode(HAVE, body),
@@ -535,7 +583,10 @@ impl<'a> Message<'a> {
                 let mut out = Writer::with_room(DATA_HEADER_BYTES_MAX + data.bytes.len());
                 out.u8(DATA);
                 out.varint(u64::from(data.subscription));
-                out.u8(if data.more { DATA_MORE } else { 0 } | if data.awaited { DATA_AWAITED } else { 0 });
+                let flag = |bit: u8, is_set: bool| if is_set { bit } else { 0 };
+                out.u8(flag(DATA_MORE, data.more)
+                    | flag(DATA_AWAITED, data.awaited)
+                    | flag(DATA_ENDS, data.ends));
                 out.varint(data.first);
                 out.bytes(data.bytes);
                 out.finish()
@@ -577,6 +628,9 @@ impl<'a> Message<'a> {
             REMOVED => decode(body, "Removed").map(Self::Removed),
             SUBSCRIBE => decode(body, "Subscribe").map(Self::Subscribe),
             OFFER => decode(body, "Offer").map(Self::Offer),
+            RANGE => decode(body, "Range").map(Self::Range),
+            LIMIT => decode(body, "Limit").map(Self::Limit),
+            LIMITED => decode(body, "Limited").map(Self::Limited),
             UNSUBSCRIBE => decode(body, "Unsubscribe").map(Self::Unsubscribe),
             GONE => decode(body, "Gone").map(Self::Gone),
             HAVE => decode(body, "Have").map(Self::Have),
@@ -634,13 +688,14 @@ fn decode_data(body: &[u8]) -> Result<Data<'_>, DecodeError> {
     let mut reader = Reader::new(body);
     let subscription = reader.varint_max(u64::from(u32::MAX), "subscription")? as u32;
     let flags = reader.u8("data flags")?;
-    if flags & !(DATA_MORE | DATA_AWAITED) != 0 {
+    if flags & !(DATA_MORE | DATA_AWAITED | DATA_ENDS) != 0 {
         return Err(DecodeError::UnknownTag { what: "data flags", tag: u64::from(flags) });
     }
     let first = reader.varint("first entry")?;
     let bytes = reader.bytes(reader.remaining(), "run")?;
-    let (more, awaited) = (flags & DATA_MORE != 0, flags & DATA_AWAITED != 0);
-    Ok(Data { subscription, more, awaited, first, bytes })
+    let has = |flag: u8| flags & flag != 0;
+    let (more, awaited, ends) = (has(DATA_MORE), has(DATA_AWAITED), has(DATA_ENDS));
+    Ok(Data { subscription, more, awaited, ends, first, bytes })
 }
 
 fn decode_piece(body: &[u8]) -> Result<SnapshotPiece<'_>, DecodeError> {

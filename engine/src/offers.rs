@@ -1,12 +1,11 @@
 //! Where a space was quiet, whoever writes in it knows where the peer stands, and sends its own lane from there without
 //! being asked, as if the peer had subscribed: the first write arrives after one way, as later ones do.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 
 use comity_crdts::limits::LANES_MAX;
 use comity_crdts::{LaneId, SpaceId};
 
-use crate::dictionary::Dictionary;
 use crate::engine::Engine;
 use crate::io::{Class, CloseReason, Now, SessionId};
 use crate::limits::STAGED_BYTES_SUBSCRIBE;
@@ -67,19 +66,8 @@ impl Engine {
         let Standing::At(sent) = self.standing(&offer, store)? else { return Ok(()) };
         let Some(session) = self.sessions.get_mut(&session_id) else { return Ok(()) };
         session.next_offer += 1;
-        let outgoing = Outgoing {
-            space: id,
-            lane,
-            dictionary: Dictionary::default(),
-            start: sent.lsn,
-            sent,
-            in_flight: VecDeque::new(),
-            in_flight_bytes: 0,
-            stops_at: None,
-            moved: now.monotonic,
-            // Until the peer has acknowledged something, it may not have heard of the offer yet.
-            class: Class::Control,
-        };
+        // Until the peer has acknowledged something, it may not have heard of the offer yet.
+        let outgoing = Outgoing::new((id, lane), sent, now.monotonic, Class::Control);
         session.serve(subscription, outgoing);
         self.to_serve.insert((id, session_id));
         self.send(session_id, Class::Control, &Message::Offer(offer));

@@ -8,7 +8,7 @@ use crate::io::{Durability, RequestId};
 use crate::journal::JournalLimits;
 use crate::keys;
 use crate::lag::LagLimits;
-use crate::limits::OPEN_AT_ONCE_SPACES;
+use crate::limits::{OPEN_AT_ONCE_SPACES, SEGMENT_ENTRIES};
 use crate::operations::OperationId;
 use crate::retention::Retention;
 use crate::space::InstanceToken;
@@ -45,6 +45,9 @@ pub struct EngineOptions {
     /// With a peer with which no more spaces than this are shared, all are opened as soon as it connects. With others only
     /// those are in which the two stand differently, which takes some round trips to find out.
     pub open_at_once: usize,
+    /// Entries in the segments into which lanes are divided for who catches up: what is encoded once for all, and what is asked of
+    /// one peer at a time.
+    pub segment_entries: u64,
 }
 
 /// When a replica takes over the state of another one, and how much it takes.
@@ -94,6 +97,7 @@ impl EngineOptions {
             extensions: Extensions::NONE,
             audit: AuditLimits::OFF,
             open_at_once: OPEN_AT_ONCE_SPACES,
+            segment_entries: SEGMENT_ENTRIES,
         }
     }
 }

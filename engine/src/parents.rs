@@ -14,10 +14,10 @@ use crate::space::{Parent, Space, Stuck};
 
 /// A peer that could be the parent of a lane.
 #[derive(Clone, Copy)]
-struct Candidate {
-    session: SessionId,
+pub(crate) struct Candidate {
+    pub(crate) session: SessionId,
     is_owner: bool,
-    has: u64,
+    pub(crate) has: u64,
 }
 
 impl Space {
@@ -31,7 +31,7 @@ impl Space {
     /// Every lane for which time alone can call for another parent is to be considered.
     pub(crate) fn review_parents(&mut self) {
         self.review_due = None;
-        self.review.extend(self.parents.keys());
+        self.review.extend(self.parents.keys().chain(self.ranges.keys()));
     }
 }
 
@@ -57,6 +57,11 @@ impl Engine {
             return;
         }
         let have = lane.map_or(0, |lane| lane.staged_tip().lsn);
+        if self.tend_ranges(now, (id, lane_id), &candidates, have) {
+            return;
+        }
+        let Some(space) = self.spaces.get_mut(&id) else { return };
+        let lane = space.lanes.get(&lane_id);
         let staged_bytes = lane.map_or(0, |lane| lane.staged_bytes);
         let is_waiting = lane.is_some_and(|lane| !lane.staged.is_empty());
         let Some(parent) = space.parents.get(&lane_id).copied() else {
@@ -121,7 +126,7 @@ impl Engine {
 
     /// How long a peer may leave out what another has. One whose distance is not known is taken to be as far away as the
     /// farthest other one.
-    fn patience(&self, parent: SessionId) -> Duration {
+    pub(crate) fn patience(&self, parent: SessionId) -> Duration {
         let of = |session: &Session| session.round_trip;
         let known = self.sessions.get(&parent).map(of).filter(|known| known.estimate().is_some());
         let farthest = || self.sessions.values().map(of).max_by_key(|known| known.estimate());
@@ -155,7 +160,7 @@ impl Engine {
     }
 
     /// One timer per space: when it is due, every parent is considered again.
-    fn review_at(&mut self, id: SpaceId, due: Duration) {
+    pub(crate) fn review_at(&mut self, id: SpaceId, due: Duration) {
         let Some(space) = self.spaces.get_mut(&id) else { return };
         if space.review_due.is_none_or(|planned| due < planned) {
             space.review_due = Some(due);
@@ -204,6 +209,7 @@ impl Engine {
 
     /// Ends the subscription through which a lane is received.
     pub(crate) fn drop_parent(&mut self, id: SpaceId, lane: LaneId) {
+        self.drop_ranges(id, lane);
         let Some(parent) = self.spaces.get_mut(&id).and_then(|space| space.parents.remove(&lane)) else {
             return;
         };
@@ -219,8 +225,9 @@ impl Engine {
 
     /// Ends the subscription to a lane on one session, if that is where it is received from.
     pub(crate) fn unsubscribe(&mut self, session: SessionId, id: SpaceId, lane: LaneId) {
-        let parent = self.spaces.get(&id).and_then(|space| space.parents.get(&lane));
-        if parent.is_some_and(|parent| parent.session == session) {
+        let Some(space) = self.spaces.get(&id) else { return };
+        let is_parent = space.parents.get(&lane).is_some_and(|parent| parent.session == session);
+        if is_parent || space.ranges.contains_key(&lane) {
             self.drop_parent(id, lane);
         }
     }

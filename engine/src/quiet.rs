@@ -14,12 +14,13 @@ use std::time::Duration;
 use comity_crdts::{Frontier, LaneId, ReplicaId, SpaceId, canary};
 
 use crate::engine::Engine;
+use crate::excerpt::durable_hash;
 use crate::hash::hash;
 use crate::io::{Class, CloseReason, Now, SessionId};
 use crate::limits::{DIGEST_PEERS_MAX, LEAF_DEPTH_MAX, LEAF_SPACES, LEAVES_MAX};
 use crate::message::Message;
 use crate::receive::Refusal;
-use crate::send::durable_hash;
+
 use crate::session::Session;
 use crate::space::Space;
 use crate::store::{Store, StoreError};

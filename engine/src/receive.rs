@@ -16,6 +16,7 @@ use crate::message::{
 use crate::op::{Op, Role};
 use crate::proof::Proof;
 use crate::run::{CheckedRun, Received, RunError, check_run};
+use crate::session::Course;
 use crate::space::{Founder, Lane, LaneRow, Staged, encode};
 use crate::status::Freeze;
 use crate::store::{Store, StoreError};
@@ -97,6 +98,15 @@ impl Engine {
             }
             Message::Removed(Removed { space }) => Ok(self.on_removed(session, space, store)?),
             Message::Subscribe(subscribe) => self.on_subscribe(now, session, &subscribe, store),
+            Message::Range(range) => self.on_range(now, session, &range, store),
+            Message::Limit(limit) => {
+                self.on_limit(session, &limit);
+                Ok(())
+            }
+            Message::Limited(limited) => {
+                self.on_limited(session, &limited);
+                Ok(())
+            }
             Message::Offer(offer) => self.on_offer(now, session, &offer),
             Message::Unsubscribe(unsubscribe) => Ok(self.on_unsubscribe(session, &unsubscribe, store)?),
             Message::Gone(gone) => {
@@ -327,6 +337,11 @@ impl Engine {
             if parent.is_some_and(|p| p.session == session_id && p.subscription == message.subscription) {
                 space.parents.remove(&incoming.lane);
             }
+            if incoming.course != Course::Stream {
+                space.lose_part((incoming.lane, session_id), message.subscription);
+                self.dirty.insert(incoming.space);
+                return Ok(());
+            }
             // What the peer said it has, it cannot serve; another Have brings it back into consideration.
             let mut said = 0;
             if let Some(part) = session.spaces.get_mut(&incoming.space) {
@@ -360,6 +375,7 @@ impl Engine {
         if parent.is_some_and(|p| p.session == session_id && p.subscription == gone.subscription) {
             space.parents.remove(&incoming.lane);
         }
+        space.lose_part((incoming.lane, session_id), gone.subscription);
         space.review.insert(incoming.lane);
         self.dirty.insert(incoming.space);
     }
@@ -448,20 +464,39 @@ impl Engine {
         if first != data.first || run.len() + data.bytes.len() > RUN_BYTES_MAX {
             return Err(CloseReason::Malformed.into());
         }
+        let (place, subscription) = ((incoming.space, incoming.lane), data.subscription);
         let whole;
-        let bytes = if run.is_empty() && !data.more {
+        let bytes = if run.is_empty() && !data.more && incoming.course == Course::Stream {
             data.bytes
         } else {
             run.extend_from_slice(data.bytes);
             if data.more {
-                let place = (incoming.space, incoming.lane);
                 incoming.partial = Some((first, run));
-                self.note_piece(now, place, data.bytes.len());
+                self.note_piece(now, (session_id, subscription), place, data.bytes.len());
                 return Ok(());
+            }
+            if incoming.course != Course::Stream {
+                let about = (first, data.awaited, data.ends);
+                self.keep_run(now, (session_id, subscription), place, about, run)?;
+                return Ok(self.advance_ranges(now, place.0, store)?);
             }
             whole = run;
             whole.as_slice()
         };
+        self.accept_run(now, (session_id, subscription), (first, data.awaited), bytes, store)
+    }
+
+    /// A run came that its lane goes on with: checks it, and keeps it until its entries' turn comes.
+    pub(crate) fn accept_run(
+        &mut self,
+        now: &Now,
+        (session_id, subscription): (SessionId, u32),
+        (first, awaited): (u64, bool),
+        bytes: &[u8],
+        store: &mut dyn Store,
+    ) -> Result<(), Refusal> {
+        let Some(session) = self.sessions.get_mut(&session_id) else { return Ok(()) };
+        let Some(incoming) = session.incoming.get_mut(&subscription) else { return Ok(()) };
         let (id, lane_id) = (incoming.space, incoming.lane);
         let Some(space) = self.spaces.get(&id).filter(|space| !space.is_blocked()) else { return Ok(()) };
         let start = LaneTip::start(&id, &lane_id);
@@ -484,7 +519,7 @@ impl Engine {
         }
         session.needed_bytes += bytes.len() as u64;
         if let (Some(part), Some((_, last))) = (session.spaces.get_mut(&id), run.0.entries.last()) {
-            part.have_awaited |= data.awaited;
+            part.have_awaited |= awaited;
             part.peer_have.advance(lane_id, last.lsn);
             // Nobody serves what is not durable there. Who receives a lane from here is told so in no other way.
             if let Some(space) = self.spaces.get_mut(&id) {
@@ -496,9 +531,16 @@ impl Engine {
     }
 
     /// A piece of a long run came: its lane is not stuck.
-    fn note_piece(&mut self, now: &Now, (id, lane): (SpaceId, LaneId), bytes: usize) {
+    fn note_piece(
+        &mut self,
+        now: &Now,
+        (session, subscription): (SessionId, u32),
+        (id, lane): (SpaceId, LaneId),
+        bytes: usize,
+    ) {
         if let Some(space) = self.spaces.get_mut(&id).filter(|_| bytes >= PIECE_BYTES_PROGRESS) {
             space.note_progress(lane, now.monotonic);
+            self.note_part_moved(now, session, subscription);
         }
     }
 

@@ -8,6 +8,7 @@ use crate::bootstrap::BootstrapPhase;
 use crate::engine::Engine;
 use crate::io::SessionId;
 use crate::lag::Lag;
+use crate::ranges::Ranged;
 use crate::session::Session;
 use crate::space::{Space, Staged};
 use crate::status::{
@@ -142,8 +143,9 @@ impl Engine {
     }
 
     fn parent_of(&self, space: &Space, lane: &LaneId) -> Option<ReplicaId> {
-        let parent = space.parents.get(lane).and_then(|parent| self.sessions.get(&parent.session));
-        parent.map(|session| session.peer)
+        let parent = space.parents.get(lane).map(|parent| parent.session);
+        let source = parent.or_else(|| space.ranges.get(lane).and_then(Ranged::source))?;
+        self.sessions.get(&source).map(|session| session.peer)
     }
 
     /// What an entry waits for, if it is an entry. O(lanes + peers).

@@ -1,30 +1,24 @@
 //! Sending: greetings, frontiers, runs to subscribers, acknowledgements.
 
-use std::collections::{BTreeMap, VecDeque};
 use std::hash::BuildHasher;
 
 use comity_crdts::limits::LANES_MAX;
 use comity_crdts::{LaneId, ReplicaId, SpaceId, canary};
-use ed25519_dalek::SigningKey;
 
 use crate::bootstrap::SnapshotTask;
-use crate::change::{Body, LaneEntry, LaneTip, decode_stored};
+use crate::change::LaneTip;
 use crate::dictionary::Dictionary;
 use crate::engine::{Engine, Timer};
+use crate::excerpt::{Reach, durable_hash, known_hash, read_proved, stored_hash, stored_tip};
 use crate::hash::Hash;
-use crate::head::{self, HeadSignature};
 use crate::io::{Class, CloseReason, Now, Output, SessionId};
-use crate::keys;
-use crate::limits::{FRAME_BYTES_MAX, HAVE_INTERVAL, RUN_BYTES_MAX, RUN_BYTES_TARGET};
+use crate::limits::{FRAME_BYTES_MAX, HAVE_INTERVAL};
 use crate::message::{
     DATA_HEADER_BYTES_MAX, Data, Gone, Have, Join, Message, Open, OpenLane, Subscribe, Unsubscribe,
 };
-use crate::offers::OFFERED;
-use crate::proof::Proof;
-use crate::rows::damaged;
-use crate::run::{RUN_ENTRIES_MAX, encode_run};
+use crate::segments::SealedRun;
 use crate::session::{Outgoing, Session};
-use crate::space::{Lane, Parent};
+use crate::space::Parent;
 use crate::store::{Store, StoreError};
 use crate::version::WITH_DIGESTS;
 
@@ -73,6 +67,7 @@ impl Engine {
         let lost = space.parents.iter().filter(|(_, parent)| parent.session == session);
         space.review.extend(lost.map(|(lane, _)| *lane));
         space.parents.retain(|_, parent| parent.session != session);
+        space.lose_parts(session);
         self.dirty.insert(id);
         self.resolve_room(id);
         self.plan_lag_look(id);
@@ -129,7 +124,8 @@ impl Engine {
                 continue;
             }
             let hash = durable_hash(store, &id, (lane_id, lane), lsn)?;
-            let is_free = !space.parents.contains_key(lane_id) && !left_to_owners.contains(lane_id);
+            let is_received = space.parents.contains_key(lane_id) || space.ranges.contains_key(lane_id);
+            let is_free = !is_received && !left_to_owners.contains(lane_id);
             let wanted = is_free && space.can_follow(lane_id);
             let subscription = wanted.then(|| {
                 let subscription = session.subscribe(id, *lane_id, None);
@@ -179,13 +175,7 @@ impl Engine {
         store: &mut dyn Store,
     ) -> Result<(), crate::receive::Refusal> {
         let Some(session) = self.sessions.get(&session_id) else { return Ok(()) };
-        if !session.spaces.get(&subscribe.space).is_some_and(|part| part.opened_by_peer)
-            || subscribe.from == 0
-            || subscribe.subscription & OFFERED != 0
-        {
-            return Err(CloseReason::Unexpected.into());
-        }
-        if session.outgoing.contains_key(&subscribe.subscription) {
+        if !session.can_be_asked(&subscribe.space, subscribe.subscription) || subscribe.from == 0 {
             return Err(CloseReason::Unexpected.into());
         }
         if session.serving_space(&subscribe.space).count() >= LANES_MAX {
@@ -199,8 +189,7 @@ impl Engine {
                 return Ok(());
             }
             refused => {
-                let refusal = Unsubscribe { subscription: subscribe.subscription, refused: true };
-                self.send(session_id, Class::Control, &Message::Unsubscribe(refusal));
+                self.refuse(session_id, subscribe.subscription);
                 if let Standing::Elsewhere = refused {
                     self.send_head(session_id, subscribe.space, subscribe.lane, subscribe.from - 1, store)?;
                 }
@@ -208,18 +197,8 @@ impl Engine {
             }
         };
         if let Some(session) = self.sessions.get_mut(&session_id) {
-            let outgoing = Outgoing {
-                space: subscribe.space,
-                lane: subscribe.lane,
-                dictionary: Dictionary::default(),
-                start: sent.lsn,
-                sent,
-                in_flight: VecDeque::new(),
-                in_flight_bytes: 0,
-                moved: now.monotonic,
-                class: Class::Live,
-                stops_at: None,
-            };
+            let place = (subscribe.space, subscribe.lane);
+            let outgoing = Outgoing::new(place, sent, now.monotonic, Class::Live);
             session.serve(subscribe.subscription, outgoing);
             self.to_serve.insert((subscribe.space, session_id));
         }
@@ -229,7 +208,24 @@ impl Engine {
     /// Where the subscriber stands in the lane. A frozen lane is served as far as it goes: other lanes build
     /// on it.
     pub(crate) fn standing(&self, subscribe: &Subscribe, store: &dyn Store) -> Result<Standing, StoreError> {
-        let (id, lane_id, lsn) = (subscribe.space, subscribe.lane, subscribe.from - 1);
+        let standing = self.tip_at((subscribe.space, subscribe.lane), subscribe.from - 1, store)?;
+        Ok(match standing {
+            Standing::At(tip)
+                if tip.lsn > 0 && tip.hash.prefix() != subscribe.hash && !canary!(SubscribedWithoutHash) =>
+            {
+                Standing::Elsewhere
+            }
+            standing => standing,
+        })
+    }
+
+    /// Where a lane stood here after an entry.
+    pub(crate) fn tip_at(
+        &self,
+        (id, lane_id): (SpaceId, LaneId),
+        lsn: u64,
+        store: &dyn Store,
+    ) -> Result<Standing, StoreError> {
         let Some(space) = self.spaces.get(&id).filter(|space| !space.is_blocked()) else {
             return Ok(Standing::Unknown);
         };
@@ -247,8 +243,13 @@ impl Engine {
         } else {
             stored_tip(store, (&id, &lane_id), &lane.floor, lsn)?
         };
-        let is_same = tip.hash.prefix() == subscribe.hash || canary!(SubscribedWithoutHash);
-        Ok(if is_same { Standing::At(tip) } else { Standing::Elsewhere })
+        Ok(Standing::At(tip))
+    }
+
+    /// Tells a peer that a subscription cannot be served.
+    pub(crate) fn refuse(&mut self, session: SessionId, subscription: u32) {
+        let refusal = Unsubscribe { subscription, refused: true };
+        self.send(session, Class::Control, &Message::Unsubscribe(refusal));
     }
 
     /// The chain hash of a lane after an entry that is applied here, if it is kept.
@@ -320,7 +321,8 @@ impl Engine {
         let known = if canary!(SentBeforeSync) { &space.frontier } else { &space.durable };
         let durable = known.at(&lane_id);
         let is_stopped = outgoing.stops_at == Some(outgoing.sent.lsn + 1);
-        if outgoing.sent.lsn >= durable || is_stopped || !session.has_room(outgoing) {
+        let reach = outgoing.until.map_or(durable, |until| until.min(durable));
+        if outgoing.sent.lsn >= reach || is_stopped || !session.has_room(outgoing) {
             return Ok(false);
         }
         let Some(lane) = space.lanes.get_mut(&lane_id) else { return Ok(false) };
@@ -331,22 +333,73 @@ impl Engine {
             self.send(session_id, Class::Control, &Message::Gone(gone));
             return Ok(false);
         }
+        let from = outgoing.sent.clone();
+        let segment = self.segments.end_after(from.lsn);
+        let is_sealed = segment <= reach && (outgoing.is_sealed || self.segments.begin_after(from.lsn));
+        if is_sealed {
+            let (version, reach) = (session.version(), Reach { from: &from, until: segment });
+            let sealed = self.sealed_run(now, (&id, &lane_id), reach, store)?;
+            if let Some(run) = sealed.filter(|run| run.version <= version) {
+                return Ok(self.send_sealed(now, (session_id, subscription), (from.lsn, durable), &run));
+            }
+        }
+        // What lies before a segment that is whole does not reach into it.
+        let until = segment.min(reach);
+        let reach = Reach { from: &from, until };
+        self.send_single(now, (session_id, subscription), (reach, durable), store)
+    }
+
+    /// Sends the run that everybody is sent there.
+    fn send_sealed(
+        &mut self,
+        now: &Now,
+        (session_id, subscription): (SessionId, u32),
+        (after, durable): (u64, u64),
+        run: &SealedRun,
+    ) -> bool {
+        let Some(session) = self.sessions.get_mut(&session_id) else { return false };
+        let Some(outgoing) = session.outgoing.get_mut(&subscription) else { return false };
+        outgoing.is_sealed = true;
+        // The subscription's own names are not those that the receiver has now.
+        if !canary!(SealedNamesKept) {
+            outgoing.dictionary = Dictionary::default();
+            outgoing.dictionary.spend();
+        }
+        outgoing.stops_at = None;
+        let class = outgoing.choose_class(subscription, run.last.lsn >= durable);
+        outgoing.moved = now.monotonic;
+        session.note_sent(now.monotonic, subscription, (run.last.clone(), run.weight));
+        self.send_pieces((session_id, class), subscription, (after + 1, false), &run.bytes);
+        true
+    }
+
+    /// Encodes a run for one subscription, and sends it.
+    fn send_single(
+        &mut self,
+        now: &Now,
+        (session_id, subscription): (SessionId, u32),
+        (reach, durable): (Reach<'_>, u64),
+        store: &dyn Store,
+    ) -> Result<bool, StoreError> {
+        let from = reach.from;
+        let Some(session) = self.sessions.get_mut(&session_id) else { return Ok(false) };
+        let Some(outgoing) = session.outgoing.get(&subscription) else { return Ok(false) };
+        let (id, lane_id, version) = (outgoing.space, outgoing.lane, session.version());
+        let Some(lane) = self.spaces.get_mut(&id).and_then(|space| space.lanes.get_mut(&lane_id)) else {
+            return Ok(false);
+        };
         let is_ours = lane.row.owner.replica == self.replica;
-        let (from, version) = (outgoing.sent.clone(), session.version());
-        let (mut until, mut stops_at) = (durable, None);
+        let goes_to = outgoing.until.unwrap_or(durable);
+        let (mut until, mut stops_at) = (reach.until, None);
         let run = loop {
             if until <= from.lsn {
                 break None;
             }
-            let stretch = read_stretch(store, &id, &lane_id, &from, until)?;
-            let run = if is_ours {
-                let last = stretch.entries.last().map(|(_, tip)| (tip.lsn, tip.hash));
-                let signature = last.map(|last| sign_once(&self.key, (&id, &lane_id), lane, last));
-                signature.map(|signature| (stretch, signature.into()))
-            } else {
-                cut_at_head(store, (&id, &lane_id), lane, (&from, until), stretch)?
-            };
+            let reach = Reach { until, ..reach };
+            let run = read_proved(store, (&id, &lane_id), lane, is_ours.then_some(&self.key), reach)?;
             match run.as_ref().and_then(|(stretch, _)| stretch.first_beyond(version)) {
+                // Where the segment's end cannot be proved, a run goes beyond it.
+                None if run.is_none() && stops_at.is_none() && until < goes_to => until = goes_to,
                 None => break run,
                 Some(lsn) => (until, stops_at) = (lsn - 1, Some(lsn)),
             }
@@ -355,49 +408,40 @@ impl Engine {
         let Some((stretch, proof)) = run else {
             // Nothing before what cannot be said can be proved.
             outgoing.stops_at = stops_at.map(|_| from.lsn + 1);
+            if outgoing.until.is_some() {
+                // Nor can a part be sent that cannot be proved: somebody else is asked.
+                session.end_outgoing(subscription);
+                self.refuse(session_id, subscription);
+            }
             return Ok(false);
         };
-        outgoing.stops_at = stops_at;
-        // Nothing unacknowledged means that nothing can be overtaken: the moment to change streams. A lane
-        // is live when one run brings it to the tip.
+        (outgoing.stops_at, outgoing.is_sealed) = (stops_at, false);
         let reaches_tip = stretch.entries.last().is_some_and(|(_, tip)| tip.lsn >= durable);
-        if outgoing.in_flight.is_empty() {
-            let is_unheard = subscription & OFFERED != 0 && outgoing.sent.lsn == outgoing.start;
-            outgoing.class = match reaches_tip {
-                _ if is_unheard => Class::Control,
-                true => Class::Live,
-                false => Class::CatchUp,
-            };
-        }
-        let weight = stretch.sizes.iter().sum();
-        if weight > RUN_BYTES_MAX / 2 {
-            // References into a long dictionary can be longer than those of the stored form, up to twice.
-            outgoing.dictionary.spend();
-        }
-        let (owner, entries) = (&lane.row.owner, stretch.entries);
-        let bytes = encode_run(&lane_id, owner, &from, &entries, &proof, &mut outgoing.dictionary);
-        let class = outgoing.class;
+        let class = outgoing.choose_class(subscription, reaches_tip);
         outgoing.moved = now.monotonic;
-        if let Some((_, last)) = entries.into_iter().next_back() {
+        let bytes = stretch.encode((&lane_id, &lane.row.owner), from, &proof, &mut outgoing.dictionary);
+        let weight = stretch.bytes();
+        if let Some((_, last)) = stretch.entries.into_iter().next_back() {
             session.note_sent(now.monotonic, subscription, (last, weight));
         }
         let awaited = is_ours && self.waits.awaits(&lane_id);
-        self.send_pieces(session_id, class, subscription, (from.lsn + 1, awaited), &bytes);
+        self.send_pieces((session_id, class), subscription, (from.lsn + 1, awaited), &bytes);
         Ok(true)
     }
 
     fn send_pieces(
         &mut self,
-        session: SessionId,
-        class: Class,
+        (session, class): (SessionId, Class),
         subscription: u32,
         (first, awaited): (u64, bool),
         run: &[u8],
     ) {
+        let outgoing = self.sessions.get(&session).and_then(|session| session.outgoing.get(&subscription));
+        let ends = outgoing.is_some_and(|outgoing| outgoing.until == Some(outgoing.sent.lsn));
         let mut pieces = run.chunks(FRAME_BYTES_MAX - DATA_HEADER_BYTES_MAX).peekable();
         while let Some(bytes) = pieces.next() {
             let more = pieces.peek().is_some();
-            let data = Data { subscription, more, awaited, first, bytes };
+            let data = Data { subscription, more, awaited, ends, first, bytes };
             self.send(session, class, &Message::Data(data));
         }
     }
@@ -465,175 +509,4 @@ pub(crate) enum Standing {
     Unknown,
     /// At a position that holds something else here.
     Elsewhere,
-}
-
-/// The signature over an own lane; the last one is remembered, because every subscriber wants it.
-fn sign_once(
-    key: &SigningKey,
-    (space, lane_id): (&SpaceId, &LaneId),
-    lane: &mut Lane,
-    (lsn, hash): (u64, Hash),
-) -> HeadSignature {
-    if let Some((_, signature)) = lane.signed.filter(|(signed, _)| *signed == lsn) {
-        return signature;
-    }
-    let signature = head::sign(key, space, lane_id, lsn, &hash);
-    lane.signed = Some((lsn, signature));
-    signature
-}
-
-/// Consecutive entries of a lane as read from the log.
-struct Stretch {
-    entries: Vec<(LaneEntry, LaneTip)>,
-    /// Of each entry in stored form.
-    sizes: Vec<usize>,
-}
-
-impl Stretch {
-    fn push(
-        &mut self,
-        (space, lane): (&SpaceId, &LaneId),
-        from: &LaneTip,
-        (lsn, bytes): (u64, &[u8]),
-    ) -> Result<(), StoreError> {
-        let before = self.entries.last().map_or(from, |(_, tip)| tip);
-        let next = decode_row(space, lane, before, (lsn, bytes))?;
-        self.entries.push(next);
-        self.sizes.push(bytes.len());
-        Ok(())
-    }
-
-    fn reached(&self, from: &LaneTip) -> u64 {
-        from.lsn + self.entries.len() as u64
-    }
-
-    /// The first entry that cannot be said in a version.
-    fn first_beyond(&self, version: u16) -> Option<u64> {
-        self.entries.iter().find(|(entry, _)| entry.version() > version).map(|(_, tip)| tip.lsn)
-    }
-}
-
-/// Entries after `from`, about one run of them, none beyond `until`.
-fn read_stretch(
-    store: &dyn Store,
-    space: &SpaceId,
-    lane: &LaneId,
-    from: &LaneTip,
-    until: u64,
-) -> Result<Stretch, StoreError> {
-    let rows = store.lane_entries(space, lane, from.lsn + 1, RUN_BYTES_TARGET)?;
-    let rows = rows.into_iter().take_while(|(lsn, _)| *lsn <= until).take(RUN_ENTRIES_MAX);
-    let mut stretch = Stretch { entries: Vec::new(), sizes: Vec::new() };
-    for (lsn, bytes) in rows {
-        stretch.push((space, lane), from, (lsn, &bytes))?;
-    }
-    Ok(stretch)
-}
-
-/// Shortens or lengthens a stretch of a copied lane so that it ends where the lane can be proved; `None` when
-/// no such place is known in reach.
-fn cut_at_head(
-    store: &dyn Store,
-    (space, lane_id): (&SpaceId, &LaneId),
-    lane: &Lane,
-    (from, until): (&LaneTip, u64),
-    mut stretch: Stretch,
-) -> Result<Option<(Stretch, Proof)>, StoreError> {
-    let reached = stretch.reached(from);
-    let (first, end) = keys::heads_from(space, lane_id, from.lsn + 1);
-    let mut heads: BTreeMap<u64, Proof> = lane.heads.iter().cloned().collect();
-    for (key, value) in store.scan(&first, &end, HEADS_IN_REACH)? {
-        let lsn = key.last_chunk::<8>().map_or(u64::MAX, |bytes| u64::from_be_bytes(*bytes));
-        heads.insert(lsn, Proof::from_bytes(&value).map_err(|error| damaged("head", &error))?);
-    }
-    let mut usable = heads.range(from.lsn + 1..=until);
-    let fits =
-        |(lsn, proof): &(&u64, &Proof)| (**lsn - from.lsn) as usize + proof.links.len() <= RUN_ENTRIES_MAX;
-    let within = heads.range(from.lsn + 1..=until.min(reached.max(from.lsn + 1))).rev().find(fits);
-    let Some((lsn, proof)) = within.or_else(|| usable.next()) else { return Ok(None) };
-    let keep = (lsn - from.lsn) as usize;
-    stretch.entries.truncate(keep);
-    stretch.sizes.truncate(keep);
-    while stretch.reached(from) < *lsn {
-        let next = stretch.reached(from) + 1;
-        let bytes = store.lane_entry(space, lane_id, next)?;
-        let bytes = bytes.ok_or_else(|| damaged("lane", &"an applied entry is missing"))?;
-        stretch.push((space, lane_id), from, (next, &bytes))?;
-    }
-    Ok(Some((stretch, proof.clone())))
-}
-
-/// Kept heads that can lie within one run. Any two neighbouring gaps between them are together longer than
-/// one run, so three would do.
-const HEADS_IN_REACH: usize = 8;
-
-fn decode_row(
-    space: &SpaceId,
-    lane: &LaneId,
-    before: &LaneTip,
-    (lsn, bytes): (u64, &[u8]),
-) -> Result<(LaneEntry, LaneTip), StoreError> {
-    let (hash, entry) = decode_stored(space, lane, bytes).map_err(|error| damaged("lane entry", &error))?;
-    let (seq, hlc) = match &entry.body {
-        Body::Change(change) => (change.seq, change.hlc),
-        Body::Checkpoint(_) => (before.seq, before.hlc),
-    };
-    let (admitted, at, change_hash) = (entry.admitted.clone(), entry.at, before.change_hash);
-    Ok((entry, LaneTip { lsn, hash, admitted, at, seq, change_hash, hlc }))
-}
-
-/// The chain hash after an entry where the lane's row or its floor tells.
-fn known_hash(lane: &Lane, lsn: u64) -> Option<Hash> {
-    let known = [&lane.row.tip, &lane.floor];
-    known.into_iter().find(|tip| tip.lsn == lsn).map(|tip| tip.hash)
-}
-
-/// The chain hash after an entry that is durable and kept, or the last one that is not kept.
-pub(crate) fn durable_hash(
-    store: &dyn Store,
-    space: &SpaceId,
-    (lane_id, lane): (&LaneId, &Lane),
-    lsn: u64,
-) -> Result<Hash, StoreError> {
-    match known_hash(lane, lsn) {
-        Some(hash) => Ok(hash),
-        None => stored_hash(store, space, lane_id, lsn)?
-            .ok_or_else(|| damaged("lane", &"a durable entry is missing")),
-    }
-}
-
-fn stored_hash(
-    store: &dyn Store,
-    space: &SpaceId,
-    lane: &LaneId,
-    lsn: u64,
-) -> Result<Option<Hash>, StoreError> {
-    let row = store.lane_entry(space, lane, lsn)?;
-    row.map(|bytes| decode_stored(space, lane, &bytes).map(|(hash, _)| hash))
-        .transpose()
-        .map_err(|error| damaged("lane entry", &error))
-}
-
-/// Where a lane stood after an entry that is kept, as far as encoding the next one needs to know.
-fn stored_tip(
-    store: &dyn Store,
-    (space, lane): (&SpaceId, &LaneId),
-    floor: &LaneTip,
-    lsn: u64,
-) -> Result<LaneTip, StoreError> {
-    let read = |lsn: u64| {
-        let bytes = store.lane_entry(space, lane, lsn)?;
-        bytes.ok_or_else(|| damaged("lane", &"an entry that is kept is missing"))
-    };
-    let (entry, mut tip) = decode_row(space, lane, floor, (lsn, &read(lsn)?))?;
-    // Entries that are not change sets carry no number: the last one that is does, or the floor.
-    let (mut body, mut at) = (entry.body, lsn);
-    while matches!(body, Body::Checkpoint(_)) && at > floor.lsn + 1 {
-        at -= 1;
-        body = decode_stored(space, lane, &read(at)?).map_err(|error| damaged("lane entry", &error))?.1.body;
-        if let Body::Change(change) = &body {
-            tip.seq = change.seq;
-        }
-    }
-    Ok(tip)
 }

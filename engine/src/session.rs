@@ -14,8 +14,8 @@ use crate::engine::Engine;
 use crate::io::{Class, SessionId};
 use crate::lag::Rate;
 use crate::limits::{
-    CATCH_UP_WINDOW_BYTES, CATCH_UP_WINDOW_BYTES_4, LIVE_WINDOW_BYTES, SESSION_WINDOW_BYTES,
-    SESSION_WINDOW_RUNS,
+    CATCH_UP_WINDOW_BYTES, CATCH_UP_WINDOW_BYTES_4, LIVE_WINDOW_BYTES, RANGE_WINDOW_BYTES,
+    SESSION_WINDOW_BYTES, SESSION_WINDOW_RUNS,
 };
 use crate::message::{Knows, LaneRef, Message};
 use crate::offers::OFFERED;
@@ -32,8 +32,20 @@ pub(crate) struct Incoming {
     pub(crate) dictionary: Dictionary,
     /// The pieces of a run that is not complete yet, with its first entry.
     pub(crate) partial: Option<(u64, Vec<u8>)>,
+    pub(crate) course: Course,
     /// When the lane was asked for, until the first answer, if the peer had something to send then.
     pub(crate) asked: Option<Duration>,
+}
+
+/// How a lane is received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Course {
+    /// Entry by entry, from where it stands.
+    Stream,
+    /// As a part, of which more is to come.
+    Part,
+    /// As a part, all of which is here.
+    WholePart,
 }
 
 /// A run that the peer has not acknowledged.
@@ -63,6 +75,45 @@ pub(crate) struct Outgoing {
     pub(crate) class: Class,
     /// The entry that cannot be said in the session's version: the lane goes no further on it.
     pub(crate) stops_at: Option<u64>,
+    /// What was sent last is the same for everybody, and so what follows in its segment can be.
+    pub(crate) is_sealed: bool,
+    /// The last entry that is sent, if the subscription ends.
+    pub(crate) until: Option<u64>,
+}
+
+impl Outgoing {
+    /// A subscriber stands at an entry of a lane.
+    pub(crate) fn new((space, lane): (SpaceId, LaneId), sent: LaneTip, now: Duration, class: Class) -> Self {
+        Self {
+            space,
+            lane,
+            dictionary: Dictionary::default(),
+            start: sent.lsn,
+            sent,
+            in_flight: VecDeque::new(),
+            in_flight_bytes: 0,
+            moved: now,
+            class,
+            stops_at: None,
+            is_sealed: false,
+            until: None,
+        }
+    }
+
+    /// On which stream the next run goes. Nothing unacknowledged means that nothing can be overtaken: the moment to change
+    /// streams. A lane is live when one run brings it to the tip.
+    pub(crate) fn choose_class(&mut self, subscription: u32, reaches_tip: bool) -> Class {
+        if self.in_flight.is_empty() {
+            let is_unheard = subscription & OFFERED != 0 && self.sent.lsn == self.start;
+            self.class = match reaches_tip {
+                _ if is_unheard => Class::Control,
+                _ if self.until.is_some() => Class::CatchUp,
+                true => Class::Live,
+                false => Class::CatchUp,
+            };
+        }
+        self.class
+    }
 }
 
 /// One space on one session.
@@ -215,6 +266,7 @@ impl Session {
         let by_ref = |space_ref: u32| self.peer_refs.get(&space_ref).copied();
         let space = match message {
             Message::Subscribe(subscribe) | Message::Offer(subscribe) => Some(subscribe.space),
+            Message::Range(range) => Some(range.space),
             Message::Head(head) => Some(head.space),
             Message::RightsRequest(request) => Some(request.space),
             Message::FrontierRequest(request) => Some(request.space),
@@ -239,6 +291,8 @@ impl Session {
             | Message::Removed(_)
             | Message::Unsubscribe(_)
             | Message::Gone(_)
+            | Message::Limit(_)
+            | Message::Limited(_)
             | Message::SnapshotOffer(_)
             | Message::SnapshotRead(_)
             | Message::SnapshotSame(_)
@@ -271,7 +325,7 @@ impl Session {
     /// Whether the peer learns from what it receives that a lane is held here up to `lsn`: not of what it had before.
     pub(crate) fn shows(&self, space: &SpaceId, lane: &LaneId, lsn: u64) -> bool {
         let mut serving = self.serving_lane(space, lane).filter_map(|number| self.outgoing.get(&number));
-        serving.any(|outgoing| outgoing.start < lsn)
+        serving.any(|outgoing| outgoing.start < lsn && outgoing.until.is_none_or(|until| lsn <= until))
     }
 
     /// Starts to serve a lane.
@@ -296,9 +350,28 @@ impl Session {
         lane: LaneId,
         asked: Option<Duration>,
     ) {
-        let incoming = Incoming { space, lane, dictionary: Dictionary::default(), partial: None, asked };
+        let incoming = Incoming {
+            space,
+            lane,
+            dictionary: Dictionary::default(),
+            partial: None,
+            course: Course::Stream,
+            asked,
+        };
         self.incoming.insert(subscription, incoming);
         self.receiving.insert((space, subscription));
+    }
+
+    /// Parts of lanes that the peer was asked for and has not sent as wholes. O(subscriptions).
+    pub(crate) fn parts_awaited(&self) -> usize {
+        self.incoming.values().filter(|incoming| incoming.course == Course::Part).count()
+    }
+
+    /// Whether the peer may make a subscription of this number to a lane of a space.
+    pub(crate) fn can_be_asked(&self, space: &SpaceId, subscription: u32) -> bool {
+        self.spaces.get(space).is_some_and(|part| part.opened_by_peer)
+            && subscription & OFFERED == 0
+            && !self.outgoing.contains_key(&subscription)
     }
 
     /// Whether there was a subscription of a number, which may be over.
@@ -356,6 +429,7 @@ impl Session {
     pub(crate) fn has_room(&self, outgoing: &Outgoing) -> bool {
         let is_behind = outgoing.class == Class::CatchUp;
         let window = match (is_behind, self.version() < WITH_WIDE_WINDOWS) {
+            _ if outgoing.until.is_some() => RANGE_WINDOW_BYTES,
             (false, _) => LIVE_WINDOW_BYTES,
             (true, true) => CATCH_UP_WINDOW_BYTES_4,
             (true, false) => CATCH_UP_WINDOW_BYTES,
@@ -403,6 +477,7 @@ impl Session {
             }
             if let Some(sent) = newest {
                 self.round_trip.note(now.saturating_sub(sent));
+                self.end_if_complete(subscription);
             }
         }
     }

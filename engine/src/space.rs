@@ -25,6 +25,7 @@ use crate::operations::forget_due;
 use crate::options::TailLimits;
 use crate::own::Incarnation;
 use crate::proof::Proof;
+use crate::ranges::Ranges;
 use crate::retention::{Kept, floor_of, kept};
 use crate::rows::damaged;
 use crate::settings::regions;
@@ -132,6 +133,14 @@ pub(crate) struct Stuck {
     pub(crate) grafts: u32,
 }
 
+/// What spaces are kept by.
+#[derive(Clone, Copy)]
+pub(crate) struct Terms {
+    pub(crate) tail: TailLimits,
+    pub(crate) extensions: Extensions,
+    pub(crate) segment_entries: u64,
+}
+
 /// From whom a lane is received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Parent {
@@ -225,6 +234,9 @@ pub(crate) struct Space {
     /// Boxed, because a map reserves room for eleven of them, and most spaces have few.
     pub(crate) lanes: BTreeMap<LaneId, Box<Lane>>,
     pub(crate) parents: BTreeMap<LaneId, Parent>,
+    pub(crate) ranges: Ranges,
+    /// Peers that are not asked for parts of a lane any more: they took too long, or could not serve one.
+    pub(crate) unfit: BTreeSet<(LaneId, SessionId)>,
     /// What is applied.
     pub(crate) frontier: Frontier,
     /// What is synced, and may therefore be spoken of.
@@ -290,6 +302,8 @@ pub(crate) struct Space {
     pub(crate) is_shortened: bool,
     /// What is known of later versions' operations.
     pub(crate) extensions: Extensions,
+    /// Entries in a segment of a lane.
+    pub(crate) segment_entries: u64,
     /// Change sets of which something is held.
     pub(crate) held: u64,
     /// From which key on what is held is still to be looked at, while that goes on.
@@ -305,7 +319,7 @@ pub(crate) struct Space {
 }
 
 impl Space {
-    pub(crate) fn new(id: SpaceId, row: SpaceRow, (tail, extensions): (TailLimits, Extensions)) -> Self {
+    pub(crate) fn new(id: SpaceId, row: SpaceRow, terms: Terms) -> Self {
         Self {
             id,
             row,
@@ -314,11 +328,12 @@ impl Space {
             clock: Clock::default(),
             lanes: BTreeMap::new(),
             parents: BTreeMap::new(),
+            ranges: Ranges::new(),
             frontier: Frontier::new(),
             durable: Frontier::new(),
             roster: Roster::default(),
             members: BTreeMap::new(),
-            documents: DocumentCache::new(tail),
+            documents: DocumentCache::new(terms.tail),
             peer_durable: BTreeMap::new(),
             regions: BTreeMap::new(),
             fresh: BTreeMap::new(),
@@ -346,7 +361,9 @@ impl Space {
             quarantined: 0,
             lag: LagState::default(),
             is_shortened: false,
-            extensions,
+            extensions: terms.extensions,
+            segment_entries: terms.segment_entries,
+            unfit: BTreeSet::new(),
             held: 0,
             release_from: None,
             is_released: false,
@@ -361,11 +378,11 @@ impl Space {
     pub(crate) fn load(
         read: &dyn StateRead,
         (id, row): (SpaceId, SpaceRow),
-        limits: (TailLimits, Extensions),
+        terms: Terms,
         replica: &ReplicaId,
         instance: &InstanceToken,
     ) -> Result<Self, StoreError> {
-        let mut space = Self::new(id, row, limits);
+        let mut space = Self::new(id, row, terms);
         if let Some(bytes) = read.get(&keys::progress(&id))? {
             space.progress = decode("progress row", &bytes)?;
         }

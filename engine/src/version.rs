@@ -14,7 +14,7 @@ use crate::receive::Refusal;
 use crate::store::Store;
 
 /// The newest version spoken. Both sides name the range they speak and use the highest common one.
-pub const PROTOCOL_VERSION: u16 = 5;
+pub const PROTOCOL_VERSION: u16 = 6;
 
 /// The oldest version spoken.
 pub const PROTOCOL_VERSION_MIN: u16 = 4;
@@ -28,6 +28,9 @@ pub(crate) const WITH_WIDE_WINDOWS: u16 = 5;
 
 /// From this version on spaces are compared by digests.
 pub(crate) const WITH_DIGESTS: u16 = 5;
+
+/// From this version on lanes can be asked for in parts.
+pub(crate) const WITH_RANGES: u16 = 6;
 
 /// The protocol versions that a replica speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

@@ -12,9 +12,9 @@ pub use crate::head::use_stand_in_signatures;
 pub use crate::head::{HeadSignature, sign};
 pub use crate::message::{
     AuditAsk, AuditFetch, AuditReply, AuditRows, AuditSuspect, Data, Denied, FrontierAnswer, FrontierRequest,
-    Genesis, Gone, Have, Head, Hello, Join, Knows, LaneRef, Message, Open, OpenLane, Removed, RightsRequest,
-    RowsEnd, SnapshotAsk, SnapshotOffer, SnapshotPiece, SnapshotRead, SnapshotSame, SnapshotStop, Subscribe,
-    Unsubscribe,
+    Genesis, Gone, Have, Head, Hello, Join, Knows, LaneRef, Limit, Limited, Message, Open, OpenLane, Range,
+    Removed, RightsRequest, RowsEnd, SnapshotAsk, SnapshotOffer, SnapshotPiece, SnapshotRead, SnapshotSame,
+    SnapshotStop, Subscribe, Unsubscribe,
 };
 pub use crate::op::{Group, Op};
 pub use crate::proof::Proof;

@@ -360,7 +360,7 @@ fn a_peer_that_sends_a_bomb_loses_its_session_and_nothing_is_kept() {
     let subscription = world.subscription(0, session, ghost.lane()).unwrap();
     for (index, bytes) in out.as_slice().chunks(500).enumerate() {
         let more = (index + 1) * 500 < out.len();
-        let message = Data { subscription, more, awaited: false, first: 1, bytes };
+        let message = Data { subscription, more, awaited: false, ends: false, first: 1, bytes };
         world.inject(0, session, Message::Data(message).encode());
     }
     world.run();

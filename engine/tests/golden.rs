@@ -13,9 +13,9 @@ use comity_crdts::{
 use comity_engine::wire::{
     AuditAsk, AuditFetch, AuditItem, AuditReply, AuditRows, AuditSuspect, Body, Branch, Branches, ChangeSet,
     Data, Denied, Dictionary, FrontierAnswer, FrontierRequest, Genesis, Group, Have, Head, Hello, Join,
-    Knows, LaneEntry, LaneOwner, LaneRef, LaneTip, Leaf, Leaves, Message, Op, Open, OpenLane, Proof,
-    RangeDigest, Removed, RightsRequest, RowsEnd, Shared, Subscribe, Unsubscribe, decode_entry, decode_run,
-    encode_entry, encode_run, sign,
+    Knows, LaneEntry, LaneOwner, LaneRef, LaneTip, Leaf, Leaves, Limit, Limited, Message, Op, Open, OpenLane,
+    Proof, Range, RangeDigest, Removed, RightsRequest, RowsEnd, Shared, Subscribe, Unsubscribe, decode_entry,
+    decode_run, encode_entry, encode_run, sign,
 };
 use comity_engine::{CloseReason, OperationId, Role};
 use ed25519_dalek::SigningKey;
@@ -188,7 +188,7 @@ fn messages(example: &Example, run: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
     let name = "home".to_owned();
     let signature = sign(key, &space, &lane, tip.lsn, &tip.hash);
     let all = [
-        ("hello", Message::Hello(Hello { version_min: 4, version_max: 5, wall_ms: 1_700_000_000_000 })),
+        ("hello", Message::Hello(Hello { version_min: 4, version_max: 6, wall_ms: 1_700_000_000_000 })),
         ("hello-4", Message::Hello(Hello { version_min: 4, version_max: 4, wall_ms: 1_700_000_000_000 })),
         ("knows", Message::Knows(Knows { operations: tags(&[64, 71]), kinds: tags(&[72]) })),
         ("shared", Message::Shared(Shared { spaces: 1_000, root: Some([0xab; 16]) })),
@@ -210,8 +210,21 @@ fn messages(example: &Example, run: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
         ("removed", Message::Removed(Removed { space })),
         ("subscribe", Message::Subscribe(Subscribe { space, subscription: 3, lane, from: 1, hash: start })),
         ("offer", Message::Offer(Subscribe { space, subscription: 1 << 31, lane, from: 1, hash: start })),
+        ("range", Message::Range(Range { space, subscription: 4, lane, from: 4_097, until: 8_192 })),
+        ("limit", Message::Limit(Limit { subscription: 3, until: 4_096 })),
+        ("limited", Message::Limited(Limited { subscription: 3, last: 4_096 })),
         ("unsubscribe", Message::Unsubscribe(Unsubscribe { subscription: 3, refused: true })),
-        ("data", Message::Data(Data { subscription: 3, more: false, awaited: true, first: 1, bytes: run })),
+        (
+            "data",
+            Message::Data(Data {
+                subscription: 3,
+                more: false,
+                awaited: true,
+                ends: false,
+                first: 1,
+                bytes: run,
+            }),
+        ),
         (
             "have",
             Message::Have(Have {

@@ -91,7 +91,14 @@ fn one_of_each(space: SpaceId) -> Vec<Message<'static>> {
         Message::Denied(Denied { space }),
         Message::Subscribe(Subscribe { space, subscription: 6, lane, from: 1, hash: [0; 8] }),
         Message::Unsubscribe(Unsubscribe { subscription: 6, refused: false }),
-        Message::Data(Data { subscription: 0, more: false, awaited: true, first: 1, bytes: b"run" }),
+        Message::Data(Data {
+            subscription: 0,
+            more: false,
+            awaited: true,
+            ends: false,
+            first: 1,
+            bytes: b"run",
+        }),
         Message::Have(Have {
             space_ref: 0,
             lanes: vec![(LaneRef::New(lane), 300), (LaneRef::Known(0), 301)],
@@ -186,7 +193,7 @@ fn only_the_one_canonical_encoding_of_a_message_is_accepted() {
     let long_version = vec![0x01, 0x81, 0x00, 0x01, 0x00];
     let long_subscription = vec![0x14, 0x80, 0x00, 0x00, 0x01];
     let long_first = vec![0x14, 0x00, 0x00, 0x81, 0x00];
-    let unknown_flag = vec![0x14, 0x00, 0x04, 0x01];
+    let unknown_flag = vec![0x14, 0x00, 0x08, 0x01];
     let not_a_bool = vec![0x13, 0x00, 0x02];
     let no_such_lane_ref = vec![0x18, 0x00, 0x01, 0x02, 0x00, 0x01];
     for frame in [long_version, long_subscription, long_first, unknown_flag, not_a_bool, no_such_lane_ref] {

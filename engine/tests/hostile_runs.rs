@@ -224,7 +224,7 @@ fn pieces_that_never_end_are_refused_at_the_limit_of_one_run() {
     let (session, subscription) = wanted(&mut world, &ghost, &ghost);
     let before = world.untouched(0, space);
     let piece = vec![0; 200_000];
-    let message = Data { subscription, more: true, awaited: false, first: 1, bytes: &piece };
+    let message = Data { subscription, more: true, awaited: false, ends: false, first: 1, bytes: &piece };
     let mut pieces = 0;
     while world.is_connected(session) {
         world.inject(0, session, Message::Data(message.clone()).encode());
@@ -338,7 +338,7 @@ fn a_few_bytes_that_stand_for_many_are_refused_before_they_are_unfolded() {
     let before = world.untouched(0, space);
     for (index, bytes) in pieces.iter().enumerate() {
         let more = index + 1 < pieces.len();
-        let message = Data { subscription, more, awaited: false, first: 1, bytes };
+        let message = Data { subscription, more, awaited: false, ends: false, first: 1, bytes };
         world.inject(0, session, Message::Data(message).encode());
     }
     assert_eq!(world.close_reason(0, session), Some(CloseReason::Malformed));
@@ -357,7 +357,7 @@ fn a_change_set_beyond_its_size_is_malformed() {
     let before = world.untouched(0, space);
     for bytes in run.chunks(200_000) {
         let more = bytes.len() == 200_000;
-        let message = Data { subscription, more, awaited: false, first: 1, bytes };
+        let message = Data { subscription, more, awaited: false, ends: false, first: 1, bytes };
         world.inject(0, session, Message::Data(message).encode());
     }
     assert_eq!(world.close_reason(0, session), Some(CloseReason::Malformed));

@@ -7,9 +7,10 @@ mod world;
 use comity_crdts::{Kind, ObjectAddress, OriginId, SpaceId};
 use comity_engine::wire::{
     AuditAsk, AuditFetch, AuditReply, AuditRows, AuditSuspect, Body, Branches, Data, Denied, FrontierAnswer,
-    FrontierRequest, Genesis, Gone, Group, Have, Head, Hello, Join, Knows, LaneRef, Leaves, Message, Op,
-    Open, OpenLane, PROTOCOL_VERSION, RangeDigest, Removed, RightsRequest, RowsEnd, Shared, SnapshotAsk,
-    SnapshotOffer, SnapshotPiece, SnapshotRead, SnapshotSame, SnapshotStop, Subscribe, Unsubscribe,
+    FrontierRequest, Genesis, Gone, Group, Have, Head, Hello, Join, Knows, LaneRef, Leaves, Limit, Limited,
+    Message, Op, Open, OpenLane, PROTOCOL_VERSION, Range, RangeDigest, Removed, RightsRequest, RowsEnd,
+    Shared, SnapshotAsk, SnapshotOffer, SnapshotPiece, SnapshotRead, SnapshotSame, SnapshotStop, Subscribe,
+    Unsubscribe,
 };
 use comity_engine::{CloseReason, Command, Location, Offer, Role, SessionId, SnapshotEnd, Standing};
 use world::World;
@@ -80,6 +81,9 @@ enum Type {
     Subscribe,
     Offer,
     Unsubscribe,
+    Range,
+    Limit,
+    Limited,
     Data,
     Have,
     Head,
@@ -119,6 +123,9 @@ fn type_of(message: &Message<'_>) -> Type {
         Message::Subscribe(_) => Type::Subscribe,
         Message::Offer(_) => Type::Offer,
         Message::Unsubscribe(_) => Type::Unsubscribe,
+        Message::Range(_) => Type::Range,
+        Message::Limit(_) => Type::Limit,
+        Message::Limited(_) => Type::Limited,
         Message::Data(_) => Type::Data,
         Message::Have(_) => Type::Have,
         Message::Head(_) => Type::Head,
@@ -155,6 +162,8 @@ fn expected(of: Type) -> [Outcome; 8] {
         // What a peer knows is about no space.
         Type::Knows | Type::Heard => [Nothing; 8],
         Type::Genesis | Type::Unsubscribe | Type::Gone | Type::Skippable => [Nothing; 8],
+        // Of a subscription that is not there.
+        Type::Limit | Type::Limited => [Nothing; 8],
         // Of a snapshot that was not asked for.
         Type::SnapshotOffer | Type::SnapshotSame | Type::SnapshotPiece | Type::SnapshotStop => [Nothing; 8],
         Type::SnapshotRead => [Refused; 8],
@@ -168,7 +177,12 @@ fn expected(of: Type) -> [Outcome; 8] {
         Type::AuditSuspect => {
             [Unexpected, Unexpected, Nothing, Nothing, Nothing, Nothing, Unexpected, Unexpected]
         }
-        Type::Subscribe | Type::FrontierRequest | Type::SnapshotAsk | Type::AuditAsk | Type::AuditFetch => {
+        Type::Subscribe
+        | Type::Range
+        | Type::FrontierRequest
+        | Type::SnapshotAsk
+        | Type::AuditAsk
+        | Type::AuditFetch => {
             [Unexpected, Unexpected, Answered, Answered, Answered, Nothing, Unexpected, Unexpected]
         }
         Type::Data => [Unexpected, Unexpected, Refused, Kept, Kept, Nothing, Unexpected, Unexpected],
@@ -289,10 +303,14 @@ impl Scene {
             Message::Subscribe(Subscribe { space, subscription: 6, lane, from: 1, hash: [0; 8] }),
             Message::Offer(Subscribe { space, subscription: 1 << 31, lane, from: 1, hash: [0; 8] }),
             Message::Unsubscribe(Unsubscribe { subscription: 6, refused: false }),
+            Message::Range(Range { space, subscription: 7, lane, from: 1, until: 1 }),
+            Message::Limit(Limit { subscription: 70, until: 1 }),
+            Message::Limited(Limited { subscription: 70, last: 1 }),
             Message::Data(Data {
                 subscription: self.subscription,
                 more: false,
                 awaited: false,
+                ends: false,
                 first: self.known as u64 + 1,
                 bytes: &run,
             }),

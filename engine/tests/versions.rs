@@ -112,7 +112,7 @@ fn a_range_is_what_this_build_speaks_of_it() {
     assert_eq!(VersionRange::new(PROTOCOL_VERSION + 1, 900), None);
     assert_eq!(VersionRange::new(5, 4), None);
     assert_eq!(VersionRange { min: 5, max: 3 }.common(VersionRange::ALL), None);
-    assert_eq!((PROTOCOL_VERSION_MIN, PROTOCOL_VERSION), (4, 5));
+    assert_eq!((PROTOCOL_VERSION_MIN, PROTOCOL_VERSION), (4, 6));
 }
 
 #[test]

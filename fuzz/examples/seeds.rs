@@ -402,6 +402,6 @@ fn messages(run: &[u8]) -> Vec<(&'static str, Message<'_>)> {
             }),
         ),
         ("audit-suspect", Message::AuditSuspect(AuditSuspect { space, objects: vec![b"\x01c\0k".to_vec()] })),
-        ("data", Message::Data(Data { subscription: 0, more: false, awaited: true, first: 1, bytes: run })),
+        ("data", Message::Data(Data { subscription: 0, more: false, awaited: true, ends: false, first: 1, bytes: run })),
     ]
 }

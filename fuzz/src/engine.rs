@@ -267,7 +267,7 @@ impl Driven {
         let Some(subscription) = sender.subscription.filter(|_| from < sender.len()) else { return };
         let run = sender.run(from);
         let (first, bytes) = (from as u64 + 1, run.as_slice());
-        let data = Data { subscription, more: false, awaited: false, first, bytes };
+        let data = Data { subscription, more: false, awaited: false, ends: false, first, bytes };
         self.receive(peer, Message::Data(data).encode());
     }
 

@@ -102,9 +102,10 @@ impl Engine {
         space.documents.clear();
         space.bootstrap = None;
         space.installing = Some(Installing { offer, stage: Stage::Clear, source, rows: 0, done: None });
-        for lane in space.parents.keys().copied().collect::<Vec<_>>() {
+        for lane in space.parents.keys().chain(space.ranges.keys()).copied().collect::<Vec<_>>() {
             self.drop_parent(id, lane);
         }
+        self.segments.forget(&id);
         self.timers.insert((now.monotonic, Timer::Install(id)));
         self.request_sync();
         Ok(())

@@ -105,7 +105,7 @@ pub(crate) fn likes(delta: i64) -> Group {
 
 /// A frame of one run.
 pub(crate) fn data(subscription: u32, first: u64, bytes: &[u8]) -> Vec<u8> {
-    Message::Data(Data { subscription, more: false, awaited: false, first, bytes }).encode()
+    Message::Data(Data { subscription, more: false, awaited: false, ends: false, first, bytes }).encode()
 }
 
 pub(crate) fn hello() -> Vec<u8> {

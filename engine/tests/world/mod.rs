@@ -55,6 +55,7 @@ pub(crate) struct Node {
     pub(crate) extensions: Extensions,
     pub(crate) audit: AuditLimits,
     pub(crate) open_at_once: usize,
+    pub(crate) segment_entries: u64,
     pub(crate) snapshots: SnapshotSource<comity_store::MemorySnapshot>,
     next_request: u64,
 }
@@ -136,6 +137,7 @@ impl World {
             extensions: Extensions::NONE,
             audit: AuditLimits::OFF,
             open_at_once: EngineOptions::new([0; 32], INSTANCE).open_at_once,
+            segment_entries: EngineOptions::new([0; 32], INSTANCE).segment_entries,
             snapshots: SnapshotSource::default(),
             next_request: 0,
         });
@@ -591,6 +593,7 @@ impl World {
             extensions: target.extensions,
             audit: target.audit,
             open_at_once: target.open_at_once,
+            segment_entries: target.segment_entries,
             ..EngineOptions::new(fresh_key, target.instance)
         };
         target.snapshots = SnapshotSource::default();

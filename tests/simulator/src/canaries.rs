@@ -39,6 +39,7 @@ pub fn expected(canary: Canary) -> Oracle {
         | Canary::QuietForEver
         | Canary::DigestStale
         | Canary::GraftForgotten
+        | Canary::PartForgotten
         | Canary::PartNotProved
         | Canary::PostponedForgotten
         | Canary::FullDiskNotRetried
@@ -56,7 +57,11 @@ pub fn expected(canary: Canary) -> Oracle {
         | Canary::ReceiverClockRefuses
         | Canary::SubscribedWithoutHash
         | Canary::OwnVersionTaken => Oracle::Acceptance,
-        Canary::LengthBelieved | Canary::DeadlineRepeated | Canary::TailKeptInMind => Oracle::Robustness,
+        Canary::PartOutOfTurn
+        | Canary::SealedNamesKept
+        | Canary::LengthBelieved
+        | Canary::DeadlineRepeated
+        | Canary::TailKeptInMind => Oracle::Robustness,
         Canary::ForkIgnored => Oracle::LossReport,
         Canary::HashMapOrder => Oracle::Determinism,
         Canary::SentBeforeSync => Oracle::Wire,

@@ -4,7 +4,7 @@
 use crate::builds::{Mix, builds};
 use crate::plan::{
     Auditing, Effect, Event, Fault, FaultClass, Freshness, Keeping, Plan, Planned, Read, Tampering,
-    WallClock, Write, open_at_once,
+    WallClock, Write, open_at_once, segment_entries,
 };
 use crate::random::{Dice, Domain};
 use crate::topology::Topology;
@@ -79,6 +79,8 @@ pub fn plan(seed: u64, scale: Scale) -> Plan {
         auditing: auditing(seed),
         // Spaces here are few.
         open_at_once: if seed.is_multiple_of(3) { open_at_once() } else { 0 },
+        // Lanes here have some hundred entries.
+        segment_entries: [2, 8, 32, segment_entries()][seed as usize / 3 % 4],
         chaos_us: dice.log_between(2_000_000, 600_000_000),
         events: Vec::new(),
     };

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use comity_crdts::{LaneId, SpaceId};
-use comity_engine::wire::{Data, Dictionary, LaneOwner, LaneRef, LaneTip, Message, decode_run};
+use comity_engine::wire::{Data, Dictionary, LaneOwner, LaneRef, LaneTip, Message, Range, decode_run};
 
 use crate::oracle::{Oracle, Violation};
 use crate::world::World;
@@ -69,6 +69,7 @@ impl Observer {
                 let from = (subscribe.lane, subscribe.from - 1, subscribe.hash);
                 self.subscribe((reverse, subscribe.subscription), subscribe.space, from);
             }
+            Message::Range(range) => self.range((reverse, range.subscription), &range),
             Message::Offer(offer) => {
                 let from = (offer.lane, offer.from - 1, offer.hash);
                 self.subscribe((direction, offer.subscription), offer.space, from);
@@ -126,6 +127,18 @@ impl Observer {
     ) {
         let start = (lsn == 0).then(|| LaneTip::start(&space, &lane));
         let tip = start.or_else(|| self.tips.get(&(lane, lsn, hash)).cloned());
+        let (dictionary, partial) = (Dictionary::default(), Vec::new());
+        self.streams.insert(key, Stream { space, lane, tip, dictionary, partial });
+    }
+
+    /// A part is followed when it begins where exactly one content was seen.
+    fn range(&mut self, key: (Direction, u32), range: &Range) {
+        let (space, lane, lsn) = (range.space, range.lane, range.from - 1);
+        let mut seen = self.tips.range((lane, lsn, [0; 8])..=(lane, lsn, [0xff; 8]));
+        let tip = match (seen.next(), seen.next()) {
+            (Some((_, tip)), None) => Some(tip.clone()),
+            _ => (lsn == 0).then(|| LaneTip::start(&space, &lane)),
+        };
         let (dictionary, partial) = (Dictionary::default(), Vec::new());
         self.streams.insert(key, Stream { space, lane, tip, dictionary, partial });
     }

@@ -52,10 +52,18 @@ pub struct Plan {
     /// Up to how many spaces two replicas open at once when they connect.
     #[serde(default = "open_at_once")]
     pub(crate) open_at_once: usize,
+    /// Entries in a segment of a lane.
+    #[serde(default = "segment_entries")]
+    pub(crate) segment_entries: u64,
     /// When the unrest ends, microseconds.
     pub(crate) chaos_us: u64,
     /// What happens until then, in order of time.
     pub(crate) events: Vec<Planned>,
+}
+
+/// As usual.
+pub(crate) fn segment_entries() -> u64 {
+    4_096
 }
 
 /// As usual.

@@ -63,6 +63,7 @@ impl World {
         // Documents here have a few dozen changes.
         options.tail.changes = 8;
         options.open_at_once = self.plan.open_at_once;
+        options.segment_entries = self.plan.segment_entries;
         options.throttle = self.plan.throttle.map(throttle);
         if let Some(keeping) = self.plan.keeping {
             options.retention = Retention {

@@ -3,6 +3,7 @@
 use crate::oracle::Violation;
 use crate::plan::{
     Effect, Event, Fault, Object, Plan, Planned, Read, Tampering, WallClock, Write, open_at_once,
+    segment_entries,
 };
 use crate::run::{Outcome, run};
 use crate::topology::Topology;
@@ -31,6 +32,7 @@ fn story(nodes: usize) -> Plan {
         builds: None,
         auditing: None,
         open_at_once: open_at_once(),
+        segment_entries: segment_entries(),
         chaos_us: 60_000_000,
         events: Vec::new(),
     };

@@ -2,7 +2,7 @@
 //! times, no delays; after each step the run must still break the same rule.
 
 use crate::oracle::Violation;
-use crate::plan::{Event, Fault, FaultClass, Plan, WallClock, open_at_once};
+use crate::plan::{Event, Fault, FaultClass, Plan, WallClock, open_at_once, segment_entries};
 use crate::run::run;
 
 /// The smallest failing plan that was found, and how it fails. `runs_max` bounds the work.
@@ -77,7 +77,7 @@ impl Search {
     }
 
     fn simplify(&mut self) {
-        let steps: [fn(&mut Plan); 11] = [
+        let steps: [fn(&mut Plan); 12] = [
             |plan| plan.latency_us = (100, 0),
             |plan| plan.sync_us = (50, 50),
             |plan| plan.clocks.fill(WallClock::default()),
@@ -88,6 +88,7 @@ impl Search {
             |plan| plan.throttle = None,
             |plan| plan.builds = None,
             |plan| plan.open_at_once = open_at_once(),
+            |plan| plan.segment_entries = segment_entries(),
             single_effects,
         ];
         for step in steps {
