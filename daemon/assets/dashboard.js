@@ -72,7 +72,7 @@ function overview() {
       ["Running for", duration(status.uptime_seconds * 1000)], ["Spaces", status.spaces], ["Damage", status.damage ?? "none found"],
     ]);
     pairs(spaceFacts, [
-      ["Id", report.id, true], ["State digest", report.digest, true], ["Standing here", report.standing], ["Members", report.members.length],
+      ["Name", report.name], ["Id", report.id, true], ["State digest", report.digest, true], ["Standing here", report.standing], ["Members", report.members.length],
       ["Lanes", report.lanes.length], ["Change sets", report.lanes.reduce((sum, { applied }) => sum + applied, 0)],
     ]);
   };
