@@ -146,11 +146,11 @@ function conflict({ location: place, matter, policy, siblings = [], kinds = [] }
     from.closest("main").focus();
     await refresh();
   });
-  const keep = (choice, text) => el("button", { type: "button", class: "primary", on: { click: (event) => resolve(choice, event.target) } }, text);
+  const keep = (choice, what) => el("button", { type: "button", class: "primary", "aria-label": `Keep this one: ${what}`, on: { click: (event) => resolve(choice, event.target) } }, "Keep this one");
   const versions = siblings.map((sibling) => el("div", { class: "version", data: sibling.author ? colour(sibling.author) : { hue: 3 } },
     el("div", {}, el("p", { class: "label" }, `${sibling.region ?? nameOf(sibling.author)}, ${when(sibling.written_ms)}`), el("p", { class: "value" }, readable(sibling.value))),
-    keep({ keep: sibling.dot }, "Keep this one")));
-  versions.push(...kinds.map((kind) => el("div", { class: "version" }, el("p", { class: "value" }, `a ${kind}`), keep({ kind }, "Keep this one"))));
+    keep({ keep: sibling.dot }, readable(sibling.value))));
+  versions.push(...kinds.map((kind) => el("div", { class: "version" }, el("p", { class: "value" }, `a ${kind}`), keep({ kind }, `a ${kind}`))));
   if (siblings.length) {
     const other = el("input", { "aria-label": "Another value", placeholder: "Text, or any JSON", autocomplete: "off" });
     const submit = (event) => {
