@@ -508,14 +508,26 @@ impl Replica {
     }
 
     /// Walks everything that is durable here at one moment and checks it against itself: chains, signatures, digests
-    /// and indexes; see [`comity_engine::verify`]. `progress` is given the faults as they are found, on another thread.
+    /// and indexes; see [`comity_engine::verify`]. `found` is given the faults as they are found, and `progress` now and
+    /// then how many rows were looked at, and of how many, about; both on another thread.
     /// O(everything); views expire meanwhile for others as ever. Cancelling it does not stop it.
     ///
     /// # Errors
     /// [`StoreError`] when storage fails.
-    pub async fn verify(&self, found: impl FnMut(Fault) + Send + 'static) -> Result<Verified, StoreError> {
+    pub async fn verify(
+        &self,
+        found: impl FnMut(Fault) + Send + 'static,
+        mut progress: impl FnMut(u64, u64) + Send + 'static,
+    ) -> Result<Verified, StoreError> {
         let reader = self.shared.reader.clone();
-        let verify = move || comity_engine::verify(&reader.pin()?, found);
+        let verify = move || {
+            let pinned = reader.pin()?;
+            let all = pinned.rows()?;
+            progress(0, all);
+            let verified = comity_engine::verify(&pinned, found, |looked| progress(looked.min(all), all))?;
+            progress(all, all);
+            Ok(verified)
+        };
         tokio::task::spawn_blocking(verify).await.expect("verifying does not panic and is not cancelled")
     }
 

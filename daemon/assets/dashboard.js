@@ -72,7 +72,7 @@ function overview() {
       ["Running for", duration(status.uptime_seconds * 1000)], ["Spaces", status.spaces], ["Damage", status.damage ?? "none found"],
     ]);
     pairs(spaceFacts, [
-      ["Id", report.id, true], ["State digest", report.digest, true], ["Standing here", report.standing], ["Members", report.members.length],
+      ["Name", report.name], ["Id", report.id, true], ["State digest", report.digest, true], ["Standing here", report.standing], ["Members", report.members.length],
       ["Lanes", report.lanes.length], ["Change sets", report.lanes.reduce((sum, { applied }) => sum + applied, 0)],
     ]);
   };
@@ -146,11 +146,11 @@ function conflict({ location: place, matter, policy, siblings = [], kinds = [] }
     from.closest("main").focus();
     await refresh();
   });
-  const keep = (choice, text) => el("button", { type: "button", class: "primary", on: { click: (event) => resolve(choice, event.target) } }, text);
+  const keep = (choice, what) => el("button", { type: "button", class: "primary", "aria-label": `Keep this one: ${what}`, on: { click: (event) => resolve(choice, event.target) } }, "Keep this one");
   const versions = siblings.map((sibling) => el("div", { class: "version", data: sibling.author ? colour(sibling.author) : { hue: 3 } },
     el("div", {}, el("p", { class: "label" }, `${sibling.region ?? nameOf(sibling.author)}, ${when(sibling.written_ms)}`), el("p", { class: "value" }, readable(sibling.value))),
-    keep({ keep: sibling.dot }, "Keep this one")));
-  versions.push(...kinds.map((kind) => el("div", { class: "version" }, el("p", { class: "value" }, `a ${kind}`), keep({ kind }, "Keep this one"))));
+    keep({ keep: sibling.dot }, readable(sibling.value))));
+  versions.push(...kinds.map((kind) => el("div", { class: "version" }, el("p", { class: "value" }, `a ${kind}`), keep({ kind }, `a ${kind}`))));
   if (siblings.length) {
     const other = el("input", { "aria-label": "Another value", placeholder: "Text, or any JSON", autocomplete: "off" });
     const submit = (event) => {

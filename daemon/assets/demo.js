@@ -282,7 +282,7 @@ function decide(conflict, seenIn) {
     const at = new Date(sibling.written_ms).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" });
     return el("div", { class: "version", data: { region } },
       el("div", {}, el("p", { class: "label" }, `Written in ${region} at ${at}`), el("p", { class: "value" }, readable(sibling.value))),
-      el("button", { type: "button", class: "primary", on: { click: () => resolve({ keep: sibling.dot }) } }, "Keep this one"));
+      el("button", { type: "button", class: "primary", "aria-label": `Keep this one: ${readable(sibling.value)}`, on: { click: () => resolve({ keep: sibling.dot }) } }, "Keep this one"));
   });
   const write = (event) => {
     event.preventDefault();

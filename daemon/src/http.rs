@@ -83,11 +83,13 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
     let table = routes::table();
     let description: Arc<str> = openapi::describe(&table).to_json().expect("the description is JSON").into();
     let (mut api, mut feeds) = (Router::new(), Router::new());
-    for Route { path, handlers, is_feed, .. } in table {
+    for route in table {
+        let writes = from_fn_with_state(route.writes(), guard::check_promises);
+        let Route { path, handlers, is_feed, .. } = route;
         if is_feed {
             feeds = feeds.route(&path, handlers);
         } else {
-            api = api.route(&path, handlers);
+            api = api.route(&path, handlers.layer(writes));
         }
     }
     let described = get(|| async move { openapi::serve(&description) });

@@ -227,7 +227,7 @@ pub(crate) async fn run(config: Config) -> Result<(), StartError> {
     tracing::info!(
         replica = %daemon.replica().id(),
         http = ?daemon.http(),
-        unix = ?daemon.app.config.http.unix,
+        unix = daemon.app.config.http.unix.as_ref().map(|path| tracing::field::display(path.display())),
         peers = ?daemon.peers(),
         ms = started.elapsed().as_millis() as u64,
         "started"

@@ -3,7 +3,7 @@
 
 mod process;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use process::{Answer, Daemon};
 use serde_json::{Value, json};
@@ -206,6 +206,91 @@ fn a_repeated_key_is_not_written_twice_and_tokens_order_reads_after_writes() {
     assert_eq!(regions.problem(), "bad-request");
 }
 
+/// The operations of the description that change something: their ids, with whether they take an `Idempotency-Key`.
+fn operations_that_change(daemon: &Daemon) -> BTreeMap<String, bool> {
+    let document = daemon.get("/v1/openapi.json").body;
+    let paths = document["paths"].as_object().unwrap().values();
+    let operations =
+        paths.flat_map(|path| path.as_object().unwrap().iter().filter(|(method, _)| *method != "get"));
+    let takes_key = |operation: &Value| {
+        let parameters = operation["parameters"].as_array().into_iter().flatten();
+        parameters.into_iter().any(|parameter| parameter["name"] == "Idempotency-Key")
+    };
+    operations
+        .map(|(_, operation)| (operation["operationId"].as_str().unwrap().to_owned(), takes_key(operation)))
+        .collect()
+}
+
+#[test]
+fn whatever_makes_a_change_set_can_be_repeated_by_its_key_and_all_else_refuses_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start(directory.path(), &[]);
+    let space = daemon.space("shop");
+    written(&daemon.send("PUT", &format!("{space}/policies/orders"), &json!({"policy": "siblings"})));
+    let order = format!("{space}/register/orders/17");
+    for value in ["one", "two", "three"] {
+        written(&daemon.send("PUT", &order, &json!({"value": value, "seen": []})));
+    }
+    written(&daemon.send("PUT", &format!("{space}/document/todos/today"), &json!({"title": "Milk"})));
+    let conflict = daemon.get(&format!("{space}/conflicts")).body["conflicts"][0].clone();
+    let (location, siblings) = (&conflict["location"], &conflict["siblings"]);
+    let dots: Vec<&Value> = siblings.as_array().unwrap().iter().map(|sibling| &sibling["dot"]).collect();
+    let counter =
+        |key: &str| json!({"kind": "counter", "collection": "c", "key": key, "do": {"op": "add", "by": 1}});
+    let json = "application/json";
+    let repeatable = [
+        ("setPolicy", "PUT", "policies/orders", json, json!({"policy": "union"})),
+        (
+            "resolve",
+            "POST",
+            "conflicts/resolve",
+            json,
+            json!({"location": location, "seen": dots, "keep": dots[1]}),
+        ),
+        ("restore", "POST", "journal/restore", json, json!({"location": location, "dot": dots[0]})),
+        ("transact", "POST", "transactions", json, json!({"operations": [counter("a"), counter("b")]})),
+        ("put", "PUT", "register/orders/18", json, json!({"value": 1, "seen": []})),
+        ("act", "POST", "counter/c/a", json, json!({"op": "add", "by": 1})),
+        ("patch", "PATCH", "document/todos/today", "application/merge-patch+json", json!({"n": 1})),
+        ("remove", "DELETE", "document/todos/today", json, Value::Null),
+    ];
+    for (id, method, path, kind, body) in &repeatable {
+        let path = format!("{space}/{path}");
+        let make = |key: &str| {
+            daemon.ask(method, &path, &[("content-type", *kind), ("idempotency-key", key)], &body.to_string())
+        };
+        let (first, again) = (make(id), make(id));
+        assert_eq!(first.body["deduplicated"], false, "{id}: {first:?}");
+        assert_eq!(again.body["deduplicated"], true, "{id}: {again:?}");
+        assert_eq!(written(&first), written(&again), "{id}");
+    }
+    assert_eq!(shown(&daemon, &format!("{space}/counter/c/a"))["value"], 2);
+    assert_eq!(shown(&daemon, &format!("{space}/register/orders/18"))["value"], 1);
+    let replica = "0".repeat(64);
+    let others = [
+        ("createSpace", "POST", "/v1/spaces".to_owned()),
+        ("join", "POST", "/v1/join".to_owned()),
+        ("beginJob", "POST", "/v1/jobs".to_owned()),
+        ("invite", "POST", format!("{space}/invitations")),
+        ("grant", "PUT", format!("{space}/members/{replica}")),
+        ("revoke", "DELETE", format!("{space}/members/{replica}")),
+        ("leaveSpace", "POST", format!("{space}/leave")),
+        ("deleteSpace", "DELETE", space.clone()),
+        ("import", "POST", format!("{space}/document/todos/today/content")),
+    ];
+    for (id, method, path) in &others {
+        for header in [("idempotency-key", "once"), ("comity-durability", "quorum")] {
+            let refused = daemon.ask(method, path, &[header], "");
+            assert_eq!((refused.status, refused.problem()), (400, "bad-request"), "{id}: {refused:?}");
+        }
+        let refused = daemon.ask(method, &format!("{path}?durability=all"), &[], "");
+        assert!(refused.text.contains("no other durability"), "{id}: {refused:?}");
+    }
+    let known = repeatable.iter().map(|(id, ..)| (id.to_string(), true));
+    let known = known.chain(others.iter().map(|(id, ..)| (id.to_string(), false)));
+    assert_eq!(operations_that_change(&daemon), known.collect(), "each is tried here");
+}
+
 #[test]
 fn two_regions_replicate_disagree_and_decide() {
     let (eu_dir, us_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -264,25 +349,65 @@ fn two_regions_replicate_disagree_and_decide() {
     assert_eq!(eu.ask("DELETE", &format!("{space}/members/{us_id}"), &[], "").problem(), "not-member");
 }
 
-/// The figures that a file of rules or panels names.
-fn figures_in(text: &str) -> BTreeSet<&str> {
-    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
-    words.filter(|word| word.starts_with("comity_")).collect()
+/// The figures that a text names, and the labels that go with each: those in `{…}` after it.
+fn figures_in(text: &str) -> BTreeMap<String, BTreeSet<String>> {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let starts = text.match_indices("comity_").chain(text.match_indices("process_"));
+    for (at, _) in starts.filter(|(at, _)| !text[..*at].ends_with(is_name)) {
+        let name: String = text[at..].chars().take_while(|c| is_name(*c)).collect();
+        let labels = text[at + name.len()..].strip_prefix('{').and_then(|rest| rest.split('}').next());
+        let labels = labels.unwrap_or_default().split(',').filter_map(|label| label.split(['=', '!']).next());
+        let labels = labels.filter(|label| !label.is_empty() && label.chars().all(is_name));
+        found.entry(name).or_default().extend(labels.map(str::to_owned));
+    }
+    found
 }
 
+/// Labels that Prometheus adds to what it scrapes, or makes itself.
+const ADDED: [&str; 3] = ["job", "instance", "le"];
+
 #[test]
-fn the_rules_and_panels_that_are_handed_out_name_figures_that_there_are() {
-    let directory = tempfile::tempdir().unwrap();
-    let daemon = Daemon::start(directory.path(), &[]);
+fn the_rules_and_panels_that_are_handed_out_name_figures_and_labels_that_there_are() {
+    let (directory, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let daemon = Daemon::start(directory.path(), &["--listen", "127.0.0.1:0"]);
     let space = daemon.space("shop");
     written(&daemon.send("POST", &format!("{space}/counter/c/k"), &json!({"op": "add", "by": 1})));
-    let text = daemon.until("/metrics", |answer| answer.text.contains("comity_http_requests_total"));
-    let there: BTreeSet<&str> = figures_in(&text.text);
-    for file in [include_str!("../deploy/alerts.yml"), include_str!("../deploy/grafana.json")] {
-        let named = figures_in(file);
-        assert!(named.len() > 5, "{named:?}");
-        // Those of single peers are there once one was connected.
-        let missing = named.iter().filter(|name| !there.contains(*name) && !name.starts_with("comity_peer_"));
-        assert_eq!(missing.collect::<Vec<_>>(), Vec::<&&str>::new());
+    let ticket = daemon.send("POST", &format!("{space}/invitations"), &json!({})).body["ticket"].clone();
+    let peer = Daemon::start(other.path(), &[]);
+    assert_eq!(peer.send("POST", "/v1/join", &json!({"ticket": ticket})).status, 200);
+    let text = daemon.until("/metrics", |answer| answer.text.contains("comity_peer_lag_changes{"));
+    let there = figures_in(&text.text);
+    let panels: Value = serde_json::from_str(include_str!("../deploy/grafana.json")).unwrap();
+    let targets = panels["panels"].as_array().unwrap().iter().flat_map(|panel| {
+        assert!(panel["title"].is_string(), "{panel}");
+        panel["targets"].as_array().into_iter().flatten()
+    });
+    let mut expressions: Vec<(String, Vec<String>)> = Vec::new();
+    for target in targets {
+        let legend = target["legendFormat"].as_str().unwrap().split("{{").skip(1);
+        let labels = legend.filter_map(|rest| rest.split("}}").next()).map(str::to_owned);
+        expressions.push((target["expr"].as_str().unwrap().to_owned(), labels.collect()));
+    }
+    assert!(expressions.len() > 15, "{expressions:?}");
+    let rules = include_str!("../deploy/alerts.yml").split("- alert: ").skip(1).map(|rule| {
+        let expression = rule.split("expr: ").nth(1).unwrap().lines().next().unwrap().to_owned();
+        let labels =
+            rule.split("$labels.").skip(1).map(|rest| rest.split([' ', '}']).next().unwrap().to_owned());
+        (expression, labels.collect())
+    });
+    expressions.extend(rules);
+    for (expression, shown) in &expressions {
+        let named = figures_in(expression);
+        assert!(!named.is_empty() || expression.starts_with("up{"), "{expression}");
+        for (name, asked) in named {
+            let labels = there.get(&name).unwrap_or_else(|| panic!("{expression}: there is no {name}"));
+            let grouped = expression.split("by (").nth(1).and_then(|rest| rest.split(')').next());
+            let grouped = grouped.into_iter().flat_map(|list| list.split(", ")).map(str::to_owned);
+            for label in asked.iter().chain(shown).cloned().chain(grouped) {
+                let is_there = labels.contains(&label) || ADDED.contains(&label.as_str());
+                assert!(is_there, "{expression}: {name} has no label {label}");
+            }
+        }
     }
 }

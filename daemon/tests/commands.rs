@@ -53,12 +53,22 @@ fn objects_are_written_and_read_and_failures_have_codes_and_advice() {
     );
     at.printed(&["add", "shop", "set", "tags", "post", "rust"]);
     at.printed(&["rm", "shop", "set", "tags", "post", "rust"]);
+    assert_eq!(at.printed(&["get", "shop", "set", "tags", "post"]), "");
+    at.printed(&["put", "shop", "map", "settings", "ada", "true", "--path", "a/b", "--within", "flag"]);
+    at.printed(&[
+        "add", "shop", "map", "settings", "ada", "2", "--path", "n", "--path", "m", "--within", "counter",
+    ]);
+    let nested =
+        ["get", "shop", "map", "settings", "ada", "--path", "n", "--path", "m", "--within", "counter"];
+    assert_eq!(at.printed(&nested), "2");
+    assert_eq!(at.json(&["get", "shop", "map", "settings", "ada"])["size"], 2);
     assert_eq!(at.printed(&["list", "shop", "register"]), "orders");
     assert_eq!(at.printed(&["list", "shop", "register", "orders"]), "17");
     assert_eq!(at.json(&["spaces"])["spaces"][0]["name"], "shop");
     assert_eq!(at.json(&["members", "shop"])["members"][0]["role"], "admin");
     assert_eq!(at.json(&["status"])["ready"], true);
-    at.printed(&["policy", "shop", "orders", "union"]);
+    let policy = at.printed(&["policy", "shop", "orders", "union", "--idempotency-key", "once"]);
+    assert_eq!(at.printed(&["policy", "shop", "orders", "union", "--idempotency-key", "once"]), policy);
     assert_eq!(at.printed(&["policy", "shop", "orders"]), "union");
     for (args, code, words) in [
         (&["get", "nowhere", "counter", "a", "b"][..], 4, "comity spaces"),
@@ -70,6 +80,14 @@ fn objects_are_written_and_read_and_failures_have_codes_and_advice() {
             6,
             "goes on spreading",
         ),
+        (&["put", "shop", "counter", "a", "b", "1"], 5, "comity add"),
+        (&["put", "shop", "map", "a", "b", "1"], 2, "--within register"),
+        (&["add", "shop", "map", "a", "b", "1"], 2, "--within counter"),
+        (
+            &["resolve", "shop", "register", "orders", "17"],
+            2,
+            "--keep <DOT>|--value <JSON>|--keep-kind <KIND>",
+        ),
         (&["invite", "shop"], 5, "peers.listen"),
         (&["resolve", "shop", "register", "orders", "17", "--value", "x"], 5, "no conflict"),
         (&["frobnicate"], 2, "unrecognized"),
@@ -77,6 +95,17 @@ fn objects_are_written_and_read_and_failures_have_codes_and_advice() {
         let (found, said) = at.complaint(args);
         assert!(found == code && said.contains(words), "{args:?} ended with {found}: {said}");
     }
+    // All of what is larger than a page is printed.
+    let space = format!("/v1/spaces/{}", at.json(&["spaces"])["spaces"][0]["id"].as_str().unwrap());
+    let insert = |number: usize| json!({"kind": "set", "collection": "tags", "key": "many", "do": {"op": "insert", "element": number}});
+    let operations: Vec<Value> = (0..2_345).map(insert).collect();
+    assert_eq!(
+        daemon.send("POST", &format!("{space}/transactions"), &json!({"operations": operations})).status,
+        200
+    );
+    assert_eq!(at.printed(&["get", "shop", "set", "tags", "many"]).lines().count(), 2_345);
+    let whole = at.json(&["get", "shop", "set", "tags", "many"]);
+    assert_eq!((whole["elements"].as_array().unwrap().len(), &whole["next"]), (2_345, &Value::Null));
     let url = format!("http://{}", daemon.address);
     assert_eq!(printed(&["--url", &url, "get", "shop", "counter", "stats", "likes"]), "-5");
     assert!(printed(&["completions", "bash"]).contains("complete -F _comity"));
@@ -123,6 +152,9 @@ fn a_backup_is_consistent_checked_and_goes_on_as_another_incarnation() {
     let (code, said) = at.complaint(&["backup", &text("backup")]);
     assert!(code == 1 && said.contains("is not empty"), "{said}");
     assert_eq!(at.json(&["verify"])["faults"], 0);
+    let jobs = daemon.get("/v1/jobs").body["jobs"].clone();
+    let verifying = jobs.as_array().unwrap().iter().find(|job| job["kind"] == "verify").unwrap();
+    assert!(verifying["done"] == verifying["all"] && verifying["all"].as_u64() > Some(10), "{verifying}");
     assert_eq!(at.json(&["verify", "--backup", &text("backup")])["faults"], 0);
     daemon.signal("TERM");
     assert_eq!(daemon.wait(), Some(0));

@@ -130,6 +130,19 @@ fn long_bodies_and_slow_heads_are_refused() {
     let mut rest = Vec::new();
     stream.read_to_end(&mut rest).unwrap();
     assert!(!rest.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&rest));
+    // A head is as long as the longest token needs, and not much longer.
+    let ask =
+        |bytes: usize| daemon.ask("GET", "/healthz", &[("comity-token", &"x".repeat(bytes))], "").status;
+    assert_eq!(ask(12_000), 200);
+    let mut stream = std::net::TcpStream::connect(daemon.address).unwrap();
+    stream.set_read_timeout(Some(process::PATIENCE)).unwrap();
+    let head =
+        format!("GET /healthz HTTP/1.1\r\nhost: localhost\r\ncomity-token: {}\r\n\r\n", "x".repeat(100_000));
+    // It may be cut before all of it is sent.
+    let _ = stream.write_all(head.as_bytes());
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    assert!(!answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
 }
 
 /// The key is for this test alone and protects nothing; the certificate is good for a hundred years.

@@ -114,7 +114,7 @@ impl Engine {
         space.put_progress(&mut work, &space.progress);
         let batch = work.into_batch();
         self.commit_facts(now, request, Reply::SpaceCreated(id), batch, store)?;
-        self.spaces.insert(id, space);
+        self.spaces.insert(id, Box::new(space));
         self.commons.touch(id);
         self.push(Output::Notify(Notice::TrustChanged));
         Ok(())
@@ -141,7 +141,7 @@ impl Engine {
         let batch = work.into_batch();
         self.commit_facts(now, request, Reply::Joined(id), batch, store)?;
         let terms = self.terms();
-        self.spaces.entry(id).or_insert_with(|| Space::new(id, empty_row(), terms)).row = row;
+        self.spaces.entry(id).or_insert_with(|| Box::new(Space::new(id, empty_row(), terms))).row = row;
         self.commons.touch(id);
         self.push(Output::Notify(Notice::TrustChanged));
         let sessions = self.sessions.iter().filter(|(_, session)| session.peer == inviter);

@@ -63,6 +63,7 @@ mod send;
 mod session;
 mod settings;
 mod site;
+mod sorted;
 mod space;
 mod status;
 mod store;

@@ -101,7 +101,7 @@ impl Space {
         }
         self.frontier.advance(incarnation.origin, row.tip.lsn);
         let lane =
-            self.lanes.entry(incarnation.origin).or_insert_with(|| Box::new(Lane::new(&self.id, row.owner)));
+            self.lanes.get_or_insert_with(incarnation.origin, || Box::new(Lane::new(&self.id, row.owner)));
         lane.marks.note(row.tip.lsn, row.tip.at.millis(), bytes);
         lane.row = row;
         self.progress = progress;

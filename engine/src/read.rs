@@ -445,5 +445,6 @@ pub fn frontier(read: &dyn StateRead, space: &SpaceId) -> Result<Frontier, Store
 /// # Errors
 /// [`ReadError`].
 pub fn members(read: &dyn StateRead, space: &SpaceId) -> Result<Vec<(ReplicaId, Role)>, ReadError> {
-    Ok(Roster::load(read, space)?.roles(View::Everything).into_iter().collect())
+    let roles = Roster::load(read, space)?.roles(View::Everything);
+    Ok(roles.iter().map(|(replica, role)| (*replica, *role)).collect())
 }

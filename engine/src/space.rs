@@ -29,6 +29,7 @@ use crate::ranges::Ranges;
 use crate::retention::{Kept, floor_of, kept};
 use crate::rows::damaged;
 use crate::settings::regions;
+use crate::sorted::Sorted;
 use crate::status::{Freeze, StateDigest};
 use crate::store::{StateRead, StoreError};
 use crate::unstable::unstable_entries;
@@ -231,8 +232,7 @@ pub(crate) struct Space {
     /// `None` until the first write, and again when continuity cannot be proved.
     pub(crate) incarnation: Option<Incarnation>,
     pub(crate) clock: Clock,
-    /// Boxed, because a map reserves room for eleven of them, and most spaces have few.
-    pub(crate) lanes: BTreeMap<LaneId, Box<Lane>>,
+    pub(crate) lanes: Sorted<LaneId, Box<Lane>>,
     pub(crate) parents: BTreeMap<LaneId, Parent>,
     pub(crate) ranges: Ranges,
     /// Peers that are not asked for parts of a lane any more: they took too long, or could not serve one.
@@ -243,7 +243,7 @@ pub(crate) struct Space {
     pub(crate) durable: Frontier,
     /// Everything that was said about members, and who takes part by that.
     pub(crate) roster: Roster,
-    pub(crate) members: BTreeMap<ReplicaId, Role>,
+    pub(crate) members: Sorted<ReplicaId, Role>,
     pub(crate) documents: DocumentCache,
     /// What each connected peer said it holds durably, in this session.
     pub(crate) peer_durable: BTreeMap<ReplicaId, Frontier>,
@@ -313,9 +313,9 @@ pub(crate) struct Space {
     /// Objects of a later version's kind are there.
     pub(crate) has_later_kinds: bool,
     /// A snapshot that is wanted or on its way.
-    pub(crate) bootstrap: Option<Bootstrap>,
+    pub(crate) bootstrap: Option<Box<Bootstrap>>,
     /// A snapshot that is taking the place of the state.
-    pub(crate) installing: Option<Installing>,
+    pub(crate) installing: Option<Box<Installing>>,
 }
 
 impl Space {
@@ -326,13 +326,13 @@ impl Space {
             progress: Progress::default(),
             incarnation: None,
             clock: Clock::default(),
-            lanes: BTreeMap::new(),
+            lanes: Sorted::new(),
             parents: BTreeMap::new(),
             ranges: Ranges::new(),
             frontier: Frontier::new(),
             durable: Frontier::new(),
             roster: Roster::default(),
-            members: BTreeMap::new(),
+            members: Sorted::new(),
             documents: DocumentCache::new(terms.tail),
             peer_durable: BTreeMap::new(),
             regions: BTreeMap::new(),
@@ -413,8 +413,8 @@ impl Space {
         space.held = held::count(read, &id)?;
         let (from, until) = keys::later_kinds(&id);
         space.has_later_kinds = !read.scan(&from, &until, 1)?.is_empty();
-        space.installing = Installing::load(read, &id)?;
-        space.bootstrap = if space.is_blocked() { None } else { Bootstrap::load(read, &id)? };
+        space.installing = Installing::load(read, &id)?.map(Box::new);
+        space.bootstrap = if space.is_blocked() { None } else { Bootstrap::load(read, &id)?.map(Box::new) };
         space.move_cut();
         space.compactable = true;
         space.durable = space.frontier.clone();
@@ -544,4 +544,15 @@ const ROW_BYTES: usize = 128;
 
 pub(crate) fn decode<T: for<'b> Deserialize<'b>>(what: &str, bytes: &[u8]) -> Result<T, StoreError> {
     postcard::from_bytes(bytes).map_err(|error| damaged(what, &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_there_are_ten_thousands_of_is_small() {
+        assert!(size_of::<Space>() <= 1_216, "{}", size_of::<Space>());
+        assert!(size_of::<Lane>() <= 616, "{}", size_of::<Lane>());
+    }
 }

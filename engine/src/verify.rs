@@ -9,6 +9,7 @@ use std::fmt;
 
 use comity_crdts::SpaceId;
 
+use crate::bootstrap::is_installing;
 use crate::catalog::spaces;
 use crate::store::{LogRead, PAGE_ROWS, Row, StateRead, StoreError, each_row};
 
@@ -62,6 +63,8 @@ impl fmt::Display for Fault {
 pub struct Verified {
     /// Spaces.
     pub spaces: u64,
+    /// Those of them whose state is being taken over from another replica, which were not looked at.
+    pub installing: u64,
     /// Lanes.
     pub lanes: u64,
     /// Entries of lanes, each hashed.
@@ -86,7 +89,11 @@ struct Walk<'a> {
     space: SpaceId,
     verified: &'a mut Verified,
     found: &'a mut dyn FnMut(Fault),
+    looked: &'a mut dyn FnMut(u64),
 }
+
+/// Rows and entries between two reports of how many were looked at.
+const TOLD_EVERY: u64 = 1_024;
 
 impl Walk<'_> {
     fn fault(&mut self, matters: Matters, place: impl fmt::Display, detail: impl fmt::Display) {
@@ -117,19 +124,42 @@ impl Walk<'_> {
         range: (Vec<u8>, Vec<u8>),
         mut visit: impl FnMut(&mut Self, Row) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
-        each_row(self.read, range, |row| visit(self, row))
+        each_row(self.read, range, |row| {
+            self.looked_at(1);
+            visit(self, row)
+        })
+    }
+
+    /// So many rows or entries more were looked at.
+    fn looked_at(&mut self, rows: u64) {
+        (self.looked)(rows);
     }
 }
 
-/// Walks everything that is stored and tells what is wrong, as it is found. O(everything), with a page of rows and one
-/// document in memory.
+/// Walks everything that is stored and tells what is wrong, as it is found, and now and then how many rows and entries
+/// were looked at: in the end about as many as there are. O(everything), with a page of rows and one document in memory.
+///
+/// Of lanes whose log was shortened, what is kept is walked. A space whose state is being taken over from another replica
+/// is counted and not looked at: it is put in place step by step.
 ///
 /// It finds what differs from what was written, by a fault of a disk or of this program. It cannot find what was
 /// changed on purpose and made to agree, apart from lanes, which their owners signed.
 ///
 /// # Errors
 /// [`StoreError`] when storage fails; what is damaged is no failure, but a fault that is told.
-pub fn verify(read: &dyn LogRead, mut found: impl FnMut(Fault)) -> Result<Verified, StoreError> {
+pub fn verify(
+    read: &dyn LogRead,
+    mut found: impl FnMut(Fault),
+    mut looked: impl FnMut(u64),
+) -> Result<Verified, StoreError> {
+    let (mut rows, mut told) = (0, 0);
+    let mut looked = |count| {
+        rows += count;
+        if rows >= told + TOLD_EVERY {
+            told = rows;
+            looked(rows);
+        }
+    };
     let mut verified = Verified::default();
     let mut after = None;
     loop {
@@ -138,9 +168,14 @@ pub fn verify(read: &dyn LogRead, mut found: impl FnMut(Fault)) -> Result<Verifi
         after = page.last().map(|(space, _)| *space).or(after);
         for (space, _) in page {
             verified.spaces += 1;
-            let mut walk = Walk { read, space, verified: &mut verified, found: &mut found };
-            let frontier = walk.lanes()?;
-            walk.order(&frontier)?;
+            if is_installing(read, &space)? {
+                verified.installing += 1;
+                continue;
+            }
+            let mut walk =
+                Walk { read, space, verified: &mut verified, found: &mut found, looked: &mut looked };
+            let (floors, frontier) = walk.lanes()?;
+            walk.order(floors, &frontier)?;
             walk.objects()?;
             walk.indexes()?;
         }

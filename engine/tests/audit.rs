@@ -106,7 +106,7 @@ fn assert_sound(world: &World, space: SpaceId) {
             continue;
         }
         let mut faults = Vec::new();
-        verify(&world.nodes[node].disk.view(), |fault| faults.push(fault)).unwrap();
+        verify(&world.nodes[node].disk.view(), |fault| faults.push(fault), |_| {}).unwrap();
         assert_eq!(faults, [], "node {node}");
     }
 }

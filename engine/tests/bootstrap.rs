@@ -49,13 +49,6 @@ fn remove_some(tx: &mut Tx<'_>, number: i64) -> Result<(), TxError> {
     tx.remove_at(&top(Kind::Counter))
 }
 
-fn pass(world: &mut World, seconds: u64) {
-    for _ in 0..seconds {
-        world.nodes.iter_mut().for_each(|node| node.wall_ms += 1_000);
-        world.pass(Duration::from_secs(1));
-    }
-}
-
 /// Three replicas that keep nothing for long and have done something of everything.
 fn old_space(rounds: i64) -> (World, SpaceId) {
     let (mut world, space) = writers(3);
@@ -70,7 +63,7 @@ fn old_space(rounds: i64) -> (World, SpaceId) {
             world.write((number % 2) as usize, space, |tx| remove_some(tx, number - 2)).unwrap();
         }
     }
-    pass(&mut world, 40);
+    world.pass_for(40);
     let gone: u64 = world.status(0, space).lanes.iter().map(|lane| lane.floor).sum();
     assert!(gone > rounds as u64, "{:?}", world.status(0, space));
     (world, space)
@@ -99,6 +92,7 @@ fn assert_same(world: &World, space: SpaceId, (node, other): (usize, usize)) {
     let (ours, theirs) = (world.status(node, space), world.status(other, space));
     assert_eq!((ours.digest, &ours.frontier), (theirs.digest, &theirs.frontier), "{node} and {other}");
     assert_eq!(shared_rows(world, node), shared_rows(world, other));
+    [node, other].iter().for_each(|node| world.assert_verified(*node));
     let keys = |node: usize| {
         use comity_crdts::automerge::ReadDoc;
         let view = world.nodes[node].disk.view();
@@ -119,12 +113,12 @@ fn a_new_replica_takes_over_the_state_and_goes_on_with_everybody() {
     assert!(world.status(node, space).bootstrap.is_none());
     world.connect_all();
     world.add(node, space, 1);
-    pass(&mut world, 20);
+    world.pass_for(20);
     for number in 100..120 {
         let at = [0, node, 2][number as usize % 3];
         world.write(at, space, |tx| everything(tx, number)).unwrap();
     }
-    pass(&mut world, 20);
+    world.pass_for(20);
     world.assert_converged(space);
     assert_same(&world, space, (node, 1));
     world.crash(node);
@@ -144,7 +138,7 @@ fn what_was_written_before_the_state_came_is_applied_to_it() {
     world.connect(0, node);
     world.run();
     world.connect_all();
-    pass(&mut world, 10);
+    world.pass_for(10);
     world.assert_converged(space);
     assert_same(&world, space, (node, 2));
     assert_eq!(world.likes(2, space), before + 20);
@@ -160,7 +154,7 @@ fn who_comes_back_with_what_others_never_had_keeps_it() {
     for number in 200..260 {
         world.write((number % 3) as usize, space, |tx| everything(tx, number)).unwrap();
     }
-    pass(&mut world, 40);
+    world.pass_for(40);
     world.disconnect_all(None);
     world.restore(2, backup, [7; 32]);
     for number in 500..520 {
@@ -170,7 +164,7 @@ fn who_comes_back_with_what_others_never_had_keeps_it() {
     let mut lagging = ChangeCursor::after(space, Frontier::new());
     assert!(lagging.read(&world.nodes[2].disk.view(), PageLimit::default()).is_err());
     world.connect_all();
-    pass(&mut world, 10);
+    world.pass_for(10);
     world.assert_converged(space);
     assert_same(&world, space, (2, 0));
     let mine = comity_engine::set_len(&world.nodes[1].disk.view(), &space, "mine", "set").unwrap();
@@ -179,7 +173,7 @@ fn who_comes_back_with_what_others_never_had_keeps_it() {
     assert!(matches!(gone, Err(ChangesError::Gone { .. })), "places count anew: {gone:?}");
     cursor.skip_to(&world.status(2, space).durable);
     world.write(0, space, |tx| everything(tx, 900)).unwrap();
-    pass(&mut world, 2);
+    world.pass_for(2);
     let page = cursor.read(&world.nodes[2].disk.view(), PageLimit::default()).unwrap();
     assert_eq!(page.events.len(), 1);
 }
@@ -210,7 +204,7 @@ fn nothing_is_read_or_written_while_the_state_is_replaced_and_a_crash_anywhere_c
         }
         world.crash(node);
         world.connect_all();
-        pass(&mut world, 10);
+        world.pass_for(10);
         world.assert_converged(space);
         assert_same(&world, space, (node, 1));
     }
@@ -264,7 +258,7 @@ fn spoiled_frames_of_a_snapshot_cost_a_session_and_nothing_else() {
         }
         for _ in 0..4 {
             world.connect_all();
-            pass(&mut world, 70);
+            world.pass_for(70);
         }
         world.assert_converged(space);
         assert_same(&world, space, (node, 1));
@@ -348,7 +342,7 @@ fn a_source_that_lies_about_the_state_is_found_out_before_any_of_it_is_seen() {
         assert!(fault.is_some() || world.session_between(0, node).is_none(), "{name}: {status:?}");
         assert_eq!((&status.frontier, status.digest), (&before.frontier, status.digest), "{name}");
         world.connect_all();
-        pass(&mut world, 80);
+        world.pass_for(80);
         world.assert_converged(space);
         assert_same(&world, space, (node, 1));
     }

@@ -73,7 +73,7 @@ fn assert_verified(world: &World) {
         // Of logs that are shortened there is less than it looks for.
         let is_of_log = |fault: &Fault| matches!(fault.matters, Matters::Chain | Matters::Order);
         let found = |fault: Fault| faults.extend((!is_of_log(&fault)).then(|| fault.to_string()));
-        comity_engine::verify(&node.disk.view(), found).unwrap();
+        comity_engine::verify(&node.disk.view(), found, |_| {}).unwrap();
         assert_eq!(faults, Vec::<String>::new());
     }
 }

@@ -28,14 +28,6 @@ fn keeping(world: &mut World, retention: Retention) {
     world.connect_all();
 }
 
-/// Time goes by, on all clocks.
-fn pass(world: &mut World, seconds: u64) {
-    for _ in 0..seconds {
-        world.nodes.iter_mut().for_each(|node| node.wall_ms += 1_000);
-        world.pass(Duration::from_secs(1));
-    }
-}
-
 fn edit(tx: &mut Tx<'_>, key: &str, text: &str) -> Result<(), TxError> {
     use comity_crdts::automerge::transaction::Transactable;
     tx.document_edit::<_, TxError>("notes", key, |doc| {
@@ -60,6 +52,7 @@ fn assert_floors(world: &World, node: usize, space: SpaceId) -> SpaceStatus {
         bytes += kept.sum::<u64>();
     }
     assert_eq!(status.log_bytes, bytes);
+    world.assert_verified(node);
     status
 }
 
@@ -70,7 +63,7 @@ fn what_everybody_has_is_let_go_of_after_its_time() {
         world.add(number % 3, space, 1);
     }
     assert!(entries_kept(&world, 0, space) > 300);
-    pass(&mut world, 30);
+    world.pass_for(30);
     for node in 0..3 {
         assert_floors(&world, node, space);
         let kept = entries_kept(&world, node, space);
@@ -98,17 +91,17 @@ fn what_somebody_lacks_is_kept_for_them() {
     world.add(0, space, 1);
     world.add(1, space, 1);
     world.add(2, space, 1);
-    pass(&mut world, 10);
+    world.pass_for(10);
     world.disconnect_all(Some(2));
     (0..50).for_each(|_| world.add(0, space, 1));
-    pass(&mut world, 60);
+    world.pass_for(60);
     let status = assert_floors(&world, 0, space);
     let own = status.lanes.iter().find(|lane| lane.is_own).unwrap();
     assert!(own.applied - own.floor >= 50, "{own:?}");
     world.connect(0, 2);
     world.run();
     assert_eq!(world.likes(2, space), 53);
-    pass(&mut world, 60);
+    world.pass_for(60);
     assert!(entries_kept(&world, 0, space) < 10);
 }
 
@@ -122,7 +115,7 @@ fn a_space_that_takes_too_much_lets_go_sooner() {
         world.add(number % 2, space, 1);
     }
     assert!(world.status(0, space).log_bytes > 10_000);
-    pass(&mut world, 330);
+    world.pass_for(330);
     for node in 0..2 {
         let status = assert_floors(&world, node, space);
         assert!((1_000..=2_000).contains(&status.log_bytes), "{}", status.log_bytes);
@@ -141,7 +134,7 @@ fn a_reader_that_comes_too_late_is_told_what_is_gone() {
     let page = early.read(&world.nodes[0].disk.view(), PageLimit::default()).unwrap();
     assert_eq!(page.events.len(), 1);
     world.add(1, space, 100);
-    pass(&mut world, 30);
+    world.pass_for(30);
     for cursor in [&mut late, &mut early] {
         let error = cursor.read(&world.nodes[0].disk.view(), PageLimit::default()).unwrap_err();
         assert!(matches!(error, ChangesError::Gone { .. }), "{error:?}");
@@ -164,7 +157,7 @@ fn a_document_keeps_its_changes_when_the_entries_go() {
     for number in 0..40 {
         world.write(number % 2, space, |tx| edit(tx, "draft", &format!("key-{number}"))).unwrap();
     }
-    pass(&mut world, 30);
+    world.pass_for(30);
     assert!(entries_kept(&world, 0, space) < 6 && entries_kept(&world, 1, space) < 6);
     let address = ObjectAddress::new(Kind::Document, "notes", "draft").unwrap();
     let keys = |world: &World, node: usize| {
@@ -188,7 +181,7 @@ fn a_document_keeps_its_changes_when_the_entries_go() {
     assert_eq!(keys(&world, 0), 41);
     world.write(0, space, |tx| tx.remove_at(&address.clone().into())).unwrap();
     world.write(0, space, |tx| tx.register_write("notes", "last", Value::I64(1))).unwrap();
-    pass(&mut world, 30);
+    world.pass_for(30);
     world.assert_converged(space);
 }
 
@@ -198,7 +191,7 @@ fn who_is_new_is_told_that_entries_are_gone_and_is_not_served_them() {
     for number in 0..20 {
         world.add(number % 2, space, 1);
     }
-    pass(&mut world, 30);
+    world.pass_for(30);
     let node = world.add_node([9; 32], Default::default());
     let session = world.join(0, node, space);
     world.run();

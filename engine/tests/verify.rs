@@ -4,13 +4,14 @@
 mod world;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use comity_crdts::automerge::ROOT;
 use comity_crdts::automerge::transaction::Transactable;
 use comity_crdts::{Kind, LaneId, ObjectAddress, SpaceId, Value};
 use comity_engine::{
-    Fault, Location, LogRead, OperationId, Row, StateRead, StoreError, Tx, TxError, Verified, WriteOptions,
-    verify,
+    Fault, Location, LogRead, OperationId, Retention, Row, StateRead, StoreError, Tx, TxError, Verified,
+    WriteOptions, verify,
 };
 use world::World;
 use world::spec::{top, within};
@@ -29,9 +30,9 @@ impl Rows {
         let view = world.nodes[node].disk.view();
         let state = view.scan(&[], &[0xff], usize::MAX).unwrap().into_iter().collect();
         let mut log = Entries::new();
-        for (lane, lsn) in world.status(node, space).frontier.iter() {
-            for lsn in 1..=lsn {
-                log.insert((lane, lsn), view.lane_entry(&space, &lane, lsn).unwrap().unwrap());
+        for lane in world.status(node, space).lanes {
+            for lsn in lane.floor + 1..=lane.applied {
+                log.insert((lane.lane, lsn), view.lane_entry(&space, &lane.lane, lsn).unwrap().unwrap());
             }
         }
         Self { state, log }
@@ -39,7 +40,7 @@ impl Rows {
 
     fn faults(&self) -> (Vec<Fault>, Verified) {
         let mut faults = Vec::new();
-        let verified = verify(self, |fault| faults.push(fault)).unwrap();
+        let verified = verify(self, |fault| faults.push(fault), |_| {}).unwrap();
         assert_eq!(verified.faults, faults.len() as u64);
         (faults, verified)
     }
@@ -168,6 +169,59 @@ fn every_bit_of_an_entry_counts() {
     }
     assert!(count > 1_000, "{count}");
     assert_eq!(missed, []);
+}
+
+#[test]
+fn of_a_log_that_was_shortened_what_is_kept_is_checked_and_nothing_else_is_missed() {
+    let (mut world, space) = World::mesh(2);
+    for node in 0..2 {
+        world.nodes[node].retention = Retention {
+            age: Duration::from_secs(5),
+            bytes_max: u64::MAX,
+            announce_after: Duration::from_secs(2),
+        };
+        world.crash(node);
+    }
+    world.connect_all();
+    for number in 0..40 {
+        world.add(number % 2, space, 1);
+        world.pass_for(1);
+    }
+    world.disconnect_all(None);
+    (0..5).for_each(|_| world.add(1, space, 1));
+    let rows = Rows::of(&world, 1, space);
+    let (faults, verified) = rows.faults();
+    assert_eq!(faults, []);
+    assert!(rows.log.len() >= 5 && rows.log.len() < 40, "{}", rows.log.len());
+    assert_eq!(verified.entries, rows.log.len() as u64);
+    for at in rows.log.keys() {
+        let mut spoiled = rows.clone();
+        spoiled.log.remove(at);
+        assert!(!spoiled.faults().0.is_empty(), "{at:?} is missing");
+    }
+    // What stands for the entries that are not kept: lanes' floors, and how many were let go of.
+    for key in rows.state.keys().filter(|key| matches!(key[0], 0x25 | 0x26)) {
+        let mut spoiled = rows.clone();
+        spoiled.state.remove(key);
+        assert!(!spoiled.faults().0.is_empty(), "{key:?} is missing");
+    }
+}
+
+#[test]
+fn it_tells_how_much_was_looked_at_and_that_is_about_all_there_is() {
+    let (mut world, space) = World::mesh(1);
+    for number in 0..6 {
+        let many = move |tx: &mut Tx<'_>| {
+            (0..500).try_for_each(|key| tx.counter_add("c", &format!("{number}-{key}"), 1))
+        };
+        world.write(0, space, many).unwrap();
+    }
+    let rows = Rows::of(&world, 0, space);
+    let mut told = Vec::new();
+    verify(&rows, |fault| panic!("{fault}"), |looked| told.push(looked)).unwrap();
+    assert!(told.is_sorted() && told.len() >= 2, "{told:?}");
+    let all = (rows.state.len() + rows.log.len()) as u64;
+    assert!(told.last().is_some_and(|last| last * 2 > all && *last <= all), "{told:?} of {all}");
 }
 
 /// Changing a bit of a row of the state is found, but for the few that say nothing that anything else says as well:

@@ -82,6 +82,16 @@ pub struct Pinned {
     base: Arc<Base>,
 }
 
+impl Pinned {
+    /// How many rows there are, of the state and of the log. O(1).
+    ///
+    /// # Errors
+    /// [`StoreError`] when storage fails.
+    pub fn rows(&self) -> Result<u64, StoreError> {
+        self.base.rows()
+    }
+}
+
 impl StateRead for Pinned {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         self.base.get(key)

@@ -56,6 +56,17 @@ pub(super) struct ObjectArgs {
     pub(super) key: String,
 }
 
+/// What the keys of a map lead to.
+#[derive(clap::Args)]
+pub(super) struct WithinArgs {
+    /// Maps: a key that leads on; may be repeated
+    #[arg(long)]
+    pub(super) path: Vec<String>,
+    /// Maps: the kind of what the path leads to
+    #[arg(long, value_name = "KIND")]
+    pub(super) within: Option<String>,
+}
+
 /// What a write asks for.
 #[derive(clap::Args)]
 pub(super) struct Ensure {
@@ -71,6 +82,21 @@ pub(super) struct Ensure {
     /// An id under which the write can be repeated without being made twice
     #[arg(long, value_name = "ID")]
     pub(super) idempotency_key: Option<String>,
+}
+
+/// What is to be left of a conflict.
+#[derive(clap::Args)]
+#[group(required = true, multiple = false)]
+pub(super) struct ChoiceArgs {
+    /// Keep the value with this dot
+    #[arg(long, value_name = "DOT")]
+    pub(super) keep: Option<String>,
+    /// Write this value instead; JSON, or a string
+    #[arg(long, value_name = "JSON")]
+    pub(super) value: Option<String>,
+    /// Of several kinds, keep this one
+    #[arg(long = "keep-kind", value_name = "KIND")]
+    pub(super) kind_kept: Option<String>,
 }
 
 #[derive(Subcommand)]
@@ -175,12 +201,8 @@ pub(super) enum Command {
         /// Documents: a JSON Pointer
         #[arg(long)]
         pointer: Option<String>,
-        /// Maps: a key that leads on; may be repeated
-        #[arg(long)]
-        path: Vec<String>,
-        /// Maps: the kind of what the path leads to
-        #[arg(long, value_name = "KIND")]
-        within: Option<String>,
+        #[command(flatten)]
+        within: WithinArgs,
         /// Documents: without tags for what JSON lacks
         #[arg(long)]
         plain: bool,
@@ -188,7 +210,7 @@ pub(super) enum Command {
         #[arg(long, value_name = "TOKEN")]
         at: Option<String>,
     },
-    /// Write a register, a flag or a document
+    /// Write a register, a flag or a document, also within a map
     Put {
         #[command(flatten)]
         object: ObjectArgs,
@@ -198,15 +220,19 @@ pub(super) enum Command {
         #[arg(long)]
         pointer: Option<String>,
         #[command(flatten)]
+        within: WithinArgs,
+        #[command(flatten)]
         ensure: Ensure,
     },
-    /// Add to a counter, a bounded counter or a set
+    /// Add to a counter, a bounded counter or a set, also within a map
     Add {
         #[command(flatten)]
         object: ObjectArgs,
         /// A number; for sets JSON, or a string
         #[arg(allow_negative_numbers = true)]
         value: String,
+        #[command(flatten)]
+        within: WithinArgs,
         #[command(flatten)]
         ensure: Ensure,
     },
@@ -244,6 +270,8 @@ pub(super) enum Command {
         collection: String,
         /// lww, siblings, union, min, max, first or custom:NAME:VERSION
         policy: Option<String>,
+        #[command(flatten)]
+        ensure: Ensure,
     },
     /// Print what changes in a space, until interrupted
     Watch {
@@ -277,15 +305,8 @@ pub(super) enum Command {
         /// A key that leads on through a map; may be repeated
         #[arg(long)]
         path: Vec<String>,
-        /// Keep the value with this dot
-        #[arg(long, value_name = "DOT", required_unless_present_any = ["value", "keep_kind"], conflicts_with_all = ["value", "keep_kind"])]
-        keep: Option<String>,
-        /// Write this value instead; JSON, or a string
-        #[arg(long, value_name = "JSON", conflicts_with = "keep_kind")]
-        value: Option<String>,
-        /// Of several kinds, keep this one
-        #[arg(long = "keep-kind", id = "keep_kind", value_name = "KIND")]
-        kind: Option<String>,
+        #[command(flatten)]
+        choice: ChoiceArgs,
         /// The dot of a value that was seen; all that are there otherwise. May be repeated
         #[arg(long, value_name = "DOT")]
         seen: Vec<String>,
@@ -296,12 +317,17 @@ pub(super) enum Command {
     Journal {
         /// The space, by its id or its name
         space: String,
+        /// The page that goes on where another one said
+        #[arg(long, value_name = "PLACE")]
+        next: Option<String>,
         /// At most so many
         #[arg(long)]
         limit: Option<usize>,
         /// Write the value of the entry with this dot again
         #[arg(long, value_name = "DOT")]
         restore: Option<String>,
+        #[command(flatten)]
+        ensure: Ensure,
     },
     /// Print the daemon's state in short
     Status,

@@ -5,7 +5,7 @@ use std::io::Read;
 use hyper::Method;
 use serde_json::{Value, json};
 
-use super::args::{Command, Ensure, ObjectArgs};
+use super::args::{ChoiceArgs, Command, Ensure, ObjectArgs, WithinArgs};
 use super::client::{Ask, Client, segment};
 use super::failure::Failure;
 use super::table::{Printer, Table, bare, items, moment, short, text};
@@ -86,32 +86,40 @@ impl Session {
                     [("prefix", prefix), ("after", after), ("limit", limit.map(|limit| limit.to_string()))];
                 self.list(&space, kind, collection, &query(&pages)).await
             }
-            Command::Get { object, pointer, path, within, plain, at } => {
+            Command::Get { object, pointer, within: WithinArgs { path, within }, plain, at } => {
                 let mut pairs =
                     vec![("pointer", pointer), ("kind", within), ("form", plain.then(|| "plain".to_owned()))];
                 pairs.extend(path.into_iter().map(|key| ("path", Some(key))));
                 let path = format!("{}{}", self.object(&object).await?, query(&pairs));
-                let answer = self.client.ask(Ask::get(path).header("comity-token", at)).await?;
-                printed(self.printer.line(&answer.body, shown))
+                let body = self.whole(path, at).await?;
+                printed(self.printer.lines(&body, shown))
             }
-            Command::Put { object, value, pointer, ensure } => {
-                self.put(&object, &value, pointer, &ensure).await
+            Command::Put { object, value, pointer, within, ensure } => {
+                self.put((&object, &within), &value, pointer, &ensure).await
             }
-            Command::Add { object, value, ensure } => self.add(&object, &value, &ensure).await,
+            Command::Add { object, value, within, ensure } => {
+                self.add((&object, &within), &value, &ensure).await
+            }
             Command::Edit { space, collection, key, merge, patch, ensure } => {
                 self.edit((&space, &collection, &key), merge, patch, &ensure).await
             }
             Command::Rm { object, element, ensure } => self.rm(&object, element, &ensure).await,
-            Command::Policy { space, collection, policy } => self.policy(&space, &collection, policy).await,
+            Command::Policy { space, collection, policy, ensure } => {
+                self.policy(&space, &collection, policy, &ensure).await
+            }
             Command::Watch { space, collection, from, conflicts } => {
                 self.watch(&space, collection, from, conflicts).await
             }
             Command::Conflicts { space, after, limit } => self.conflicts(&space, after, limit).await,
-            Command::Resolve { object, path, keep, value, kind, seen, ensure } => {
-                let choice = json!({"keep": keep, "kind": kind});
-                self.resolve(&object, path, (choice, value, seen), &ensure).await
+            Command::Resolve { object, path, choice, seen, ensure } => {
+                self.resolve(&object, path, (choice, seen), &ensure).await
             }
-            Command::Journal { space, limit, restore } => self.journal(&space, limit, restore).await,
+            Command::Journal { space, next, limit, restore: None, .. } => {
+                self.journal(&space, next, limit).await
+            }
+            Command::Journal { space, restore: Some(dot), ensure, .. } => {
+                self.restore(&space, &dot, &ensure).await
+            }
             Command::Status => self.status().await,
             Command::Peers => self.peers().await,
             Command::Lag => self.lag().await,
@@ -149,6 +157,26 @@ impl Session {
         }
     }
 
+    /// An object with all pages of what it holds.
+    async fn whole(&self, path: String, at: Option<String>) -> Result<Value, Failure> {
+        let ask = |path: String| Ask::get(path).header("comity-token", at.clone());
+        let mut whole = self.client.ask(ask(path.clone())).await?.body;
+        while let Some(next) = whole["next"].as_str() {
+            let sign = if path.contains('?') { '&' } else { '?' };
+            let page = format!("{path}{sign}limit=1000&after={}", segment(next));
+            let mut page = self.client.ask(ask(page)).await?.body;
+            for name in ["elements", "entries"] {
+                let lists =
+                    [&mut whole, &mut page].map(|body| body.get_mut(name).and_then(Value::as_array_mut));
+                if let [Some(all), Some(more)] = lists {
+                    all.append(more);
+                }
+            }
+            whole["next"] = page["next"].take();
+        }
+        Ok(whole)
+    }
+
     async fn object(&self, at: &ObjectArgs) -> Result<String, Failure> {
         let space = self.space(&at.space).await?;
         Ok(format!("{space}/{}/{}/{}", segment(&at.kind), segment(&at.collection), segment(&at.key)))
@@ -177,7 +205,8 @@ impl Session {
             }
         }
         printed(self.printer.show(&json!({"spaces": all}), |body| {
-            let mut table = Table::new(&["ID", "NAME"]);
+            let mut table = Table::new(&["ID", "NAME"])
+                .or("there is no space yet: `comity spaces --create NAME`, or `comity join TICKET`");
             for space in items(body, "spaces") {
                 table.row(vec![text(space, "id"), text(space, "name")]);
             }
@@ -230,7 +259,8 @@ impl Session {
         };
         let answer = self.client.ask(Ask::get(path)).await?;
         printed(self.printer.show(&answer.body, |body| {
-            let mut table = Table::new(&[if name == "keys" { "KEY" } else { "COLLECTION" }]);
+            let mut table =
+                Table::new(&[if name == "keys" { "KEY" } else { "COLLECTION" }]).or("nothing is there");
             for key in items(body, name) {
                 table.row(vec![bare(key)]);
             }
@@ -249,7 +279,7 @@ impl Session {
             all.insert(kind.name().to_owned(), answer["collections"].clone());
         }
         printed(self.printer.show(&Value::Object(all), |body| {
-            let mut table = Table::new(&["KIND", "COLLECTION"]);
+            let mut table = Table::new(&["KIND", "COLLECTION"]).or("nothing is there");
             for (kind, collections) in body.as_object().into_iter().flatten() {
                 for collection in collections.as_array().into_iter().flatten() {
                     table.row(vec![kind.clone(), bare(collection)]);
@@ -276,26 +306,27 @@ impl Session {
         Ok(())
     }
 
-    async fn put(&self, at: &ObjectArgs, given: &str, pointer: Option<String>, ensure: &Ensure) -> Done {
+    async fn put(
+        &self,
+        (at, within): (&ObjectArgs, &WithinArgs),
+        given: &str,
+        pointer: Option<String>,
+        ensure: &Ensure,
+    ) -> Done {
         let value = parse_value(&argument(given)?);
+        if at.kind == "map" {
+            let action = within.action(&writing(within.kind(), &value)?);
+            return self.write(ensure.on(Ask::new(Method::POST, self.object(at).await?, &action))).await;
+        }
         let path = format!("{}{}", self.object(at).await?, query(&[("pointer", pointer)]));
         let body = if at.kind == "document" { value } else { json!({"value": value}) };
         self.write(ensure.on(Ask::new(Method::PUT, path, &body))).await
     }
 
-    async fn add(&self, at: &ObjectArgs, given: &str, ensure: &Ensure) -> Done {
-        let number = |given: &str| {
-            given
-                .parse::<i64>()
-                .map_err(|_| Failure::usage(format!("{given:?} is no whole number to add to a {}", at.kind)))
-        };
+    async fn add(&self, (at, within): (&ObjectArgs, &WithinArgs), given: &str, ensure: &Ensure) -> Done {
         let action = match at.kind.as_str() {
-            "counter" => json!({"op": "add", "by": number(given)?}),
-            "bounded-counter" => match number(given)? {
-                by if by < 0 => json!({"op": "decrease", "by": by.unsigned_abs()}),
-                by => json!({"op": "increase", "by": by}),
-            },
-            _ => json!({"op": "insert", "element": parse_value(&argument(given)?)}),
+            "map" => within.action(&adding(within.kind(), given)?),
+            kind => adding(kind, given)?,
         };
         let path = self.object(at).await?;
         self.write(ensure.on(Ask::new(Method::POST, path, &action))).await
@@ -384,10 +415,12 @@ impl Session {
         Ok(Some(parsed).filter(|parsed| *parsed != before))
     }
 
-    async fn policy(&self, space: &str, collection: &str, policy: Option<String>) -> Done {
+    async fn policy(&self, space: &str, collection: &str, policy: Option<String>, ensure: &Ensure) -> Done {
         let path = format!("{}/policies/{}", self.space(space).await?, segment(collection));
         match policy {
-            Some(policy) => self.write(Ask::new(Method::PUT, path, &json!({"policy": policy}))).await,
+            Some(policy) => {
+                self.write(ensure.on(Ask::new(Method::PUT, path, &json!({"policy": policy})))).await
+            }
             None => {
                 let answer = self.client.ask(Ask::get(path)).await?;
                 printed(self.printer.line(&answer.body, |body| text(body, "policy")))
@@ -400,7 +433,8 @@ impl Session {
         let path = format!("{}/conflicts{page}", self.space(space).await?);
         let answer = self.client.ask(Ask::get(path)).await?;
         printed(self.printer.show(&answer.body, |body| {
-            let mut table = Table::new(&["KIND", "COLLECTION", "KEY", "VALUE", "WRITTEN", "BY", "DOT"]);
+            let mut table = Table::new(&["KIND", "COLLECTION", "KEY", "VALUE", "WRITTEN", "BY", "DOT"])
+                .or("nothing is in conflict");
             for conflict in items(body, "conflicts") {
                 let location = &conflict["location"];
                 let place = || {
@@ -434,33 +468,46 @@ impl Session {
         &self,
         at: &ObjectArgs,
         path: Vec<String>,
-        (mut body, value, seen): (Value, Option<String>, Vec<String>),
+        (choice, seen): (ChoiceArgs, Vec<String>),
         ensure: &Ensure,
     ) -> Done {
         let location = json!({"kind": at.kind, "collection": at.collection, "key": at.key, "path": path});
-        body["location"] = location;
-        body["seen"] = json!(seen);
-        if let Some(value) = value {
+        let mut body =
+            json!({"location": location, "seen": seen, "keep": choice.keep, "kind": choice.kind_kept});
+        if let Some(value) = choice.value {
             body["value"] = parse_value(&argument(&value)?);
         }
         let path = format!("{}/conflicts/resolve", self.space(&at.space).await?);
         self.write(ensure.on(Ask::new(Method::POST, path, &body))).await
     }
 
-    async fn journal(&self, space: &str, limit: Option<usize>, restore: Option<String>) -> Done {
+    /// Writes what was set aside again, wherever it is in the journal.
+    async fn restore(&self, space: &str, dot: &str, ensure: &Ensure) -> Done {
+        let (space, mut after) = (self.space(space).await?, None);
+        let location = loop {
+            let page = query(&[("limit", Some("1000".to_owned())), ("after", after)]);
+            let body = self.client.ask(Ask::get(format!("{space}/journal{page}"))).await?.body;
+            let found = items(&body, "entries").iter().find(|entry| text(entry, "dot") == dot);
+            match (found, body["next"].as_str()) {
+                (Some(entry), _) => break entry["location"].clone(),
+                (None, Some(next)) => after = Some(next.to_owned()),
+                (None, None) => {
+                    return Err(Failure::NotFound(format!("no entry of the journal has the dot {dot}")));
+                }
+            }
+        };
+        let body = json!({"location": location, "dot": dot});
+        let ask = Ask::new(Method::POST, format!("{space}/journal/restore"), &body);
+        self.write(ensure.on(ask)).await
+    }
+
+    async fn journal(&self, space: &str, after: Option<String>, limit: Option<usize>) -> Done {
         let space = self.space(space).await?;
-        let page = query(&[("limit", limit.map(|limit| limit.to_string()))]);
+        let page = query(&[("after", after), ("limit", limit.map(|limit| limit.to_string()))]);
         let answer = self.client.ask(Ask::get(format!("{space}/journal{page}"))).await?;
-        if let Some(dot) = restore {
-            let entry = items(&answer.body, "entries").iter().find(|entry| text(entry, "dot") == dot);
-            let entry = entry.ok_or_else(|| {
-                Failure::NotFound(format!("no entry has the dot {dot}; look further with --limit"))
-            })?;
-            let body = json!({"location": entry["location"], "dot": dot});
-            return self.write(Ask::new(Method::POST, format!("{space}/journal/restore"), &body)).await;
-        }
         printed(self.printer.show(&answer.body, |body| {
-            let mut table = Table::new(&["SET ASIDE", "KIND", "COLLECTION", "KEY", "VALUE", "WHY", "DOT"]);
+            let mut table = Table::new(&["SET ASIDE", "KIND", "COLLECTION", "KEY", "VALUE", "WHY", "DOT"])
+                .or("nothing was set aside");
             for entry in items(body, "entries") {
                 let location = &entry["location"];
                 table.row(vec![
@@ -472,6 +519,9 @@ impl Session {
                     text(entry, "reason"),
                     text(entry, "dot"),
                 ]);
+            }
+            if let Some(next) = body["next"].as_str() {
+                table.row(vec![format!("… more: --next {next}")]);
             }
             table
         }))
@@ -497,7 +547,8 @@ impl Session {
     async fn peers(&self) -> Done {
         let answer = self.client.ask(Ask::get("/v1/peers")).await?;
         printed(self.printer.show(&answer.body, |body| {
-            let mut table = Table::new(&["REPLICA", "SENT", "RECEIVED", "LOST"]);
+            let mut table =
+                Table::new(&["REPLICA", "SENT", "RECEIVED", "LOST"]).or("no replica is connected");
             for peer in items(body, "peers") {
                 let count = |name: &str| text(peer, name);
                 let lost = count("packets_lost");
@@ -510,7 +561,8 @@ impl Session {
     async fn lag(&self) -> Done {
         let answer = self.client.ask(Ask::get("/v1/lag")).await?;
         printed(self.printer.show(&answer.body, |body| {
-            let mut table = Table::new(&["SPACE", "WHO", "LACKS", "WAITING", "CATCHES UP", "WHY"]);
+            let mut table = Table::new(&["SPACE", "WHO", "LACKS", "WAITING", "CATCHES UP", "WHY"])
+                .or("nobody who is connected is behind");
             for space in items(body, "spaces") {
                 let name = || text(space, "name");
                 for lane in items(space, "here") {
@@ -544,28 +596,65 @@ impl Session {
     }
 }
 
-/// An object for people.
-fn shown(body: &Value) -> String {
-    let pretty = |value: &Value| serde_json::to_string_pretty(value).unwrap_or_default();
+impl WithinArgs {
+    fn kind(&self) -> &str {
+        self.within.as_deref().unwrap_or("")
+    }
+
+    /// Something done to what the keys of a map lead to.
+    fn action(&self, r#do: &Value) -> Value {
+        json!({"op": "within", "path": self.path, "kind": self.within, "do": r#do})
+    }
+}
+
+/// The operation that writes what is under a key of a map.
+fn writing(kind: &str, value: &Value) -> Result<Value, Failure> {
+    match (kind, value) {
+        ("register", value) => Ok(json!({"op": "write", "value": value})),
+        ("flag", Value::Bool(true)) => Ok(json!({"op": "enable"})),
+        ("flag", Value::Bool(false)) => Ok(json!({"op": "disable"})),
+        ("flag", _) => Err(Failure::usage("a flag is true or false")),
+        _ => Err(Failure::usage(
+            "within a map, registers and flags are written: say where with --path KEY, and what with --within register",
+        )),
+    }
+}
+
+/// The operation that adds to an object.
+fn adding(kind: &str, given: &str) -> Result<Value, Failure> {
+    let number = || {
+        let number = given.parse::<i64>();
+        number.map_err(|_| Failure::usage(format!("{given:?} is no whole number to add to a {kind}")))
+    };
+    match kind {
+        "counter" => Ok(json!({"op": "add", "by": number()?})),
+        "bounded-counter" => match number()? {
+            by if by < 0 => Ok(json!({"op": "decrease", "by": by.unsigned_abs()})),
+            by => Ok(json!({"op": "increase", "by": by})),
+        },
+        "" => Err(Failure::usage(
+            "within a map, counters and sets are added to: say where with --path KEY, and what with --within counter",
+        )),
+        _ => Ok(json!({"op": "insert", "element": parse_value(&argument(given)?)})),
+    }
+}
+
+/// An object for people, by lines.
+fn shown(body: &Value) -> Vec<String> {
     if let Some(elements) = body["elements"].as_array() {
-        return elements.iter().map(bare).collect::<Vec<_>>().join("\n");
+        return elements.iter().map(bare).collect();
     }
     if let Some(entries) = body["entries"].as_array() {
-        return entries
-            .iter()
-            .map(|entry| format!("{}: {}", bare(&entry["key"]), entry["holds"]))
-            .collect::<Vec<_>>()
-            .join("\n");
+        return entries.iter().map(|entry| format!("{}: {}", bare(&entry["key"]), entry["holds"])).collect();
     }
     if body["state"] == json!("conflict") {
-        let lines = items(body, "siblings").iter();
-        return lines
-            .map(|sibling| format!("{}  ({})", sibling["value"], text(sibling, "dot")))
-            .collect::<Vec<_>>()
-            .join("\n");
+        let siblings = items(body, "siblings").iter();
+        return siblings.map(|sibling| format!("{}  ({})", sibling["value"], text(sibling, "dot"))).collect();
     }
     match &body["value"] {
-        value @ (Value::Object(_) | Value::Array(_)) => pretty(value),
-        value => bare(value),
+        value @ (Value::Object(_) | Value::Array(_)) => {
+            vec![serde_json::to_string_pretty(value).unwrap_or_default()]
+        }
+        value => vec![bare(value)],
     }
 }

@@ -152,7 +152,7 @@ pub(super) async fn restore(config: Config, from: &Path, printer: Printer) -> Do
     // Opening it gives the directory its own marker, so that it writes as a new incarnation.
     let replica = open(&config).await?;
     let id = replica.id().to_string();
-    let verified = check(&replica).await;
+    let verified = check(&replica, printer.json).await;
     replica.shutdown().await;
     let (body, faults) = verified?;
     if id != note.replica {
@@ -176,16 +176,19 @@ pub(super) async fn restore(config: Config, from: &Path, printer: Printer) -> Do
     printer.line(&body, line).map_err(Failure::other)
 }
 
-async fn check(replica: &Replica) -> Result<(Value, Vec<String>), Failure> {
+async fn check(replica: &Replica, is_json: bool) -> Result<(Value, Vec<String>), Failure> {
     let faults = Arc::new(Mutex::new(Vec::new()));
-    let found = Arc::clone(&faults);
-    let verified = replica.verify(move |fault| {
+    let (found, bar) = (Arc::clone(&faults), bar(is_json, "verifying"));
+    let shown = bar.clone();
+    let tell = move |fault: comity::Fault| {
         let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
         if found.len() < FAULTS_SHOWN {
             found.push(fault.to_string());
         }
-    });
-    let verified = verified.await.map_err(Failure::other)?;
+    };
+    let verified = replica.verify(tell, move |done, all| advance(&shown, done, all)).await;
+    bar.finish_and_clear();
+    let verified = verified.map_err(Failure::other)?;
     let faults = faults.lock().unwrap_or_else(PoisonError::into_inner).clone();
     Ok((verified_json(&verified, &faults), faults))
 }
@@ -201,11 +204,11 @@ fn told(faults: &[String]) -> Failure {
 /// Verifies: at the daemon where one runs, otherwise the directory itself, or a backup.
 pub(super) async fn verify(config: Config, session: Session, of: Option<&Path>, is_remote: bool) -> Done {
     let body = match of {
-        Some(backup) => verify_backup(&config, backup).await?,
+        Some(backup) => verify_backup(&config, backup, session.printer.json).await?,
         None => match run_job(&session, &json!({"kind": "verify"}), "verifying").await {
             Err(Failure::Unreachable(_)) if !is_remote => {
                 let replica = open_existing(&config).await?;
-                let checked = check(&replica).await;
+                let checked = check(&replica, session.printer.json).await;
                 replica.shutdown().await;
                 checked?.0
             }
@@ -232,15 +235,20 @@ pub(super) async fn verify(config: Config, session: Session, of: Option<&Path>, 
 }
 
 /// Verifies a copy of a backup, so that the backup stays as it is.
-async fn verify_backup(config: &Config, from: &Path) -> Result<Value, Failure> {
+async fn verify_backup(config: &Config, from: &Path, is_json: bool) -> Result<Value, Failure> {
     let copy: PathBuf = {
         let name = format!(".comity-verify-{}", crate::names::hex(&crate::auth::fresh_bits::<8>()));
         from.parent().unwrap_or(Path::new(".")).join(name)
     };
     let (source, dir) = (from.to_owned(), copy.clone());
     let copied = tokio::task::spawn_blocking(move || {
-        backup::check(&source, |_, _| {})?;
-        comity::restore_backup(&source, &dir, |_, _| {}).map_err(|error| error.to_string())
+        let reading = bar(is_json, "checking the backup");
+        backup::check(&source, |done, all| advance(&reading, done, all))?;
+        reading.finish_and_clear();
+        let copying = bar(is_json, "copying the backup");
+        let copied = comity::restore_backup(&source, &dir, |done, all| advance(&copying, done, all));
+        copying.finish_and_clear();
+        copied.map_err(|error| error.to_string())
     });
     let copied = copied.await.map_err(Failure::other)?.map_err(Failure::other);
     let checked = match copied {
@@ -248,7 +256,7 @@ async fn verify_backup(config: &Config, from: &Path) -> Result<Value, Failure> {
             let config = Config { data_dir: copy.clone(), ..config.clone() };
             match open(&config).await {
                 Ok(replica) => {
-                    let checked = check(&replica).await;
+                    let checked = check(&replica, is_json).await;
                     replica.shutdown().await;
                     checked.map(|(body, _)| body)
                 }

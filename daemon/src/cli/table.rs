@@ -8,11 +8,17 @@ use serde_json::Value;
 pub(crate) struct Table {
     heading: Vec<String>,
     rows: Vec<Vec<String>>,
+    empty: &'static str,
 }
 
 impl Table {
     pub(crate) fn new(heading: &[&str]) -> Self {
-        Self { heading: heading.iter().map(ToString::to_string).collect(), rows: Vec::new() }
+        Self { heading: heading.iter().map(ToString::to_string).collect(), rows: Vec::new(), empty: "" }
+    }
+
+    /// Says this to people when there are no rows.
+    pub(crate) fn or(self, empty: &'static str) -> Self {
+        Self { empty, ..self }
     }
 
     pub(crate) fn row(&mut self, cells: Vec<String>) {
@@ -21,6 +27,9 @@ impl Table {
 
     /// Prints it; the heading only where a person reads it.
     pub(crate) fn print(&self, out: &mut dyn Write, is_for_people: bool) -> io::Result<()> {
+        if self.rows.is_empty() && is_for_people && !self.empty.is_empty() {
+            return writeln!(out, "{}", self.empty);
+        }
         let heading = Some(&self.heading).filter(|_| is_for_people);
         let width = |column: usize| {
             let cells = heading.into_iter().chain(&self.rows).filter_map(|row| row.get(column));
@@ -53,6 +62,15 @@ impl Printer {
             return writeln!(out, "{body}");
         }
         human(body).print(&mut out, io::stdout().is_terminal())
+    }
+
+    /// Prints as many lines as there are.
+    pub(crate) fn lines(&self, body: &Value, human: impl FnOnce(&Value) -> Vec<String>) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        if self.json {
+            return writeln!(out, "{body}");
+        }
+        human(body).iter().try_for_each(|line| writeln!(out, "{line}"))
     }
 
     /// Prints one line.
@@ -112,6 +130,16 @@ mod tests {
         assert_eq!(moment(951_868_799_999), "2000-02-29 23:59:59");
         assert_eq!(moment(1_795_763_922_852), "2026-11-27 07:18:42");
         assert_eq!(moment(4_102_444_800_000), "2100-01-01 00:00:00");
+    }
+
+    #[test]
+    fn only_people_are_told_that_there_is_nothing() {
+        let printed = |is_for_people| {
+            let mut out = Vec::new();
+            Table::new(&["a"]).or("nothing is there").print(&mut out, is_for_people).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!((printed(true).as_str(), printed(false).as_str()), ("nothing is there\n", ""));
     }
 
     #[test]

@@ -157,10 +157,12 @@ pub(crate) async fn import(
     State(app): State<Arc<App>>,
     access: Access,
     Names(at): Names<At>,
+    asked: Asked,
     request: Request,
 ) -> Result<Response, Problem> {
     let space = app.space(&access, Scope::Write, &at.space).await?;
     check_kind(&at)?;
+    asked.reach(&space).await?;
     require_type(request.headers(), &["application/octet-stream"])?;
     let bytes = body(request, &()).await?;
     let document = space.document(&at.collection, &at.key);

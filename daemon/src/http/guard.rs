@@ -16,7 +16,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::App;
 use super::problem::{Problem, Trouble};
-use super::request::put;
+use super::request::{DURABILITY, IDEMPOTENCY_KEY, put};
 use crate::auth::{Access, authenticate};
 
 /// From where a connection came.
@@ -156,6 +156,36 @@ fn find_access(app: &App, request: &Request) -> Result<Access, Problem> {
     match http.local_scope {
         Some(scope) if is_local && !is_proxied(request.headers()) => Ok(Access::local(scope)),
         _ => Err(Trouble::Unauthenticated.because("present a token as `Authorization: Bearer …`")),
+    }
+}
+
+/// Refuses to write by an id or as durably as is asked where the route does not: these are the methods by which it does.
+/// To ignore it would promise what is not kept.
+pub(crate) async fn check_promises(
+    State(writes): State<Arc<[Method]>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    match broken_promise(&request, &writes) {
+        Some(why) => Trouble::BadRequest.because(why).into_response(),
+        None => next.run(request).await,
+    }
+}
+
+fn broken_promise(request: &Request, writes: &[Method]) -> Option<&'static str> {
+    let (method, headers) = (request.method(), request.headers());
+    if matches!(*method, Method::GET | Method::HEAD) || writes.contains(method) {
+        return None;
+    }
+    let mut query = request.uri().query().unwrap_or("").split('&');
+    if headers.contains_key(IDEMPOTENCY_KEY) {
+        Some("an Idempotency-Key is not remembered here; look whether it was done before it is repeated")
+    } else if headers.contains_key(DURABILITY)
+        || query.any(|pair| pair.split('=').next() == Some("durability"))
+    {
+        Some("this is durable at this replica when it is answered; no other durability can be asked for")
+    } else {
+        None
     }
 }
 

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::Response;
 use comity::{
-    Choice, Conflict, JournalEntry, JournalPlace, JournalReason, Location, Matter, ObjectAddress, Value,
+    Choice, Conflict, Dot, JournalEntry, JournalPlace, JournalReason, Location, Matter, ObjectAddress, Space,
+    Transact, TxError, Value,
 };
 use data_encoding::BASE64URL_NOPAD;
 use serde::{Deserialize, Serialize};
@@ -15,7 +16,7 @@ use utoipa::ToSchema;
 use super::App;
 use super::action::dots;
 use super::objects::kind;
-use super::problem::{Problem, Trouble};
+use super::problem::{Problem, Refusal, Trouble};
 use super::read::page_limit;
 use super::request::{Asked, Json as Body, Names, Params, blocking, read_answer};
 use super::value::{from_json, to_json};
@@ -163,6 +164,14 @@ pub(crate) async fn resolve(
         move || Ok((view.conflict_at(&location)?, location.to_string()))
     })
     .await?;
+    match as_seen(found, &seen, &shown) {
+        Ok(conflict) => asked.write(space.resolve(&conflict, choice)).await,
+        Err(problem) => asked.write(refused(&space, problem)).await,
+    }
+}
+
+/// The conflict with the values that were seen, and no others.
+fn as_seen(found: Option<Conflict>, seen: &[Dot], shown: &str) -> Result<Conflict, Problem> {
     let none = || Trouble::NoConflict.because(format!("{shown}: there is no conflict in this place now"));
     let mut conflict = found.ok_or_else(none)?;
     if let Matter::Siblings { siblings, .. } = &mut conflict.matter
@@ -175,7 +184,12 @@ pub(crate) async fn resolve(
             return Err(Trouble::NoConflict.because(detail));
         }
     }
-    asked.write(space.resolve(&conflict, choice)).await
+    Ok(conflict)
+}
+
+/// A write that is refused, unless it was made before under the same id: what it was to find is gone because of it.
+fn refused(space: &Space, problem: Problem) -> Transact {
+    space.transact(move |_| Err(TxError::refuse(Refusal(problem))))
 }
 
 fn choice(decision: &Decision) -> Result<Choice, Problem> {
@@ -293,6 +307,11 @@ pub(crate) async fn restore(
     let view = space.view()?;
     let entries = blocking(move || Ok(view.journal_of(&location, usize::MAX)?)).await?;
     let found = entries.into_iter().find(|entry| entry.dot == dot);
-    let found = found.ok_or_else(|| Trouble::NotFound.because("the journal has no such entry"))?;
-    asked.write(space.restore(&found)).await
+    match found {
+        Some(entry) => asked.write(space.restore(&entry)).await,
+        None => {
+            let problem = Trouble::NotFound.because("the journal has no such entry");
+            asked.write(refused(&space, problem)).await
+        }
+    }
 }

@@ -54,13 +54,20 @@ impl Work {
 struct Job {
     id: u64,
     work: Work,
+    /// Rows that were copied or looked at.
     done: AtomicU64,
+    /// Of so many.
     all: AtomicU64,
     /// Set once.
     outcome: Mutex<Option<Result<Json, String>>>,
 }
 
 impl Job {
+    fn note(&self, done: u64, all: u64) {
+        self.done.store(done, Ordering::Relaxed);
+        self.all.store(all, Ordering::Relaxed);
+    }
+
     fn to_json(&self) -> Json {
         let outcome = lock(&self.outcome);
         let (state, result, error) = match &*outcome {
@@ -115,13 +122,11 @@ async fn run(replica: Replica, job: Arc<Job>) {
     let outcome = match &job.work {
         Work::Backup { directory } => {
             let shown = Arc::clone(&job);
-            let progress = move |done, all| {
-                shown.done.store(done, Ordering::Relaxed);
-                shown.all.store(all, Ordering::Relaxed);
-            };
-            backup::back_up(&replica, directory, progress).await.map(|note| json!(note))
+            backup::back_up(&replica, directory, move |done, all| shown.note(done, all))
+                .await
+                .map(|note| json!(note))
         }
-        Work::Verify => verify(&replica).await,
+        Work::Verify => verify(&replica, &job).await,
         Work::Compact => replica
             .compact()
             .await
@@ -136,16 +141,17 @@ async fn run(replica: Replica, job: Arc<Job>) {
 }
 
 /// Verifies, and tells the first faults.
-async fn verify(replica: &Replica) -> Result<Json, String> {
+async fn verify(replica: &Replica, job: &Arc<Job>) -> Result<Json, String> {
     let faults = Arc::new(Mutex::new(Vec::new()));
-    let found = Arc::clone(&faults);
-    let verified = replica.verify(move |fault| {
+    let (found, shown) = (Arc::clone(&faults), Arc::clone(job));
+    let tell = move |fault: comity::Fault| {
         tracing::error!(%fault, "verifying found a fault");
         let mut found = lock(&found);
         if found.len() < FAULTS_MAX {
             found.push(fault.to_string());
         }
-    });
+    };
+    let verified = replica.verify(tell, move |done, all| shown.note(done, all));
     let verified = verified.await.map_err(|error| error.to_string())?;
     let told = lock(&faults).clone();
     Ok(verified_json(&verified, &told))
@@ -155,6 +161,7 @@ async fn verify(replica: &Replica) -> Result<Json, String> {
 pub(crate) fn verified_json(verified: &comity::Verified, faults: &[String]) -> Json {
     json!({
         "spaces": verified.spaces,
+        "installing": verified.installing,
         "lanes": verified.lanes,
         "entries": verified.entries,
         "signatures": verified.signatures,

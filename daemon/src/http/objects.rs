@@ -188,7 +188,9 @@ pub(crate) async fn put(
         Kind::Register => Step::Register(register(parse_json(&bytes)?)?),
         Kind::Flag | Kind::DwFlag => Step::Flag(flag(&parse_json(&bytes)?)?),
         _ => {
-            let detail = format!("a {kind} is changed by POST with an operation, not by PUT");
+            let detail = format!(
+                "a {kind} is not written as a whole: POST an operation, or use `comity add` and `comity rm`"
+            );
             return Err(Trouble::MethodNotAllowed.because(detail));
         }
     };

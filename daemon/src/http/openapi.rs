@@ -5,6 +5,7 @@ pub(super) mod answers;
 
 use std::sync::Arc;
 
+use axum::http::Method;
 use axum::response::{IntoResponse, Response};
 use axum::routing::MethodRouter;
 use utoipa::openapi::path::{
@@ -44,6 +45,11 @@ impl Route {
     pub(super) fn feed(path: impl Into<String>, handlers: MethodRouter<Arc<App>>, docs: Vec<Doc>) -> Self {
         Self { is_feed: true, ..Self::new(path, handlers, docs) }
     }
+
+    /// The methods by which it writes as durably as is asked, and once for each `Idempotency-Key`.
+    pub(super) fn writes(&self) -> Arc<[Method]> {
+        self.docs.iter().filter(|doc| doc.is_write).map(|doc| method(&doc.method)).collect()
+    }
 }
 
 /// The description of one operation.
@@ -55,6 +61,7 @@ pub(super) struct Doc {
     bodies: Vec<(&'static str, SchemaOf)>,
     answers: Vec<Answer>,
     schemas: Vec<(String, SchemaOf)>,
+    is_write: bool,
 }
 
 struct Answer {
@@ -96,7 +103,7 @@ const WAIT_MS_MAX: u32 = 600_000;
 impl Doc {
     pub(super) fn new(method: HttpMethod, id: &'static str, summary: &'static str) -> Self {
         let (parameters, bodies, answers, schemas) = Default::default();
-        Self { method, id, summary, parameters, bodies, answers, schemas }
+        Self { method, id, summary, parameters, bodies, answers, schemas, is_write: false }
     }
 
     pub(super) fn get(id: &'static str, summary: &'static str) -> Self {
@@ -124,7 +131,7 @@ impl Doc {
         self
     }
 
-    fn header(mut self, name: &str, about: &str) -> Self {
+    pub(super) fn header(mut self, name: &str, about: &str) -> Self {
         self.parameters.push(parameter(name, ParameterIn::Header, text(), about));
         self
     }
@@ -152,6 +159,7 @@ impl Doc {
 
     /// It writes, as durably as is asked for.
     pub(super) fn writes(mut self) -> Self {
+        self.is_write = true;
         let wait = whole(0, WAIT_MS_MAX);
         self.parameters.push(parameter(
             "wait_ms",
@@ -257,6 +265,19 @@ impl Doc {
             operation = operation.response(status.to_string(), response.build());
         }
         operation
+    }
+}
+
+fn method(described: &HttpMethod) -> Method {
+    match described {
+        HttpMethod::Get => Method::GET,
+        HttpMethod::Post => Method::POST,
+        HttpMethod::Put => Method::PUT,
+        HttpMethod::Delete => Method::DELETE,
+        HttpMethod::Options => Method::OPTIONS,
+        HttpMethod::Head => Method::HEAD,
+        HttpMethod::Patch => Method::PATCH,
+        HttpMethod::Trace => Method::TRACE,
     }
 }
 

@@ -110,7 +110,7 @@ fn register(register: &RegisterReader) -> Result<Json, Problem> {
     let kind = Kind::Register.name();
     match register.shown() {
         RegisterView::Absent => {
-            Err(Trouble::NotFound.because(format!("the register {} holds nothing", register.location())))
+            Err(Trouble::NotFound.because(format!("the {} holds nothing", register.location())))
         }
         RegisterView::Value(value) => Ok(json!({
             "kind": kind, "state": "value", "value": to_json(&value), "policy": policy, "siblings": siblings,

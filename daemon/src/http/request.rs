@@ -132,6 +132,17 @@ impl Asked {
         self.wait.unwrap_or(WAIT_DEFAULT)
     }
 
+    /// Waits until what must have been seen is durable here.
+    ///
+    /// # Errors
+    /// A [`Problem`] that says how far it is from that.
+    pub(crate) async fn reach(&self, space: &Space) -> Result<(), Problem> {
+        if let Some(token) = &self.token {
+            space.at_within(token, self.wait()).await?;
+        }
+        Ok(())
+    }
+
     /// A view as fresh as was asked for.
     ///
     /// # Errors
@@ -270,12 +281,11 @@ pub(crate) fn require_type(headers: &HeaderMap, taken: &[&str]) -> Result<String
 
 /// The whole body, within the limit of the configuration.
 pub(crate) async fn body<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Problem> {
-    Bytes::from_request(request, state).await.map_err(|rejection| {
-        let trouble = match rejection.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => Trouble::TooLarge,
-            _ => Trouble::BadRequest,
-        };
-        trouble.because(rejection.body_text())
+    Bytes::from_request(request, state).await.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            Trouble::TooLarge.because("the body is longer than http.body_bytes_max")
+        }
+        _ => Trouble::BadRequest.because(rejection.body_text()),
     })
 }
 

@@ -348,6 +348,8 @@ fn documents() -> Vec<Route> {
                     "The bytes",
                 ),
                 Doc::post("import", "Add what an Automerge program saved or sent")
+                    .query("wait_ms", "How long to wait for what must have been seen, ms")
+                    .header("Comity-Token", "What must have been seen before")
                     .takes_any("application/octet-stream")
                     .shows::<said::Imported>("How many changes were not there yet"),
             ],

@@ -27,6 +27,11 @@ use crate::http::Via;
 /// A pause after the operating system refused a connection, as when all descriptors are in use.
 const REFUSED_PAUSE: Duration = Duration::from_millis(50);
 
+/// A head of a request that is longer and not whole is refused, so that connections that are not known yet take little; up
+/// to twice as much may have been read by then. What is longest in one is a token of a space with as many lanes as there
+/// may be, of ten thousand bytes.
+const HEAD_BYTES_MAX: usize = 32 * 1024;
+
 /// A socket that listens.
 pub(crate) enum Listener {
     Tcp(TcpListener, Option<TlsAcceptor>),
@@ -164,6 +169,7 @@ impl Listening {
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.header_time_max)
+            .max_buf_size(HEAD_BYTES_MAX)
             .serve_connection(TokioIo::new(stream), service);
         let (mut connection, mut draining) = (pin!(connection), self.draining);
         let ended = tokio::select! {

@@ -47,7 +47,8 @@ pub(crate) struct Audits {
 
 #[derive(Debug, Default)]
 struct SpaceAudit {
-    status: AuditStatus,
+    /// None while there is nothing to say.
+    status: Option<Box<AuditStatus>>,
     /// When the next pass begins.
     due: Duration,
     /// Passes that were begun.
@@ -100,7 +101,7 @@ impl Audits {
     }
 
     pub(crate) fn status(&self, id: &SpaceId) -> AuditStatus {
-        self.of.get(id).map_or_else(AuditStatus::default, |audit| audit.status)
+        self.of.get(id).and_then(|audit| audit.status.as_deref()).copied().unwrap_or_default()
     }
 
     /// Whether something in a space may be made again soon.
@@ -111,7 +112,7 @@ impl Audits {
     }
 
     pub(super) fn status_mut(&mut self, id: SpaceId) -> &mut AuditStatus {
-        &mut self.of.entry(id).or_default().status
+        self.of.entry(id).or_default().status.get_or_insert_default()
     }
 }
 
@@ -332,10 +333,11 @@ impl Engine {
         self.audits.pass = None;
         let every = self.audits.limits.every.unwrap_or(Duration::MAX);
         let audit = self.audits.of.entry(id).or_default();
-        audit.status.passes += 1;
-        audit.status.last_pass_ms = Some(now.wall_ms);
         audit.due = now.monotonic.saturating_add(every);
         let due = audit.due;
+        let status = audit.status.get_or_insert_default();
+        status.passes += 1;
+        status.last_pass_ms = Some(now.wall_ms);
         self.timers.insert((due, Timer::Audit(id)));
     }
 

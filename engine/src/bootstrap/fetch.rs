@@ -247,7 +247,7 @@ impl Engine {
     /// Whether something came of a pass is looked at now and then.
     pub(crate) fn watch_bootstrap(&mut self, now: &Now, id: SpaceId) {
         self.dirty.insert(id);
-        if self.spaces.get(&id).is_some_and(Space::is_receiving) {
+        if self.spaces.get(&id).is_some_and(|space| space.is_receiving()) {
             self.timers.insert((now.monotonic + SNAPSHOT_STALL / 4, Timer::Bootstrap(id)));
         }
     }
@@ -361,10 +361,11 @@ impl Engine {
         let is_it = |bootstrap: &Bootstrap| {
             bootstrap.pass.as_ref().is_some_and(|pass| (pass.session, pass.number) == (session, number))
         };
-        let held =
-            |id: &&SpaceId| self.spaces.get(id).and_then(|space| space.bootstrap.as_ref()).is_some_and(is_it);
+        let held = |id: &&SpaceId| {
+            self.spaces.get(id).and_then(|space| space.bootstrap.as_deref()).is_some_and(is_it)
+        };
         let id = *self.brought_up.iter().find(held)?;
-        Some((id, self.spaces.get_mut(&id)?.bootstrap.as_mut()?))
+        Some((id, self.spaces.get_mut(&id)?.bootstrap.as_deref_mut()?))
     }
 
     /// A source offers what was asked for.
@@ -604,7 +605,7 @@ impl Engine {
                 self.give_up_staged(id, store)?;
                 if let Some(space) = self.spaces.get_mut(&id) {
                     let fresh = Bootstrap { refused, passes, fault, retry_due, ..Bootstrap::default() };
-                    space.bootstrap = Some(fresh);
+                    space.bootstrap = Some(Box::new(fresh));
                 }
                 Ok(())
             }

@@ -101,7 +101,8 @@ impl Engine {
         space.lanes.values_mut().for_each(|lane| lane.drop_staged());
         space.documents.clear();
         space.bootstrap = None;
-        space.installing = Some(Installing { offer, stage: Stage::Clear, source, rows: 0, done: None });
+        let installing = Installing { offer, stage: Stage::Clear, source, rows: 0, done: None };
+        space.installing = Some(Box::new(installing));
         for lane in space.parents.keys().chain(space.ranges.keys()).copied().collect::<Vec<_>>() {
             self.drop_parent(id, lane);
         }
@@ -118,7 +119,7 @@ impl Engine {
         id: SpaceId,
         store: &mut dyn Store,
     ) -> Result<(), StoreError> {
-        match self.spaces.get(&id).and_then(|space| space.installing.as_ref()) {
+        match self.spaces.get(&id).and_then(|space| space.installing.as_deref()) {
             Some(Installing { done: Some(done), .. }) if *done <= self.synced => {
                 self.end_install(now, id, store)
             }
@@ -303,7 +304,7 @@ impl Engine {
         let row: SpaceRow = decode("space row", &row)?;
         let loaded = self.load_space(store, (id, row))?;
         let Some(held) = self.spaces.get_mut(&id) else { return Ok(()) };
-        let old = std::mem::replace(held, loaded);
+        let old = std::mem::replace(&mut **held, loaded);
         held.durable =
             old.durable.iter().map(|(lane, lsn)| (lane, lsn.min(held.frontier.at(&lane)))).collect();
         held.clock = old.clock;

@@ -1,7 +1,6 @@
 //! The list as a value: statements, and what they come to as somebody sees them.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
 
 use comity_crdts::{DecodeError, Frontier, OriginId, Reader, ReplicaId, SpaceId, Writer, canary};
 
@@ -10,6 +9,7 @@ use crate::limits::MEMBER_STATEMENTS_MAX;
 use crate::members::{Place, Said};
 use crate::op::Role;
 use crate::rows::damaged;
+use crate::sorted::Sorted;
 use crate::store::{StateRead, StoreError};
 
 /// How a removal is written where a role would stand.
@@ -51,7 +51,7 @@ struct Statement {
 /// Every statement that counts in a space, by whom it is about, each replica's in the order of their places.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Roster {
-    statements: BTreeMap<ReplicaId, Vec<Statement>>,
+    statements: Sorted<ReplicaId, Vec<Statement>>,
 }
 
 impl Roster {
@@ -61,12 +61,12 @@ impl Roster {
         let place = Place { lane: OriginId([0; 16]), lsn: 0, index: 0 };
         let first =
             Statement { place, role: Some(Role::Admin), height: 0, rank: 0, superseded_by: Vec::new() };
-        Self { statements: BTreeMap::from([(*founder, vec![first])]) }
+        Self { statements: Sorted::from_iter([(*founder, vec![first])]) }
     }
 
     pub(crate) fn load(read: &dyn StateRead, space: &SpaceId) -> Result<Self, StoreError> {
         let (from, until) = keys::members(space);
-        let mut statements = BTreeMap::new();
+        let mut statements = Sorted::new();
         for (key, row) in read.scan(&from, &until, usize::MAX)? {
             let replica = key.get(17..49).and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
             let replica = replica.ok_or_else(|| damaged("member row", &"its key is not one"))?;
@@ -110,7 +110,7 @@ impl Roster {
     /// Who takes part. Of what was said about a replica, statements hold that nobody has replaced who saw them. Where
     /// one of those that hold removes it, it is no member; otherwise it has the least of the roles they give. Should
     /// that leave no admin, the one remains that [`last_admin`](Self::last_admin) names. O(statements).
-    pub(crate) fn roles(&self, view: View<'_>) -> BTreeMap<ReplicaId, Role> {
+    pub(crate) fn roles(&self, view: View<'_>) -> Sorted<ReplicaId, Role> {
         let mut roles = self.roles_as_said(view);
         if !roles.values().any(|role| *role == Role::Admin)
             && let Some(last) = self.last_admin(view)
@@ -120,7 +120,7 @@ impl Roster {
         roles
     }
 
-    fn roles_as_said(&self, view: View<'_>) -> BTreeMap<ReplicaId, Role> {
+    fn roles_as_said(&self, view: View<'_>) -> Sorted<ReplicaId, Role> {
         let role = |statements: &[Statement]| {
             let mut holding = holding(statements, view);
             let first = holding.next()?.role;
@@ -168,7 +168,7 @@ impl Roster {
         let all = self.statements.values().flatten().filter(|statement| view.sees(&statement.place));
         let height = 1 + all.map(|statement| statement.height).max().unwrap_or(0);
         let rank = if said.role == Some(Role::Admin) { 1 + self.rank(said.author, view) } else { 0 };
-        let statements = self.statements.entry(*said.replica).or_default();
+        let statements = self.statements.get_or_insert_with(*said.replica, Vec::new);
         let Err(at) = statements.binary_search_by_key(&said.place, |statement| statement.place) else {
             return false;
         };
@@ -231,9 +231,10 @@ fn encode_place(place: &Place, out: &mut Writer) {
 
 fn decode_row(bytes: &[u8]) -> Result<Vec<Statement>, DecodeError> {
     let mut reader = Reader::new(bytes);
-    let mut statements = Vec::new();
-    // Written by this core only: as many as there were.
-    for _ in 0..reader.count(usize::MAX, "statements about a member")? {
+    // Written by this core only: as many as there were. Mostly that is one.
+    let count = reader.count(usize::MAX, "statements about a member")?;
+    let mut statements = Vec::with_capacity(count.min(1));
+    for _ in 0..count {
         let place = decode_place(&mut reader)?;
         let role = match reader.u8("member role")? {
             REMOVED => None,

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use super::roster::{Roster, View};
 use super::{Place, Said};
 use crate::op::Role;
+use crate::sorted::Sorted;
 
 /// A statement as it stands in somebody's lane.
 #[derive(Clone, Debug)]
@@ -99,7 +100,7 @@ impl Crowd {
         self.in_some_order(std::iter::empty())
     }
 
-    fn roles(&self) -> BTreeMap<ReplicaId, Role> {
+    fn roles(&self) -> Sorted<ReplicaId, Role> {
         self.all().roles(View::Everything)
     }
 }
@@ -120,7 +121,7 @@ fn three_admins() -> Crowd {
 fn two_admins_who_remove_each_other_are_both_removed_and_a_third_goes_on() {
     let mut crowd = three_admins();
     assert!(crowd.say(1, 2, None) && crowd.say(2, 1, None));
-    assert_eq!(crowd.roles(), BTreeMap::from([(replica(0), Role::Admin)]));
+    assert_eq!(crowd.roles(), Sorted::from_iter([(replica(0), Role::Admin)]));
 }
 
 #[test]
@@ -129,12 +130,12 @@ fn of_admins_who_leave_nobody_the_one_nearest_to_the_founder_stays_and_can_let_o
     assert!(crowd.say(0, 1, ADMIN));
     crowd.hear(1, 0);
     assert!(crowd.say(0, 1, None) && crowd.say(1, 0, None));
-    assert_eq!(crowd.roles(), BTreeMap::from([(replica(0), Role::Admin)]));
+    assert_eq!(crowd.roles(), Sorted::from_iter([(replica(0), Role::Admin)]));
     crowd.hear(0, 1);
     crowd.hear(1, 0);
     assert!(!crowd.say(1, 3, WRITER), "who was removed lets nobody in");
     assert!(crowd.say(0, 0, ADMIN) && crowd.say(0, 3, ADMIN), "the last admin first says so of itself");
-    let expected = BTreeMap::from([(replica(0), Role::Admin), (replica(3), Role::Admin)]);
+    let expected = Sorted::from_iter([(replica(0), Role::Admin), (replica(3), Role::Admin)]);
     assert_eq!(crowd.roles(), expected);
 }
 

@@ -8,13 +8,14 @@ use super::{Matters, Walk};
 use crate::change::{Body, LaneTip, decode_stored};
 use crate::head::verify;
 use crate::keys;
+use crate::retention::{floor_of, kept};
 use crate::space::{LaneRow, Progress, decode};
 use crate::store::{PAGE_ROWS, StoreError};
 
 impl Walk<'_> {
-    /// Walks every lane; returns how far each is.
-    pub(super) fn lanes(&mut self) -> Result<Frontier, StoreError> {
-        let mut frontier = Frontier::new();
+    /// Walks every lane; returns from where its entries are kept, and how far it is.
+    pub(super) fn lanes(&mut self) -> Result<(Frontier, Frontier), StoreError> {
+        let (mut floors, mut frontier) = (Frontier::new(), Frontier::new());
         let space = self.space;
         self.each_row(keys::lanes(&space), |walk, (key, bytes)| {
             let Some(row) = walk.readable("a lane's row", decode::<LaneRow>("lane row", &bytes))? else {
@@ -26,16 +27,26 @@ impl Walk<'_> {
             }
             walk.verified.lanes += 1;
             frontier.advance(lane, row.tip.lsn);
-            walk.lane(&lane, &row)
+            let floor = floor_of(walk.read, &space, &lane);
+            let Some(floor) = walk.readable(format!("the floor of lane {lane}"), floor)? else {
+                return Ok(());
+            };
+            floors.advance(lane, floor.as_ref().map_or(0, |floor| floor.lsn));
+            walk.lane(&lane, &row, floor)
         })?;
-        Ok(frontier)
+        Ok((floors, frontier))
     }
 
-    fn lane(&mut self, lane: &LaneId, row: &LaneRow) -> Result<(), StoreError> {
+    /// Walks the entries of a lane that are kept, which are those after its floor.
+    fn lane(&mut self, lane: &LaneId, row: &LaneRow, floor: Option<LaneTip>) -> Result<(), StoreError> {
         let place = format!("lane {lane}");
-        let mut heads = self.heads(lane, 0)?;
-        let mut tip = LaneTip::start(&self.space, lane);
-        for lsn in 1..=row.tip.lsn {
+        let mut tip = floor.unwrap_or_else(|| LaneTip::start(&self.space, lane));
+        let mut heads = self.heads(lane, tip.lsn)?;
+        if let Some(signature) = heads.remove(&tip.lsn) {
+            self.signature(&place, row, (lane, &tip), &signature);
+        }
+        for lsn in tip.lsn + 1..=row.tip.lsn {
+            self.looked_at(1);
             let Some(bytes) = self.read.lane_entry(&self.space, lane, lsn)? else {
                 self.fault(Matters::Chain, &place, format!("entry {lsn} of {} is missing", row.tip.lsn));
                 return Ok(());
@@ -60,15 +71,7 @@ impl Walk<'_> {
                 return Ok(());
             }
             if let Some(signature) = heads.remove(&lsn) {
-                self.verified.signatures += 1;
-                let signature = signature.as_slice().try_into().ok();
-                let owner = &row.owner.replica;
-                let is_signed = signature
-                    .is_some_and(|signature| verify(owner, &self.space, lane, (lsn, &hash), &signature));
-                if !is_signed {
-                    let detail = format!("the owner's signature over entry {lsn} does not verify");
-                    self.fault(Matters::Signature, &place, detail);
-                }
+                self.signature(&place, row, (lane, &tip), &signature);
                 if heads.is_empty() {
                     heads = self.heads(lane, lsn + 1)?;
                 }
@@ -88,17 +91,31 @@ impl Walk<'_> {
         Ok(())
     }
 
+    /// Checks the owner's signature over where a lane stood.
+    fn signature(&mut self, place: &str, row: &LaneRow, (lane, tip): (&LaneId, &LaneTip), signature: &[u8]) {
+        self.verified.signatures += 1;
+        let (owner, head) = (&row.owner.replica, (tip.lsn, &tip.hash));
+        let signature = signature.try_into().ok();
+        if !signature.is_some_and(|signature| verify(owner, &self.space, lane, head, &signature)) {
+            let detail = format!("the owner's signature over entry {} does not verify", tip.lsn);
+            self.fault(Matters::Signature, place, detail);
+        }
+    }
+
     /// A page of the kept heads of a lane.
-    fn heads(&self, lane: &LaneId, from: u64) -> Result<BTreeMap<u64, Vec<u8>>, StoreError> {
+    fn heads(&mut self, lane: &LaneId, from: u64) -> Result<BTreeMap<u64, Vec<u8>>, StoreError> {
         let (from, until) = keys::heads_from(&self.space, lane, from);
         let rows = self.read.scan(&from, &until, PAGE_ROWS)?;
+        self.looked_at(rows.len() as u64);
         let lsn = |key: &[u8]| key.last_chunk().map(|bits| u64::from_be_bytes(*bits));
         Ok(rows.into_iter().filter_map(|(key, signature)| Some((lsn(&key)?, signature))).collect())
     }
 
-    /// Checks that the order of applying names each entry once, each lane's in its order.
-    pub(super) fn order(&mut self, frontier: &Frontier) -> Result<(), StoreError> {
+    /// Checks that the order of applying names each entry that is kept once, each lane's in its order.
+    pub(super) fn order(&mut self, floors: Frontier, frontier: &Frontier) -> Result<(), StoreError> {
         let space = self.space;
+        let kept = kept(self.read, &space);
+        let Some(kept) = self.readable("what is kept of the order of applying", kept)? else { return Ok(()) };
         let progress = match self.read.get(&keys::progress(&space))? {
             Some(bytes) => {
                 self.readable("the space's progress", decode::<Progress>("progress row", &bytes))?
@@ -106,7 +123,7 @@ impl Walk<'_> {
             None => Some(Progress::default()),
         };
         let Some(progress) = progress else { return Ok(()) };
-        let (mut place, mut at) = (0, Frontier::new());
+        let (mut place, mut at) = (kept.dropped, floors);
         self.each_row(keys::apply_log_range(&space, 0, u64::MAX - 1), |walk, (key, bytes)| {
             place += 1;
             let named = key.last_chunk().map(|bits| u64::from_be_bytes(*bits));
@@ -132,7 +149,7 @@ impl Walk<'_> {
             Ok(())
         })?;
         if place != progress.applied {
-            let detail = format!("{place} entries are in it, and {} were applied", progress.applied);
+            let detail = format!("it ends with entry {place}, and {} were applied", progress.applied);
             self.fault(Matters::Order, "the order of applying", detail);
         }
         if at != *frontier {

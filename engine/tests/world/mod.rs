@@ -317,6 +317,14 @@ impl World {
         session
     }
 
+    /// Seconds go by, on all clocks.
+    pub(crate) fn pass_for(&mut self, seconds: u64) {
+        for _ in 0..seconds {
+            self.nodes.iter_mut().for_each(|node| node.wall_ms += 1_000);
+            self.pass(Duration::from_secs(1));
+        }
+    }
+
     /// Connects every two nodes that have no session, and lets all be said.
     pub(crate) fn connect_all(&mut self) {
         for a in 0..self.nodes.len() {
@@ -553,6 +561,13 @@ impl World {
         self.disconnect_all(Some(node));
         self.nodes[node].disk.crash();
         self.restart(node);
+    }
+
+    /// Nothing that is stored contradicts anything else.
+    pub(crate) fn assert_verified(&self, node: usize) {
+        let mut faults = Vec::new();
+        comity_engine::verify(&self.nodes[node].disk.view(), |fault| faults.push(fault), |_| {}).unwrap();
+        assert_eq!(faults, [], "at {node}");
     }
 
     /// A copy of a node's disk as a crash would leave it.
