@@ -52,8 +52,10 @@ pub(crate) const RANGE_SEGMENTS_MIN: u64 = 2;
 pub(crate) const PARTS_MAX: usize = 8;
 /// of one peer,
 pub(crate) const PARTS_OF_SESSION_MAX: usize = 2;
-/// and of one peer in all lanes. Twice as many are served: what a receiver has come past, the sender may not know yet.
-pub(crate) const PARTS_SERVED_MAX: usize = 32;
+/// and of one peer in all lanes.
+pub(crate) const PARTS_ASKED_MAX: usize = 32;
+/// Parts that are being sent to one peer, or are not acknowledged by it, which takes longer than to have them. Beyond that they are refused.
+pub(crate) const PARTS_SERVED_MAX: usize = 128;
 /// Unacknowledged bytes of one part. So much of each may wait at the receiver for what comes before it.
 pub(crate) const RANGE_WINDOW_BYTES: usize = 4 * 1024 * 1024;
 /// Parts are not taken in while more than this waits in their lane.

@@ -9,8 +9,8 @@ use comity_crdts::{LaneId, SpaceId, canary};
 use crate::engine::Engine;
 use crate::io::{Class, CloseReason, Now, SessionId};
 use crate::limits::{
-    PARTS_MAX, PARTS_OF_SESSION_MAX, PARTS_SERVED_MAX, RANGE_SEGMENTS_MIN, RANGE_STAGED_BYTES,
-    RANGE_WINDOW_BYTES, RUN_BYTES_MAX,
+    PARTS_ASKED_MAX, PARTS_MAX, PARTS_OF_SESSION_MAX, PARTS_SERVED_MAX, RANGE_SEGMENTS_MIN,
+    RANGE_STAGED_BYTES, RANGE_WINDOW_BYTES, RUN_BYTES_MAX,
 };
 use crate::message::{Gone, Limit, Limited, Message, Range, Unsubscribe};
 use crate::parents::Candidate;
@@ -233,7 +233,7 @@ impl Engine {
                     && !space.unfit.contains(&(lane, candidate.session))
                     && load(candidate) < PARTS_OF_SESSION_MAX
                     && session.is_some_and(|session| {
-                        session.version() >= WITH_RANGES && session.parts_awaited() < PARTS_SERVED_MAX
+                        session.version() >= WITH_RANGES && session.parts_awaited() < PARTS_ASKED_MAX
                     })
             };
             let best =
@@ -489,16 +489,13 @@ impl Engine {
         {
             return Err(CloseReason::Unexpected.into());
         }
-        if session.outgoing.values().filter(|outgoing| outgoing.until.is_some()).count()
-            >= 2 * PARTS_SERVED_MAX
-        {
-            return Err(CloseReason::TooMany.into());
-        }
         let (id, lane, subscription) = (range.space, range.lane, range.subscription);
+        let served = session.outgoing.values().filter(|outgoing| outgoing.until.is_some()).count();
         let durable = self.spaces.get(&id).map_or(0, |space| space.durable.at(&lane));
-        let standing = match durable >= range.until {
-            true => self.tip_at((id, lane), range.from - 1, store)?,
-            false => Standing::Unknown,
+        let standing = if durable >= range.until && served < PARTS_SERVED_MAX {
+            self.tip_at((id, lane), range.from - 1, store)?
+        } else {
+            Standing::Unknown
         };
         let sent = match standing {
             Standing::At(sent) => sent,
