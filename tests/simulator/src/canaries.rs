@@ -53,15 +53,13 @@ pub fn expected(canary: Canary) -> Oracle {
         Canary::StrangerServed | Canary::SecretNotCompared | Canary::RevocationNotEnforced => {
             Oracle::Isolation
         }
-        Canary::LimitDiffers
+        Canary::PartOutOfTurn
+        | Canary::SealedNamesKept
+        | Canary::LimitDiffers
         | Canary::ReceiverClockRefuses
         | Canary::SubscribedWithoutHash
         | Canary::OwnVersionTaken => Oracle::Acceptance,
-        Canary::PartOutOfTurn
-        | Canary::SealedNamesKept
-        | Canary::LengthBelieved
-        | Canary::DeadlineRepeated
-        | Canary::TailKeptInMind => Oracle::Robustness,
+        Canary::LengthBelieved | Canary::DeadlineRepeated | Canary::TailKeptInMind => Oracle::Robustness,
         Canary::ForkIgnored => Oracle::LossReport,
         Canary::HashMapOrder => Oracle::Determinism,
         Canary::SentBeforeSync => Oracle::Wire,
