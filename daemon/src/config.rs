@@ -97,6 +97,8 @@ pub(crate) struct Journal {
 pub(crate) struct Storage {
     pub(crate) cache_bytes: usize,
     pub(crate) headroom_bytes: u64,
+    pub(crate) log_days_max: u64,
+    pub(crate) log_bytes_max: u64,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]

@@ -11,7 +11,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use comity::{
-    BindError, DirectoryError, JournalLimits, OpenError, OpenOptions, Replica, StoreError, StoreOptions,
+    BindError, DirectoryError, JournalLimits, OpenError, OpenOptions, Replica, Retention, StoreError,
+    StoreOptions,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
@@ -75,11 +76,20 @@ pub(crate) fn advice(error: &OpenError) -> &'static str {
 
 /// How a replica is opened by a configuration.
 pub(crate) fn open_options(config: &Config) -> OpenOptions {
-    const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
-    let mut options = OpenOptions::default().journal(JournalLimits {
-        age_ms_max: config.journal.days_max.saturating_mul(DAY_MS),
+    const DAY_SECONDS: u64 = 24 * 60 * 60;
+    let journal = JournalLimits {
+        age_ms_max: config.journal.days_max.saturating_mul(DAY_SECONDS * 1_000),
         bytes_max: config.journal.bytes_max,
-    });
+    };
+    let retention = Retention {
+        age: Duration::from_secs(config.storage.log_days_max.saturating_mul(DAY_SECONDS)),
+        bytes_max: match config.storage.log_bytes_max {
+            0 => u64::MAX,
+            bytes_max => bytes_max,
+        },
+        ..Retention::USUAL
+    };
+    let mut options = OpenOptions::default().journal(journal).retention(retention);
     options.store = StoreOptions {
         cache_bytes: config.storage.cache_bytes,
         headroom_bytes: config.storage.headroom_bytes,

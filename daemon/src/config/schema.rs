@@ -139,6 +139,18 @@ pub(super) const KEYS: &[Key] = &[
         "Space on the disk that writes leave free, bytes.",
     ),
     key(
+        "storage.log_days_max",
+        Form::Number,
+        "7",
+        "How long the log keeps what every writer has announced to have applied, days.",
+    ),
+    key(
+        "storage.log_bytes_max",
+        Form::Number,
+        "0",
+        "How much of that is kept of each space, bytes; 0 for any.",
+    ),
+    key(
         "ready.lag_max",
         Form::Number,
         "1000",

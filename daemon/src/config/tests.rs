@@ -21,6 +21,8 @@ fn flags_win_over_the_environment_which_wins_over_the_file() {
     let config = load(file, &environment, &["region=flag"]).unwrap();
     assert_eq!(config.region.as_deref(), Some("flag"));
     assert_eq!((config.ready.lag_max, config.journal.days_max, config.http.streams_max), (3, 2, 256));
+    let config = load("", &[], &["storage.log_days_max=1"]).unwrap();
+    assert_eq!((config.storage.log_days_max, config.storage.log_bytes_max), (1, 0));
 }
 
 #[test]
