@@ -112,6 +112,11 @@ impl Layer {
         self.state.iter().map(|(key, value)| (key.as_slice(), value.as_deref()))
     }
 
+    /// Every change to the log, by key: the entry, or `None` where it is dropped.
+    pub(crate) fn log(&self) -> impl Iterator<Item = (&LogKey, Option<&[u8]>)> {
+        self.log.iter().map(|(key, entry)| (key, entry.as_deref()))
+    }
+
     /// Every entry, in the order of the commits.
     pub(crate) fn entries(&self) -> impl Iterator<Item = (&LogKey, &[u8])> {
         self.order.iter().filter_map(|key| Some((key, self.log[key].as_deref()?)))
