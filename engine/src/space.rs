@@ -233,6 +233,8 @@ pub(crate) struct Space {
     pub(crate) roster: Roster,
     pub(crate) members: BTreeMap<ReplicaId, Role>,
     pub(crate) documents: DocumentCache,
+    /// Whom it trusts has not changed since that was counted.
+    pub(crate) is_trust_counted: bool,
     /// What each connected peer said it holds durably, in this session.
     pub(crate) peer_durable: BTreeMap<ReplicaId, Frontier>,
     /// Where replicas say they are.
@@ -319,6 +321,7 @@ impl Space {
             roster: Roster::default(),
             members: BTreeMap::new(),
             documents: DocumentCache::new(tail),
+            is_trust_counted: false,
             peer_durable: BTreeMap::new(),
             regions: BTreeMap::new(),
             fresh: BTreeMap::new(),
@@ -434,6 +437,7 @@ impl Space {
     pub(crate) fn set_roster(&mut self, roster: Roster) {
         self.members = roster.roles(View::Everything);
         self.roster = roster;
+        self.is_trust_counted = false;
     }
 
     /// Whether a lane can be received from the position that is durable here.
