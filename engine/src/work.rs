@@ -5,13 +5,15 @@ use std::collections::BTreeMap;
 
 use comity_crdts::{LaneId, SpaceId};
 
-use crate::store::{Batch, LaneRecord, LaneSpan, LogRead, Row, StateRead, StoreError};
+use crate::store::{Batch, LaneRecord, LaneSpan, LogRead, Put, Row, StateRead, StoreError};
 
 /// Puts and appends gathered over a store; nothing is visible to others until the batch is committed.
 pub(crate) struct Work<'a> {
     below: &'a dyn LogRead,
     state: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
     facts: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    /// Puts of keys that are not looked at again in this batch.
+    unread: Vec<Put>,
     entries: Vec<LaneRecord>,
     dropped: Vec<LaneSpan>,
     /// What was read last from below, the newest first, where that is kept.
@@ -28,8 +30,8 @@ const RECENT_BYTES_MAX: usize = 4 * 1024;
 
 impl<'a> Work<'a> {
     pub(crate) fn over(below: &'a dyn LogRead) -> Self {
-        let (entries, dropped) = (Vec::new(), Vec::new());
-        Self { below, state: BTreeMap::new(), facts: BTreeMap::new(), entries, dropped, recent: None }
+        let (unread, entries, dropped) = (Vec::new(), Vec::new(), Vec::new());
+        Self { below, state: BTreeMap::new(), facts: BTreeMap::new(), unread, entries, dropped, recent: None }
     }
 
     /// As [`Work::over`], where what is read is soon read again.
@@ -39,6 +41,12 @@ impl<'a> Work<'a> {
 
     pub(crate) fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
         self.state.insert(key, Some(value));
+    }
+
+    /// As [`Work::put`], of a row that this batch neither reads nor changes besides, which needs no place among those that
+    /// it may.
+    pub(crate) fn put_unread(&mut self, key: Vec<u8>, value: Vec<u8>) {
+        self.unread.push((key, Some(value)));
     }
 
     pub(crate) fn delete(&mut self, key: Vec<u8>) {
@@ -87,7 +95,7 @@ impl<'a> Work<'a> {
             entries: self.entries,
             dropped: self.dropped,
             facts: self.facts.into_iter().collect(),
-            state: self.state.into_iter().collect(),
+            state: self.state.into_iter().chain(self.unread).collect(),
         }
     }
 }
