@@ -22,6 +22,9 @@ use crate::watch::Visible;
 
 /// Inputs that wait for the core. Writers wait for room, which is how the core pushes back.
 pub(crate) const EVENTS_MAX: usize = 1_024;
+/// Transactions and frames that the core takes in before it is looked at what it wants done: so many that looking costs
+/// little, and so few that what is wanted first waits for less than a millisecond.
+const EVENTS_AT_ONCE: usize = 64;
 
 /// Something for the core to do.
 pub(crate) enum Event {
@@ -209,12 +212,29 @@ impl Core {
                 biased;
                 _ = stop.wait_for(|stop| *stop) => return,
                 event = events.recv() => match event {
-                    Some(event) => self.on_event(event),
+                    Some(event) => self.on_events(event, &mut events),
                     None => return,
                 },
                 () = sleep_until(deadline) => self.input(Input::DeadlineReached),
             }
             self.drain();
+        }
+    }
+
+    /// Takes in what waits. What the core wants done is left to the caller after transactions and frames, and done before
+    /// and after anything else, which has to do with sessions and answers themselves.
+    fn on_events(&mut self, first: Event, events: &mut mpsc::Receiver<Event>) {
+        self.on_event(first);
+        for _ in 1..EVENTS_AT_ONCE {
+            let Ok(event) = events.try_recv() else { return };
+            let goes_along = matches!(event, Event::Job(_) | Event::Frame { .. });
+            if !goes_along {
+                self.drain();
+            }
+            self.on_event(event);
+            if !goes_along {
+                self.drain();
+            }
         }
     }
 

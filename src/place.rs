@@ -1,5 +1,7 @@
 //! Where an object is, as its handle was asked for.
 
+use std::sync::Arc;
+
 use comity_crdts::{AddressError, Kind, ObjectAddress};
 use comity_engine::Location;
 
@@ -9,15 +11,15 @@ use comity_engine::Location;
 pub(crate) struct Place {
     /// What is there.
     pub(crate) kind: Kind,
-    pub(crate) collection: String,
-    pub(crate) key: String,
+    pub(crate) collection: Arc<str>,
+    pub(crate) key: Arc<str>,
     /// The keys that lead on through maps.
     path: Vec<String>,
 }
 
 impl Place {
     pub(crate) fn new(kind: Kind, collection: &str, key: &str) -> Self {
-        Self { kind, collection: collection.to_owned(), key: key.to_owned(), path: Vec::new() }
+        Self { kind, collection: collection.into(), key: key.into(), path: Vec::new() }
     }
 
     /// What the map at this place holds under a key.

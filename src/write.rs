@@ -164,10 +164,9 @@ impl<R: Send + 'static> Transact<R> {
             }
             let within = deadline.map_or(within, |at| at.saturating_duration_since(Instant::now()));
             let asked = Asked { durability: durability.clone(), within, operation, repeated };
-            let (answer, returned) = hand_over(&space, body, asked).await?;
-            if !is_throttled {
-                return Ok(Pending { answer });
-            }
+            let (back, returned) = is_throttled.then(oneshot::channel).unzip();
+            let answer = hand_over(&space, body, asked, back).await?;
+            let Some(returned) = returned else { return Ok(Pending { answer }) };
             match returned.await.map_err(|_| WriteError::Stopped)? {
                 None => return Ok(Pending { answer }),
                 // Somebody else took the room.
@@ -186,8 +185,8 @@ struct Asked<R> {
     repeated: Option<fn() -> R>,
 }
 
-/// What comes of a transaction, and the transaction itself when there is no room for it any more.
-type HandedOver<R> = (Answer<Outcome<R>>, oneshot::Receiver<Option<Body<R>>>);
+/// Where a transaction goes back to when there is no room for it any more; nothing does when it was taken.
+type Back<R> = oneshot::Sender<Option<Body<R>>>;
 
 /// Hands a transaction to the core. Whoever waits for it is woken once: when it is refused, or when it is as durable as
 /// was asked.
@@ -195,19 +194,22 @@ async fn hand_over<R: Send + 'static>(
     space: &Space,
     body: Body<R>,
     asked: Asked<R>,
-) -> Result<HandedOver<R>, WriteError> {
-    let ((done, outcome), (back, returned)) = (oneshot::channel(), oneshot::channel());
+    back: Option<Back<R>>,
+) -> Result<Answer<Outcome<R>>, WriteError> {
+    let (done, outcome) = oneshot::channel();
     let (id, registry) = (space.id(), Arc::clone(space.registry()));
     let shared = &space.replica().shared;
     let request = shared.numbers.next();
     let answer = Answer::new(request, outcome, shared.events.downgrade());
     let job = move |core: &mut Core| {
-        if core.parts().0.throttled(&id).is_some() {
-            // A caller that is gone does not want it any more.
-            drop(back.send(Some(body)));
-            return;
+        if let Some(back) = back {
+            if core.parts().0.throttled(&id).is_some() {
+                // A caller that is gone does not want it any more.
+                drop(back.send(Some(body)));
+                return;
+            }
+            drop(back.send(None));
         }
-        drop(back.send(None));
         let Asked { durability, within, operation, repeated } = asked;
         let options = WriteOptions { request, durability, within, operation };
         let now = core.now();
@@ -223,7 +225,7 @@ async fn hand_over<R: Send + 'static>(
         }
     };
     space.replica().send(Event::Job(Box::new(job))).await.map_err(|_| WriteError::Stopped)?;
-    Ok((answer, returned))
+    Ok(answer)
 }
 
 /// Runs a closure and refuses it when it held up its space for too long.

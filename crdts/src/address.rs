@@ -1,11 +1,14 @@
 //! The address of an object: (kind, collection, key). The kind is part of it, so two kinds never clash.
 
+use std::cmp::Ordering;
 use std::fmt;
-use std::sync::Arc;
+use std::hash::{Hash, Hasher};
+use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::extension::ExtensionTag;
+use crate::id::{ObjectId, SpaceId};
 use crate::limits::{COLLECTION_BYTES_MAX, KEY_BYTES_MAX};
 
 /// What an object is. The numbers are on the wire and on disk and never change.
@@ -170,12 +173,19 @@ pub enum AddressError {
 }
 
 /// The address of one object within its space. Names are non-empty UTF-8 without NUL, within the limits.
-/// Copies share them.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// Copies share them, and the id that was last computed of them.
+#[derive(Clone)]
 pub struct ObjectAddress {
     kind: Kind,
-    collection: Arc<str>,
-    key: Arc<str>,
+    names: Arc<Names>,
+}
+
+struct Names {
+    /// Collection and key with a NUL between them. So joined they are ordered as the two one after the other.
+    joined: Box<str>,
+    collection_bytes: usize,
+    /// The id in the space in which it was asked for first. Nearly always there is no other.
+    id: OnceLock<(SpaceId, ObjectId)>,
 }
 
 impl ObjectAddress {
@@ -186,12 +196,19 @@ impl ObjectAddress {
     pub fn new(kind: Kind, collection: &str, key: &str) -> Result<Self, AddressError> {
         check_name("collection", collection, COLLECTION_BYTES_MAX)?;
         check_name("key", key, KEY_BYTES_MAX)?;
-        Ok(Self { kind, collection: collection.into(), key: key.into() })
+        Ok(Self::named(kind, collection, key))
     }
 
     /// The address of the member list.
     pub fn members() -> Self {
-        Self { kind: Kind::Members, collection: "comity".into(), key: "members".into() }
+        Self::named(Kind::Members, "comity", "members")
+    }
+
+    fn named(kind: Kind, collection: &str, key: &str) -> Self {
+        let mut joined = String::with_capacity(collection.len() + 1 + key.len());
+        joined.extend([collection, "\0", key]);
+        let names = Names { joined: joined.into(), collection_bytes: collection.len(), id: OnceLock::new() };
+        Self { kind, names: Arc::new(names) }
     }
 
     /// What the object is.
@@ -201,18 +218,63 @@ impl ObjectAddress {
 
     /// The collection the object is in.
     pub fn collection(&self) -> &str {
-        &self.collection
+        &self.names.joined[..self.names.collection_bytes]
     }
 
     /// The object's key within its collection and kind.
     pub fn key(&self) -> &str {
-        &self.key
+        &self.names.joined[self.names.collection_bytes + 1..]
+    }
+
+    /// The object's id, which is computed once for all copies of the address as long as they are of one space.
+    pub(crate) fn id_in(&self, space: &SpaceId, derive: impl FnOnce() -> ObjectId) -> ObjectId {
+        match self.names.id.get() {
+            Some((known, id)) if known == space => *id,
+            Some(_) => derive(),
+            None => {
+                let id = derive();
+                // Somebody else may have been faster, with the same or in another space.
+                let _ = self.names.id.set((*space, id));
+                id
+            }
+        }
+    }
+
+    fn parts(&self) -> (Kind, &str) {
+        (self.kind, &self.names.joined)
+    }
+}
+
+impl PartialEq for ObjectAddress {
+    fn eq(&self, other: &Self) -> bool {
+        self.parts() == other.parts()
+    }
+}
+
+impl Eq for ObjectAddress {}
+
+impl PartialOrd for ObjectAddress {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// By kind, collection and key.
+impl Ord for ObjectAddress {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.parts().cmp(&other.parts())
+    }
+}
+
+impl Hash for ObjectAddress {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.parts().hash(state);
     }
 }
 
 impl fmt::Display for ObjectAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}/{}", self.kind, self.collection, self.key)
+        write!(f, "{} {}/{}", self.kind, self.collection(), self.key())
     }
 }
 
@@ -264,6 +326,33 @@ mod tests {
             assert!(kind.is_none_or(|kind| kind.tag() == tag), "{tag}");
         }
         assert_eq!(Kind::from_tag(200).map(|kind| kind.to_string()).as_deref(), Some("extension-200"));
+    }
+
+    #[test]
+    fn addresses_are_ordered_by_kind_then_collection_then_key() {
+        let names = ["a", "a b", "ab", "b", "\u{1}"];
+        let address = |(kind, collection, key)| ObjectAddress::new(kind, collection, key).unwrap();
+        let all = [Kind::Set, Kind::Counter].into_iter().flat_map(|kind| {
+            names.into_iter().flat_map(move |name| names.into_iter().map(move |key| (kind, name, key)))
+        });
+        let all: Vec<_> = all.collect();
+        for (one, other) in all.iter().flat_map(|one| all.iter().map(move |other| (*one, *other))) {
+            assert_eq!(address(one).cmp(&address(other)), one.cmp(&other), "{one:?} {other:?}");
+            assert_eq!(address(one) == address(other), one == other);
+        }
+        let there = address((Kind::Set, "a b", "ab"));
+        assert_eq!((there.collection(), there.key()), ("a b", "ab"));
+    }
+
+    #[test]
+    fn the_id_is_that_of_the_space_it_is_asked_for_in() {
+        let address = ObjectAddress::new(Kind::Counter, "stats", "visits").unwrap();
+        let [here, there] = [1, 2].map(|number| SpaceId([number; 16]));
+        let fresh = || ObjectAddress::new(Kind::Counter, "stats", "visits").unwrap();
+        for space in [here, there, here] {
+            assert_eq!(ObjectId::derive(&space, &address), ObjectId::derive(&space, &fresh()));
+        }
+        assert_ne!(ObjectId::derive(&here, &address), ObjectId::derive(&there, &address));
     }
 
     #[test]

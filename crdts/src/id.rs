@@ -102,13 +102,15 @@ pub struct ObjectId(pub [u8; 16]);
 impl ObjectId {
     /// BLAKE3 of (space, collection, key, kind), cut to 16 bytes.
     pub fn derive(space: &SpaceId, address: &ObjectAddress) -> Self {
-        let (collection, key) = (address.collection().as_bytes(), address.key().as_bytes());
-        let lengths = [collection, key].map(|part| (part.len() as u64).to_le_bytes());
-        let kind = [address.kind().tag()];
-        Self(hash_16(
-            b"comity 2026 object id\0",
-            &[&space.0, &lengths[0], collection, &lengths[1], key, &kind],
-        ))
+        address.id_in(space, || {
+            let (collection, key) = (address.collection().as_bytes(), address.key().as_bytes());
+            let lengths = [collection, key].map(|part| (part.len() as u64).to_le_bytes());
+            let kind = [address.kind().tag()];
+            Self(hash_16(
+                b"comity 2026 object id\0",
+                &[&space.0, &lengths[0], collection, &lengths[1], key, &kind],
+            ))
+        })
     }
 
     /// The name of what a map holds under a key: BLAKE3 of (map, key, kind), cut to 16 bytes.

@@ -97,9 +97,14 @@ impl Value {
         }
     }
 
+    /// The length of the canonical encoding. O(size), and O(1) for what holds no other values.
+    pub fn encoded_len(&self) -> usize {
+        Walk::new(self).fold(0, |bytes, event| bytes.saturating_add(event_bytes(&event)))
+    }
+
     /// The canonical encoding. O(size).
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut out = Writer::new();
+        let mut out = Writer::with_room(self.encoded_len());
         self.encode(&mut out);
         out.finish()
     }
@@ -147,12 +152,7 @@ impl Value {
             if walk.depth() > VALUE_DEPTH_MAX {
                 return Err(ValueError::TooDeep { depth_max: VALUE_DEPTH_MAX });
             }
-            bytes = bytes.saturating_add(match event {
-                Event::Scalar(scalar) => scalar.scalar_bytes(),
-                Event::List(count) | Event::Map(count) => 1 + varint_bytes(count as u64),
-                Event::Key(key) => varint_bytes(key.len() as u64) + key.len(),
-                Event::End => 0,
-            });
+            bytes = bytes.saturating_add(event_bytes(&event));
         }
         if bytes > bytes_max {
             return Err(ValueError::TooLarge { bytes, bytes_max });
@@ -253,6 +253,16 @@ impl Value {
             (Self::Bytes(a), Self::Bytes(b)) => a.cmp(b),
             _ => self.tag().cmp(&other.tag()),
         }
+    }
+}
+
+/// What a step through a value takes in its encoding.
+fn event_bytes(event: &Event<'_>) -> usize {
+    match event {
+        Event::Scalar(scalar) => scalar.scalar_bytes(),
+        Event::List(count) | Event::Map(count) => 1 + varint_bytes(*count as u64),
+        Event::Key(key) => varint_bytes(key.len() as u64) + key.len(),
+        Event::End => 0,
     }
 }
 

@@ -247,7 +247,7 @@ impl Engine {
         let admitted = space.applied_of_others(&own);
         let entry = LaneEntry { admitted, at, body: Body::Checkpoint(frontier.clone()) };
         row.tip = row.tip.after(&id, &entry);
-        let stored = encode_stored(&id, &own, &row.tip.hash, &entry);
+        let stored = encode_stored(&own, &row.tip.hash, &entry, 0);
         let mut work = Work::over(&*store);
         work.put(keys::announced(&id, &own), encode(&frontier));
         let entry = space.put_own(&mut work, (incarnation, minted_in), (row, stored), (0, clock.last()));

@@ -182,6 +182,12 @@ impl Application<'_> {
         address: &ObjectAddress,
         ops: &[(Dot, &Op)],
     ) -> Result<(), StoreError> {
+        if let [(dot, op)] = ops
+            && let Some((path, op)) = on_rows(op)
+        {
+            let (site, ops) = (Site::top(self.space, address), [(*dot, op)]);
+            return self.carry_out_at(work, effects, &Step { address, path, ops: &ops }, &site);
+        }
         let mut nested: BTreeMap<Within<'_>, Vec<(Dot, &Op)>> = BTreeMap::new();
         for (dot, op) in ops {
             match *op {
@@ -195,17 +201,29 @@ impl Application<'_> {
                     self.state(work, effects, *dot, (replica, Some(*role)))?;
                 }
                 Op::Revoke { replica } => self.state(work, effects, *dot, (replica, None))?,
-                Op::Nested { path, op } => {
-                    nested.entry((path.as_slice(), op.kind())).or_default().push((*dot, op.as_ref()));
+                op => {
+                    let (path, op) = on_rows(op).expect("members and documents are looked after above");
+                    nested.entry((path, op.kind())).or_default().push((*dot, op));
                 }
-                op => nested.entry((&[], op.kind())).or_default().push((*dot, op)),
             }
         }
         let site = Site::top(self.space, address);
         for ((path, _), ops) in &nested {
-            let (before, after) = self.apply_at(work, effects, &Step { address, path, ops }, (0, &site))?;
-            effects.digest = effects.digest.wrapping_sub(before.digest).wrapping_add(after.digest);
+            self.carry_out_at(work, effects, &Step { address, path, ops }, &site)?;
         }
+        Ok(())
+    }
+
+    /// Carries out a step on an object of the space.
+    fn carry_out_at(
+        &self,
+        work: &mut Work<'_>,
+        effects: &mut Effects,
+        step: &Step<'_>,
+        site: &Site,
+    ) -> Result<(), StoreError> {
+        let (before, after) = self.apply_at(work, effects, step, (0, site))?;
+        effects.digest = effects.digest.wrapping_sub(before.digest).wrapping_add(after.digest);
         Ok(())
     }
 
@@ -232,8 +250,7 @@ impl Application<'_> {
         step: &Step<'_>,
         (depth, site): (usize, &Site),
     ) -> Result<(Share, Share), StoreError> {
-        let mut object = site.load(work)?;
-        let before = object.share(&site.id);
+        let (mut object, before) = site.load_with_share(work)?;
         match step.path.get(depth) {
             None => {
                 let mut target = Target { site, object: &mut object, elements: Elements::default() };
@@ -256,8 +273,7 @@ impl Application<'_> {
                 }
             }
         }
-        site.store_holder(work, &object)?;
-        Ok((before, object.share(&site.id)))
+        Ok((before, site.store_holder(work, &object)?))
     }
 
     fn pending(&self, address: &ObjectAddress, dot: Dot, what: PendingWork) -> PendingStep {
@@ -367,6 +383,15 @@ impl Application<'_> {
         let noted = UnstableRow { row, what, address: step.address, path: step.path };
         note_unstable(work, self.space, self.place, &noted);
         effects.unstable.advance(self.place.0, self.place.1);
+    }
+}
+
+/// Where within its object an operation is done, and what it does there; `None` for what is not done to rows at once.
+fn on_rows(op: &Op) -> Option<(&[String], &Op)> {
+    match op {
+        Op::DocumentChange(_) | Op::DocumentRemove { .. } | Op::Grant { .. } | Op::Revoke { .. } => None,
+        Op::Nested { path, op } => Some((path, op)),
+        op => Some((&[], op)),
     }
 }
 

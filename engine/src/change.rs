@@ -17,7 +17,7 @@ pub(crate) const EPOCH: u32 = 0;
 
 /// What most entries have in the form that is hashed, with a dozen lanes in their vectors.
 const HASHED_BYTES: usize = 384;
-/// What most entries have in stored form.
+/// What most entries have in stored form besides values.
 const STORED_BYTES: usize = 128;
 
 /// Who owns a lane: enough to check the lane's id and the signatures over it.
@@ -140,15 +140,13 @@ impl LaneTip {
     /// The start of a lane. The chain is seeded with space and lane, so that no lane's entries pass for
     /// another's.
     pub fn start(space: &SpaceId, lane: &LaneId) -> Self {
-        Self {
-            lsn: 0,
-            hash: hash("comity 2026 lane start\0", &[&space.0, &lane.0]),
-            admitted: Frontier::new(),
-            at: Hlc::ZERO,
-            seq: 0,
-            change_hash: Hash::default(),
-            hlc: Hlc::ZERO,
-        }
+        Self { hash: hash("comity 2026 lane start\0", &[&space.0, &lane.0]), ..Self::alone() }
+    }
+
+    /// What an entry is encoded against that stands alone: as [`LaneTip::start`], of no lane.
+    fn alone() -> Self {
+        let (admitted, (at, hlc)) = (Frontier::new(), (Hlc::ZERO, Hlc::ZERO));
+        Self { lsn: 0, hash: Hash::default(), admitted, at, seq: 0, change_hash: Hash::default(), hlc }
     }
 
     /// Where the lane stands after `entry`. O(entry).
@@ -380,23 +378,24 @@ fn decode_at(before: &LaneTip, reader: &mut Reader<'_>) -> Result<Hlc, DecodeErr
     Ok(at)
 }
 
-/// The stored form of an entry: the chain hash after it, then the entry encoded to stand alone.
-pub(crate) fn encode_stored(space: &SpaceId, lane: &LaneId, hash: &Hash, entry: &LaneEntry) -> Vec<u8> {
-    let mut out = Writer::with_room(STORED_BYTES);
+/// The stored form of an entry: the chain hash after it, then the entry encoded to stand alone. `room` is about what its
+/// names and values take.
+pub(crate) fn encode_stored(lane: &LaneId, hash: &Hash, entry: &LaneEntry, room: usize) -> Vec<u8> {
+    let mut out = Writer::with_room(STORED_BYTES + room);
     out.bytes(&hash.0);
-    encode_entry(lane, &LaneTip::start(space, lane), entry, &mut Dictionary::default(), &mut out);
+    encode_entry(lane, &LaneTip::alone(), entry, &mut Dictionary::default(), &mut out);
     out.finish()
 }
 
-/// An entry read back from the log, with the chain hash after it.
+/// An entry read back from the log, with the chain hash after it. It stands alone, whatever space it is in.
 pub(crate) fn decode_stored(
-    space: &SpaceId,
+    _: &SpaceId,
     lane: &LaneId,
     bytes: &[u8],
 ) -> Result<(Hash, LaneEntry), DecodeError> {
     let mut reader = Reader::new(bytes);
     let hash = Hash(reader.array("chain hash")?);
-    let entry = decode_entry(lane, &LaneTip::start(space, lane), &mut Dictionary::default(), &mut reader)?;
+    let entry = decode_entry(lane, &LaneTip::alone(), &mut Dictionary::default(), &mut reader)?;
     reader.finish("stored entry")?;
     Ok((hash, entry))
 }

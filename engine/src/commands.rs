@@ -115,6 +115,7 @@ impl Engine {
         let batch = work.into_batch();
         self.commit_facts(now, request, Reply::SpaceCreated(id), batch, store)?;
         self.spaces.insert(id, Box::new(space));
+        self.count_trusted(id);
         self.commons.touch(id);
         self.push(Output::Notify(Notice::TrustChanged));
         Ok(())
@@ -141,7 +142,9 @@ impl Engine {
         let batch = work.into_batch();
         self.commit_facts(now, request, Reply::Joined(id), batch, store)?;
         let terms = self.terms();
-        self.spaces.entry(id).or_insert_with(|| Box::new(Space::new(id, empty_row(), terms))).row = row;
+        let space = self.spaces.entry(id).or_insert_with(|| Box::new(Space::new(id, empty_row(), terms)));
+        (space.row, space.is_trust_counted) = (row, false);
+        self.count_trusted(id);
         self.commons.touch(id);
         self.push(Output::Notify(Notice::TrustChanged));
         let sessions = self.sessions.iter().filter(|(_, session)| session.peer == inviter);

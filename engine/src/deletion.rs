@@ -70,6 +70,7 @@ impl Engine {
         self.end_waits_in(now, id);
         self.spaces.remove(&id);
         self.segments.forget(&id);
+        self.count_trusted(id);
         self.commons.touch(id);
         self.invitations.retain(|(space, _), _| *space != id);
         self.deletions.insert(id, Deletion::default());

@@ -31,18 +31,10 @@ use crate::settings::is_region;
 use crate::space::{InstanceToken, Space, SpaceRow, Terms, decode};
 use crate::store::{Position, StateRead, Store, StoreError};
 use crate::throttle::Throttle;
+use crate::trust::Trusted;
 use crate::tx::{Finished, TransactError, Tx, TxError};
 use crate::version::VersionRange;
 use crate::work::Work;
-
-/// Whom a listener lets in.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Trust {
-    /// Members, former members and pinned peers of any space.
-    pub peers: BTreeSet<ReplicaId>,
-    /// Whether somebody unknown may come with an invitation.
-    pub invitations_open: bool,
-}
 
 /// A commit that is not known to be durable yet.
 pub(crate) struct Unsynced {
@@ -99,6 +91,8 @@ pub struct Engine {
     pub(crate) spaces: BTreeMap<SpaceId, Box<Space>>,
     pub(crate) sessions: BTreeMap<SessionId, Session>,
     pub(crate) invitations: BTreeMap<(SpaceId, [u8; 32]), Invitation>,
+    /// Whom spaces trust.
+    pub(crate) trusted: Trusted,
     /// What is shared with whom.
     pub(crate) commons: Commons,
     pub(crate) open_at_once: usize,
@@ -173,6 +167,7 @@ impl Engine {
             spaces: BTreeMap::new(),
             sessions: BTreeMap::new(),
             invitations: BTreeMap::new(),
+            trusted: Trusted::default(),
             commons: Commons::default(),
             open_at_once: options.open_at_once,
             segments: Segments::new(options.segment_entries),
@@ -245,6 +240,7 @@ impl Engine {
             self.dirty.insert(SpaceId(id));
             self.commons.touch(SpaceId(id));
             self.spaces.insert(SpaceId(id), Box::new(space));
+            self.count_trusted(SpaceId(id));
         }
         self.load_deletions(store)?;
         self.load_invitations(store)
@@ -263,16 +259,6 @@ impl Engine {
     /// The secret half of the replica's key, for the transport.
     pub fn secret_key(&self) -> [u8; 32] {
         self.key.to_bytes()
-    }
-
-    /// Whom a listener lets in at present. O(members).
-    pub fn trust(&self) -> Trust {
-        let mut trust = Trust { peers: BTreeSet::new(), invitations_open: !self.invitations.is_empty() };
-        for space in self.spaces.values() {
-            // Former members are told so, and no more, when they come.
-            trust.peers.extend(space.roster.replicas().chain(&space.row.pinned));
-        }
-        trust
     }
 
     /// The spaces held here, with their names.
@@ -650,9 +636,16 @@ impl Engine {
     fn settle_space(&mut self, now: &Now, id: SpaceId, store: &mut dyn Store) -> Result<(), StoreError> {
         self.commons.touch(id);
         let settled = self.settle_steps(now, id, store);
+        self.count_trusted(id);
         if settled.is_err() {
             // After a full disk it is tried again.
             self.postponed.insert(id);
+        } else if cfg!(debug_assertions)
+            && let Some(space) = self.spaces.get(&id)
+        {
+            space.assert_invariants();
+            self.assert_subscriptions(space);
+            self.assert_trusted(space);
         }
         settled
     }
@@ -676,12 +669,6 @@ impl Engine {
         self.plan_audit(now, id);
         if self.spaces.get(&id).is_some_and(|space| !space.documents.unsettled.is_empty()) {
             self.to_settle.insert(id);
-        }
-        if cfg!(debug_assertions)
-            && let Some(space) = self.spaces.get(&id)
-        {
-            space.assert_invariants();
-            self.assert_subscriptions(space);
         }
         Ok(())
     }

@@ -69,6 +69,7 @@ mod status;
 mod store;
 mod throttle;
 mod token;
+mod trust;
 mod tx;
 mod unstable;
 mod verify;
@@ -89,7 +90,7 @@ pub use conflicts::{Conflict, Location, Matter, SiblingReport, conflict_at, conf
 pub use documents::{
     DocumentPosition, DocumentReader, Followed, QuarantinedChange, ReadDocument, Settled, quarantined, settle,
 };
-pub use engine::{Engine, Trust};
+pub use engine::Engine;
 pub use extension::Extensions;
 pub use held::{held_objects, is_held};
 pub use io::{
@@ -120,6 +121,7 @@ pub use status::{
 pub use store::{Batch, LaneRecord, LaneSpan, LogRead, Position, Put, Row, StateRead, Store, StoreError};
 pub use throttle::{Away, Throttle, Throttled};
 pub use token::Token;
+pub use trust::Trust;
 pub use tx::{TransactError, Tx, TxError};
 pub use unstable::unstable_rows;
 pub use verify::{Fault, Matters, Verified, verify};

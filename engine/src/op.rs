@@ -11,6 +11,9 @@ use comity_crdts::{
 use crate::dictionary::Dictionary;
 use crate::hash::{Hash, hash};
 
+/// What most groups have in the form that is hashed besides values.
+const LEAF_BYTES: usize = 128;
+
 /// What a member may do. The numbers are on the wire and on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[repr(u8)]
@@ -219,7 +222,7 @@ impl Op {
             | Self::SetRemove { element: value, .. }
             | Self::RwSetAdd { element: value }
             | Self::RwSetRemove { element: value }
-            | Self::RegisterSet { value, .. } => value.to_bytes().len(),
+            | Self::RegisterSet { value, .. } => value.encoded_len(),
             Self::DocumentChange(change) => change.bytes().len(),
             Self::Extension { body, .. } => body.len(),
             Self::Nested { path, op } => path.iter().map(String::len).sum::<usize>() + op.value_bytes(),
@@ -259,7 +262,7 @@ impl Group {
 
     /// The group's leaf hash; a group can be withheld and replaced by it without breaking the change's hash.
     pub(crate) fn leaf(&self, space: &SpaceId) -> Hash {
-        let mut out = Writer::new();
+        let mut out = Writer::with_room(LEAF_BYTES + self.ops.iter().map(Op::value_bytes).sum::<usize>());
         out.bytes(&ObjectId::derive(space, &self.address).0);
         out.u8(self.address.kind().tag());
         out.varint(self.ops.len() as u64);
@@ -315,7 +318,8 @@ pub(crate) fn decode_groups(
             }
             ops.push(op);
         }
-        if !addresses.insert(address.clone()) {
+        // Nearly always there is one.
+        if count > 1 && !addresses.insert(address.clone()) {
             return Err(DecodeError::NotCanonical { what: "groups" });
         }
         groups.push(Group { address, ops });

@@ -42,7 +42,7 @@ pub(crate) fn append_entry(work: &mut Work<'_>, applied: u64, record: LaneRecord
 
 /// Gives an entry its place in the order of applying.
 pub(crate) fn put_place(work: &mut Work<'_>, (space, applied): (&SpaceId, u64), (lane, lsn): (LaneId, u64)) {
-    work.put(keys::apply_log(space, applied), [lane.0.as_slice(), &lsn.to_be_bytes()].concat());
+    work.put_unread(keys::apply_log(space, applied), [lane.0.as_slice(), &lsn.to_be_bytes()].concat());
 }
 
 impl Space {

@@ -11,6 +11,9 @@ use crate::extension::stored_as;
 use crate::hash::hash;
 use crate::store::StoreError;
 
+/// What most headers have.
+const HEADER_BYTES: usize = 96;
+
 /// What a document's header says of it. Its changes are in the log; rows of their own tell where.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct DocumentHeader {
@@ -139,7 +142,7 @@ impl Object {
     }
 
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
-        let mut out = Writer::new();
+        let mut out = Writer::with_room(HEADER_BYTES);
         match self {
             Self::Counter(counter) => counter.encode(&mut out),
             Self::Set(parts) | Self::RwSet(parts) | Self::Map(parts) => {
@@ -179,6 +182,11 @@ impl Object {
 
     /// The object's share of what contains it.
     pub(crate) fn share(&self, id: &ObjectId) -> Share {
+        self.share_by(id, &self.to_bytes())
+    }
+
+    /// As [`Object::share`], where the object's row is at hand, which is what most shares are made of.
+    pub(crate) fn share_by(&self, id: &ObjectId, row: &[u8]) -> Share {
         if !self.is_present() {
             return Share::default();
         }
@@ -197,7 +205,7 @@ impl Object {
             | Self::Map(_)
             | Self::Register(_)
             | Self::Flag(_)
-            | Self::Bounded(_) => digest_of(id, &self.to_bytes()),
+            | Self::Bounded(_) => digest_of(id, row),
         };
         Share { is_present: true, digest }
     }

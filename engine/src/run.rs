@@ -181,9 +181,10 @@ fn decode_entries(
     let mut room = RUN_BYTES_MAX;
     for _ in 0..count {
         let tip = entries.last().map_or(before, |(_, tip)| tip);
+        let rest = reader.remaining();
         let entry = decode_entry(lane, tip, dictionary, reader)?;
         let (after, link) = tip.after_linked(space, &entry);
-        let stored = encode_stored(space, lane, &after.hash, &entry);
+        let stored = encode_stored(lane, &after.hash, &entry, rest - reader.remaining());
         room = check_size(stored.len(), room)?;
         received.push(Received { stored, link });
         entries.push((entry, after));

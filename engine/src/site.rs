@@ -3,7 +3,7 @@
 use comity_crdts::{Kind, ObjectAddress, ObjectId, SpaceId};
 
 use crate::keys;
-use crate::rows::Object;
+use crate::rows::{Object, Share};
 use crate::store::{StateRead, StoreError};
 use crate::work::Work;
 
@@ -38,28 +38,43 @@ impl Site {
     pub(crate) fn load(&self, read: &dyn StateRead) -> Result<Object, StoreError> {
         match read.get(&self.row)? {
             Some(bytes) => Object::from_bytes(self.kind, &bytes),
-            None => Object::bottom(self.kind)
-                .ok_or_else(|| StoreError::Corrupt { detail: format!("{} has no header row", self.kind) }),
+            None => self.bottom(),
         }
     }
 
+    /// As [`Site::load`], and the object's share of what contains it.
+    pub(crate) fn load_with_share(&self, read: &dyn StateRead) -> Result<(Object, Share), StoreError> {
+        let Some(bytes) = read.get(&self.row)? else { return Ok((self.bottom()?, Share::default())) };
+        let object = Object::from_bytes(self.kind, &bytes)?;
+        let share = object.share_by(&self.id, &bytes);
+        Ok((object, share))
+    }
+
+    fn bottom(&self) -> Result<Object, StoreError> {
+        let bottom = Object::bottom(self.kind);
+        bottom.ok_or_else(|| StoreError::Corrupt { detail: format!("{} has no header row", self.kind) })
+    }
+
     /// As [`Site::store`], but the header of a map or a remove-wins set stays as long as it has parts, of which none need
-    /// be there for readers: who looks for parts starts at headers.
-    pub(crate) fn store_holder(&self, work: &mut Work<'_>, object: &Object) -> Result<(), StoreError> {
-        let (from, until) = match object {
-            Object::Map(_) => keys::fields(&self.id),
-            Object::RwSet(_) => keys::elements(&self.id),
-            _ => {
-                self.store(work, object);
-                return Ok(());
-            }
+    /// be there for readers: who looks for parts starts at headers. Returns the object's share of what contains it.
+    pub(crate) fn store_holder(&self, work: &mut Work<'_>, object: &Object) -> Result<Share, StoreError> {
+        let parts = match object {
+            Object::Map(_) => Some(keys::fields(&self.id)),
+            Object::RwSet(_) => Some(keys::elements(&self.id)),
+            _ => None,
         };
-        if object.is_bottom() && !work.scan(&from, &until, 1)?.is_empty() {
-            work.put(self.row.clone(), object.to_bytes());
+        let row = object.to_bytes();
+        let share = object.share_by(&self.id, &row);
+        let is_held = match parts.filter(|_| object.is_bottom()) {
+            Some((from, until)) => !work.scan(&from, &until, 1)?.is_empty(),
+            None => !object.is_bottom(),
+        };
+        if is_held {
+            work.put(self.row.clone(), row);
         } else {
-            self.store(work, object);
+            work.delete(self.row.clone());
         }
-        Ok(())
+        Ok(share)
     }
 
     /// Writes the object's header.

@@ -245,6 +245,8 @@ pub(crate) struct Space {
     pub(crate) roster: Roster,
     pub(crate) members: Sorted<ReplicaId, Role>,
     pub(crate) documents: DocumentCache,
+    /// Whom it trusts has not changed since that was counted.
+    pub(crate) is_trust_counted: bool,
     /// What each connected peer said it holds durably, in this session.
     pub(crate) peer_durable: BTreeMap<ReplicaId, Frontier>,
     /// Where replicas say they are.
@@ -334,6 +336,7 @@ impl Space {
             roster: Roster::default(),
             members: Sorted::new(),
             documents: DocumentCache::new(terms.tail),
+            is_trust_counted: false,
             peer_durable: BTreeMap::new(),
             regions: BTreeMap::new(),
             fresh: BTreeMap::new(),
@@ -451,6 +454,7 @@ impl Space {
     pub(crate) fn set_roster(&mut self, roster: Roster) {
         self.members = roster.roles(View::Everything);
         self.roster = roster;
+        self.is_trust_counted = false;
     }
 
     /// Whether a lane can be received from the position that is durable here.

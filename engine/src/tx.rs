@@ -28,6 +28,9 @@ use crate::work::Work;
 
 pub use error::{TransactError, TxError};
 
+/// Looking through this many groups takes no longer than an index does, and most transactions have one.
+const UNINDEXED_MAX: usize = 4;
+
 /// An open transaction on one space. Reads see the newest applied state and the transaction's own
 /// operations. Everything it did becomes one change set, or nothing.
 pub struct Tx<'a> {
@@ -38,6 +41,7 @@ pub struct Tx<'a> {
     work: Work<'a>,
     effects: Effects,
     groups: Vec<Group>,
+    /// Of the objects whose groups come after the first [`UNINDEXED_MAX`].
     index: BTreeMap<ObjectAddress, usize>,
     edited: BTreeSet<ObjectId>,
     /// Documents whose edits so far are not in memory any more, nor anywhere else yet.
@@ -94,7 +98,7 @@ impl<'a> Tx<'a> {
             replica,
             incarnation,
             minted,
-            work: Work::over(below),
+            work: Work::over_recent(below),
             effects: Effects::default(),
             groups: Vec::new(),
             index: BTreeMap::new(),
@@ -169,15 +173,24 @@ impl<'a> Tx<'a> {
         if self.ops >= CHANGE_SET_OPS_MAX {
             return Err(TxError::TooManyOps { ops_max: CHANGE_SET_OPS_MAX });
         }
-        if let Some(index) = self.index.get(address) {
-            return Ok(*index);
+        if let Some(index) = self.group_of(address) {
+            return Ok(index);
         }
         if self.groups.len() >= CHANGE_SET_OBJECTS_MAX {
             return Err(TxError::TooManyObjects { objects_max: CHANGE_SET_OBJECTS_MAX });
         }
+        let index = self.groups.len();
         self.groups.push(Group { address: address.clone(), ops: Vec::new() });
-        self.index.insert(address.clone(), self.groups.len() - 1);
-        Ok(self.groups.len() - 1)
+        if index >= UNINDEXED_MAX {
+            self.index.insert(address.clone(), index);
+        }
+        Ok(index)
+    }
+
+    /// The group of an object, if there is one. O(log objects).
+    fn group_of(&self, address: &ObjectAddress) -> Option<usize> {
+        let first = self.groups.iter().take(UNINDEXED_MAX).position(|group| group.address == *address);
+        first.or_else(|| self.index.get(address).copied())
     }
 
     fn check_size(&self, added: usize) -> Result<usize, TxError> {
@@ -293,7 +306,7 @@ impl<'a> Tx<'a> {
         let entry = LaneEntry { admitted: context, at: self.hlc.max(row.tip.at), body: Body::Change(change) };
         row.tip = row.tip.after(&self.space.id, &entry);
         row.changed = row.tip.lsn;
-        let bytes = encode_stored(&self.space.id, &origin, &row.tip.hash, &entry);
+        let bytes = encode_stored(&origin, &row.tip.hash, &entry, self.value_bytes);
         if bytes.len() > CHANGE_SET_BYTES_MAX {
             let bytes = bytes.len();
             self.roll_back();

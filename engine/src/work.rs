@@ -1,28 +1,52 @@
 //! A batch while it is being made: reads see the store with the batch's own changes on top.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use comity_crdts::{LaneId, SpaceId};
 
-use crate::store::{Batch, LaneRecord, LaneSpan, LogRead, Row, StateRead, StoreError};
+use crate::store::{Batch, LaneRecord, LaneSpan, LogRead, Put, Row, StateRead, StoreError};
 
 /// Puts and appends gathered over a store; nothing is visible to others until the batch is committed.
 pub(crate) struct Work<'a> {
     below: &'a dyn LogRead,
     state: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
     facts: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    /// Puts of keys that are not looked at again in this batch.
+    unread: Vec<Put>,
     entries: Vec<LaneRecord>,
     dropped: Vec<LaneSpan>,
+    /// What was read last from below, the newest first, where that is kept.
+    recent: Option<RefCell<[Option<Found>; RECENT_READS]>>,
 }
+
+/// A key, and what there is under it.
+type Found = (Vec<u8>, Option<Vec<u8>>);
+
+/// An operation reads an object's header and one row of it, once to be made and once more to be applied.
+const RECENT_READS: usize = 2;
+/// What is longer takes longer to copy than to find again.
+const RECENT_BYTES_MAX: usize = 4 * 1024;
 
 impl<'a> Work<'a> {
     pub(crate) fn over(below: &'a dyn LogRead) -> Self {
-        let (entries, dropped) = (Vec::new(), Vec::new());
-        Self { below, state: BTreeMap::new(), facts: BTreeMap::new(), entries, dropped }
+        let (unread, entries, dropped) = (Vec::new(), Vec::new(), Vec::new());
+        Self { below, state: BTreeMap::new(), facts: BTreeMap::new(), unread, entries, dropped, recent: None }
+    }
+
+    /// As [`Work::over`], where what is read is soon read again.
+    pub(crate) fn over_recent(below: &'a dyn LogRead) -> Self {
+        Self { recent: Some(RefCell::default()), ..Self::over(below) }
     }
 
     pub(crate) fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
         self.state.insert(key, Some(value));
+    }
+
+    /// As [`Work::put`], of a row that this batch neither reads nor changes besides, which needs no place among those that
+    /// it may.
+    pub(crate) fn put_unread(&mut self, key: Vec<u8>, value: Vec<u8>) {
+        self.unread.push((key, Some(value)));
     }
 
     pub(crate) fn delete(&mut self, key: Vec<u8>) {
@@ -51,13 +75,27 @@ impl<'a> Work<'a> {
         self.dropped.push(span);
     }
 
+    fn get_below(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let Some(recent) = &self.recent else { return self.below.get(key) };
+        let mut recent = recent.borrow_mut();
+        if let Some((_, value)) = recent.iter().flatten().find(|(known, _)| known == key) {
+            return Ok(value.clone());
+        }
+        let value = self.below.get(key)?;
+        if value.as_ref().is_none_or(|value| value.len() <= RECENT_BYTES_MAX) {
+            recent.rotate_right(1);
+            recent[0] = Some((key.to_vec(), value.clone()));
+        }
+        Ok(value)
+    }
+
     /// Ends the borrow of the store and hands over the batch.
     pub(crate) fn into_batch(self) -> Batch {
         Batch {
             entries: self.entries,
             dropped: self.dropped,
             facts: self.facts.into_iter().collect(),
-            state: self.state.into_iter().collect(),
+            state: self.state.into_iter().chain(self.unread).collect(),
         }
     }
 }
@@ -66,7 +104,7 @@ impl StateRead for Work<'_> {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         match self.state.get(key).or_else(|| self.facts.get(key)) {
             Some(value) => Ok(value.clone()),
-            None => self.below.get(key),
+            None => self.get_below(key),
         }
     }
 

@@ -158,7 +158,7 @@ fn lacking(error: &WriteError) -> Option<(Location, u64, i128)> {
 
 async fn acquire(object: &Object, amount: u64, within: Duration) -> Result<(), RequestError> {
     let (space, place) = (object.space.id(), &object.place);
-    let (collection, key) = (place.collection.clone(), place.key.clone());
+    let (collection, key) = (place.collection.to_string(), place.key.to_string());
     let command = Command::AcquireRights { space, collection, key, amount, within };
     object.space.replica().request(command).await.map(|_| ())
 }

@@ -215,12 +215,8 @@ impl Parts {
 
 impl StateRead for EmbeddedStore {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        let view = self.view()?;
-        let recent = view.active.get(key).or_else(|| view.flushing.as_ref()?.get(key));
-        match recent {
-            Some(value) => Ok(value),
-            None => view.base.get(key),
-        }
+        self.shared.health.check()?;
+        self.shared.overlay.get(key).or_else(|base| base.get(key))
     }
 
     fn scan(&self, from: &[u8], until: &[u8], limit: usize) -> Result<Vec<Row>, StoreError> {

@@ -35,7 +35,16 @@ impl Layer {
                 self.note(log_key(&span.space, &span.lane, lsn), None);
             }
         }
-        for (key, value) in batch.facts.into_iter().chain(batch.state) {
+        let mut puts = batch.facts;
+        if self.state.is_empty() {
+            // All at once, they are sorted and not looked for one by one.
+            puts.extend(batch.state);
+            self.state = puts.into_iter().collect();
+            let puts = self.state.iter().map(|(key, value)| put_bytes(key.len(), value.as_deref()));
+            self.bytes += puts.sum::<usize>();
+            return;
+        }
+        for (key, value) in puts.into_iter().chain(batch.state) {
             let key_len = key.len();
             self.bytes += put_bytes(key_len, value.as_deref());
             if let Some(old) = self.state.insert(key, value) {
@@ -112,6 +121,11 @@ impl Layer {
         self.state.iter().map(|(key, value)| (key.as_slice(), value.as_deref()))
     }
 
+    /// Every change to the log, by key: the entry, or `None` where it is dropped.
+    pub(crate) fn log(&self) -> impl Iterator<Item = (&LogKey, Option<&[u8]>)> {
+        self.log.iter().map(|(key, entry)| (key, entry.as_deref()))
+    }
+
     /// Every entry, in the order of the commits.
     pub(crate) fn entries(&self) -> impl Iterator<Item = (&LogKey, &[u8])> {
         self.order.iter().filter_map(|key| Some((key, self.log[key].as_deref()?)))
@@ -164,5 +178,26 @@ mod tests {
         layer.apply(put(None));
         assert_eq!(layer.bytes(), batch_bytes(&put(None)));
         assert_eq!((layer.row_count(), layer.get(b"key")), (1, Some(None)));
+    }
+
+    #[test]
+    fn the_first_batch_leaves_what_it_would_leave_after_others() {
+        let put = |value: &[u8]| (b"key".to_vec(), Some(value.to_vec()));
+        let batch = Batch {
+            facts: vec![put(b"fact"), (b"fact".to_vec(), Some(b"1".to_vec()))],
+            state: vec![put(b"state"), (b"a".to_vec(), None)],
+            ..Batch::default()
+        };
+        let (mut first, mut later) = (Layer::default(), Layer::default());
+        later.apply(Batch { state: vec![(b"other".to_vec(), None)], ..Batch::default() });
+        first.apply(batch.clone());
+        later.apply(batch);
+        assert_eq!(first.get(b"key"), Some(Some(b"state".to_vec())));
+        let rows = |layer: &Layer| -> Vec<_> {
+            let rows = layer.puts().filter(|(key, _)| *key != b"other");
+            rows.map(|(key, value)| (key.to_vec(), value.map(<[u8]>::to_vec))).collect()
+        };
+        assert_eq!(rows(&first), rows(&later));
+        assert_eq!(first.bytes() + put_bytes(5, None), later.bytes());
     }
 }

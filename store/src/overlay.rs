@@ -84,6 +84,14 @@ impl Overlay {
         }
     }
 
+    /// What the layers say of a key, `None` where it is deleted; `Err` holds the database as of the same moment where
+    /// they say nothing.
+    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Arc<Base>> {
+        let stack = self.lock();
+        let recent = stack.active.get(key).or_else(|| stack.flushing.as_ref()?.get(key));
+        recent.ok_or_else(|| Arc::clone(&stack.base))
+    }
+
     pub(crate) fn waiting(&self) -> Waiting {
         let stack = self.lock();
         Waiting { rows: stack.active.row_count(), bytes: stack.active.bytes() }

@@ -16,7 +16,7 @@ use crate::format::{Loss, Replayed, begin_durable, begin_eventual};
 use crate::generation::Generation;
 use crate::health::describe;
 use crate::layer::Layer;
-use crate::log::{LogWriter, layer_changes};
+use crate::log::LogWriter;
 use crate::overlay::Flush;
 use crate::snapshot::Base;
 use crate::tables::Tables;
@@ -268,15 +268,20 @@ impl Syncer {
 
     /// Compares with the most that writing may take. Copies of unchanged rows cannot exceed what is there.
     fn has_room(&self, amount: Amount) -> bool {
-        let used = (self.room)().map_or(0, |room| room.used);
-        let copies = amount.rows.saturating_mul(ROW_COPY_BYTES).min(used);
-        let rows = amount.bytes.saturating_mul(ROW_GROWTH);
-        self.is_free(copies.saturating_add(rows))
+        self.is_free_of(|room| {
+            let copies = amount.rows.saturating_mul(ROW_COPY_BYTES).min(room.used);
+            copies.saturating_add(amount.bytes.saturating_mul(ROW_GROWTH))
+        })
     }
 
     /// Whether so much can be written and the headroom is left. Taken to be so where nobody says.
     fn is_free(&self, bytes: u64) -> bool {
-        (self.room)().is_none_or(|room| room.free >= bytes.saturating_add(self.limits.headroom_bytes))
+        self.is_free_of(|_| bytes)
+    }
+
+    fn is_free_of(&self, bytes: impl FnOnce(&Room) -> u64) -> bool {
+        let room = (self.room)();
+        room.is_none_or(|room| room.free >= bytes(&room).saturating_add(self.limits.headroom_bytes))
     }
 }
 
@@ -308,7 +313,7 @@ fn follow(
 ) -> Result<Base, redb::Error> {
     let transaction = begin_eventual(&current.database)?;
     let mut tables = Tables::open(&transaction)?;
-    layer_changes(layer).try_for_each(|change| tables.apply(change))?;
+    tables.follow(layer)?;
     drop(tables);
     replayed.write(&transaction)?;
     transaction.commit()?;

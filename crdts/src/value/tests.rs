@@ -45,6 +45,7 @@ proptest! {
     #[test]
     fn values_round_trip_and_check_counts_their_bytes(value in value()) {
         let bytes = value.to_bytes();
+        prop_assert_eq!(value.encoded_len(), bytes.len());
         prop_assert_eq!(&Value::from_bytes(&bytes, bytes.len()).unwrap(), &value);
         prop_assert_eq!(value.check(bytes.len()), Ok(()));
         let short = bytes.len() - 1;

@@ -52,7 +52,7 @@ impl Tx<'_> {
     /// The last operation on the object, if it is an addition to the same counter: its group, its index and
     /// what it adds together with `delta`.
     fn last_addition(&self, at: &Location, delta: i64) -> Option<(usize, u16, i64)> {
-        let group = *self.index.get(&at.object)?;
+        let group = self.group_of(&at.object)?;
         let ops = &self.groups[group].ops;
         let earlier = match ops.last()? {
             Op::CounterAdd(earlier) if at.path.is_empty() => earlier,
