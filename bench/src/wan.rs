@@ -3,6 +3,7 @@
 mod idle;
 mod pair;
 mod raw;
+mod several;
 
 use std::time::Duration;
 
@@ -72,7 +73,7 @@ pub(crate) fn run(options: &Options) -> Result<Verdict, Failure> {
     let bytes = options.value("mib", 128_u64)? << 20;
     let seconds = Duration::from_secs_f64(options.value("seconds", 10.0)?);
     let changes = options.value("changes", 100_000_u64)?;
-    let parts = options.value("parts", "idle,raw,comity".to_owned())?;
+    let parts = options.value("parts", "idle,raw,comity,several".to_owned())?;
     let congestion = match options.value("congestion", "default".to_owned())?.as_str() {
         "bbr" => Congestion::Bbr,
         "cubic" => Congestion::Cubic,
@@ -96,7 +97,39 @@ pub(crate) fn run(options: &Options) -> Result<Verdict, Failure> {
     if parts.contains("comity") {
         runtime.block_on(comity(&lines, (bytes, seconds), changes, congestion, &mut verdict))?;
     }
+    if parts.contains("several") {
+        let uplink = options.value("uplink", 4.0)?;
+        let repeats = options.value("repeats", 3)?;
+        runtime.block_on(several(uplink, bytes.min(64 << 20), (congestion, repeats)))?;
+    }
     Ok(verdict)
+}
+
+/// Catching up from one replica and from three, each of which sends so many MiB/s.
+async fn several(uplink: f64, bytes: u64, (congestion, repeats): (Congestion, usize)) -> Result<(), Failure> {
+    let source = Source::open(congestion).await?;
+    let space = source.single(bytes / 1_024).await?;
+    let mut rows = Vec::new();
+    for rtt_ms in [0, 50] {
+        let line = Line { rtt_ms, loss_percent: 0.0, rate_mib: uplink };
+        let (mut alone, mut together) =
+            several::measure(&source, &space, line.conditions(), (congestion, 2, repeats)).await?;
+        let rate = |took: &mut Vec<Duration>| {
+            took.sort_unstable();
+            mib_per_second(bytes, took[took.len() / 2])
+        };
+        let (one, three) = (rate(&mut alone), rate(&mut together));
+        let shown = [uplink, one, three].map(|rate| format!("{rate:.1}"));
+        rows.push(
+            [vec![format!("{rtt_ms} ms")], shown.to_vec(), vec![format!("{:.2}", three / one)]].concat(),
+        );
+    }
+    source.shutdown().await;
+    println!(
+        "\nCatching up, change sets of 1 KiB; what each sends at most, what arrives of one and of three, MiB/s:"
+    );
+    table::print(&["round trip", "one sends", "of one", "of three", "ratio"], &rows);
+    Ok(())
 }
 
 /// The windows that replicas have: of one stream, and of all.

@@ -51,10 +51,26 @@ struct Holder {
     asked: Duration,
     /// When something came last.
     moved: Duration,
-    /// Runs that wait, each with its first entry and whether its sender waits for an acknowledgement.
-    runs: VecDeque<(u64, bool, Vec<u8>)>,
+    runs: VecDeque<WaitingRun>,
     bytes: usize,
     is_whole: bool,
+}
+
+/// A run that waits until its lane has come to it.
+#[derive(Debug)]
+struct WaitingRun {
+    /// Its first entry.
+    first: u64,
+    /// Its sender waits for an acknowledgement.
+    awaited: bool,
+    bytes: Vec<u8>,
+}
+
+/// A run whose turn has come, and where it came from.
+struct DueRun {
+    session: SessionId,
+    subscription: u32,
+    run: WaitingRun,
 }
 
 impl Ranged {
@@ -355,7 +371,7 @@ impl Engine {
         (session_id, subscription): (SessionId, u32),
         (id, lane): (SpaceId, LaneId),
         (first, awaited, is_last): (u64, bool, bool),
-        run: Vec<u8>,
+        bytes: Vec<u8>,
     ) -> Result<(), Refusal> {
         let Some(space) = self.spaces.get_mut(&id) else { return Ok(()) };
         let Some(ranged) = space.ranges.get_mut(&lane) else { return Ok(()) };
@@ -363,12 +379,12 @@ impl Engine {
         if holder.is_whole {
             return Err(CloseReason::LaneOrder.into());
         }
-        holder.bytes += run.len();
+        holder.bytes += bytes.len();
         if holder.bytes > RANGE_WINDOW_BYTES + 2 * RUN_BYTES_MAX {
             return Err(CloseReason::Window.into());
         }
         holder.moved = now.monotonic;
-        holder.runs.push_back((first, awaited, run));
+        holder.runs.push_back(WaitingRun { first, awaited, bytes });
         if is_last {
             holder.is_whole = true;
             let took = now.monotonic.saturating_sub(holder.asked);
@@ -404,8 +420,9 @@ impl Engine {
     ) -> Result<(), StoreError> {
         let Some(space) = self.spaces.get(&id).filter(|space| !space.is_blocked()) else { return Ok(()) };
         for lane in space.ranges.keys().copied().collect::<Vec<_>>() {
-            while let Some((session, subscription, (first, awaited, run))) = self.next_run(id, lane) {
-                match self.accept_run(now, (session, subscription), (first, awaited), &run, store) {
+            while let Some(DueRun { session, subscription, run }) = self.next_run(id, lane) {
+                let about = (run.first, run.awaited);
+                match self.accept_run(now, (session, subscription), about, &run.bytes, store) {
                     Ok(()) => {}
                     Err(Refusal::Close(reason)) => self.close(session, reason),
                     Err(Refusal::Store(error)) => {
@@ -420,7 +437,7 @@ impl Engine {
     }
 
     /// The run that a lane goes on with, if it is here and there is room for it. Ends what the lane has come past.
-    fn next_run(&mut self, id: SpaceId, lane_id: LaneId) -> Option<(SessionId, u32, (u64, bool, Vec<u8>))> {
+    fn next_run(&mut self, id: SpaceId, lane_id: LaneId) -> Option<DueRun> {
         loop {
             let space = self.spaces.get_mut(&id)?;
             let lane = space.lanes.get(&lane_id);
@@ -453,14 +470,15 @@ impl Engine {
             if canary!(PartOutOfTurn) && holder.runs.is_empty() {
                 let mut holders = ranged.parts.iter_mut().filter_map(|part| part.holder.as_mut());
                 let early = holders.find(|holder| !holder.runs.is_empty())?;
-                return Some((early.session, early.subscription, early.runs.pop_front()?));
+                let (session, subscription) = (early.session, early.subscription);
+                return Some(DueRun { session, subscription, run: early.runs.pop_front()? });
             }
             if staged > RANGE_STAGED_BYTES || part.from > have + 1 {
                 return None;
             }
             let run = holder.runs.pop_front()?;
-            holder.bytes -= run.2.len();
-            return Some((holder.session, holder.subscription, run));
+            holder.bytes -= run.bytes.len();
+            return Some(DueRun { session: holder.session, subscription: holder.subscription, run });
         }
     }
 

@@ -53,13 +53,11 @@ pub(crate) struct Segments {
     bytes: usize,
     /// Since when there is something to be forgotten.
     is_timed: bool,
-    /// Runs that were sent as they had been encoded for somebody else.
-    pub(crate) reused: u64,
 }
 
 impl Segments {
     pub(crate) fn new(entries: u64) -> Self {
-        Self { entries: entries.max(1), held: BTreeMap::new(), bytes: 0, is_timed: false, reused: 0 }
+        Self { entries: entries.max(1), held: BTreeMap::new(), bytes: 0, is_timed: false }
     }
 
     /// Whether a segment begins after entry `lsn`.
@@ -166,7 +164,6 @@ impl Segments {
         segment.used = now.monotonic;
         let position = (reach.from.lsn, reach.from.hash);
         if let Some(run) = segment.runs.iter().find(|run| run.before == position) {
-            self.reused += 1;
             return Ok(Some(run.clone()));
         }
         let follows = segment

@@ -23,9 +23,9 @@ const SUBMITTED_MAX: usize = 256;
 /// Time between two live writes.
 const WRITE_EVERY: Duration = Duration::from_millis(20);
 /// Longest wait for anything.
-const PATIENCE: Duration = Duration::from_secs(300);
+pub(super) const PATIENCE: Duration = Duration::from_secs(300);
 
-fn options(congestion: Congestion) -> OpenOptions {
+pub(super) fn options(congestion: Congestion) -> OpenOptions {
     // What is measured is the way of the log.
     let bootstrap = BootstrapLimits { entries_min: u64::MAX, ..BootstrapLimits::USUAL };
     let mut options = OpenOptions::default().retention(Retention::OFF).bootstrap(bootstrap);
@@ -36,7 +36,7 @@ fn options(congestion: Congestion) -> OpenOptions {
 /// A replica that has what others are to catch up on.
 pub(super) struct Source {
     replica: Replica,
-    addr: SocketAddr,
+    pub(super) addr: SocketAddr,
     pub(super) live: Space,
     _directory: TempDir,
 }
@@ -48,6 +48,26 @@ impl Source {
         let addr = replica.listen("127.0.0.1:0".parse()?).await?;
         let live = replica.create_space("live").await?;
         Ok(Self { replica, addr, live, _directory: directory })
+    }
+
+    /// A space with so many change sets of one value each that nothing makes shorter.
+    pub(super) async fn single(&self, changes: u64) -> Result<Space, Failure> {
+        let space = self.replica.create_space("single").await?;
+        let (mut draws, mut pending) = (1_u64, std::collections::VecDeque::new());
+        for key in 0..changes {
+            let value = Value::Bytes(noise(&mut draws, VALUE_BYTES));
+            let written = space.transact(move |tx| tx.register("single", &key.to_string()).write(value));
+            pending.push_back(written.submit().await?);
+            if pending.len() == SUBMITTED_MAX
+                && let Some(oldest) = pending.pop_front()
+            {
+                oldest.receipt().await?;
+            }
+        }
+        for written in pending {
+            written.receipt().await?;
+        }
+        Ok(space)
     }
 
     /// A space with so many bytes of values that nothing makes shorter.
@@ -198,7 +218,7 @@ impl Follower {
     }
 }
 
-fn over(path: &Path, ticket: &Ticket) -> Ticket {
+pub(super) fn over(path: &Path, ticket: &Ticket) -> Ticket {
     Ticket { addresses: vec![path.near()], ..ticket.clone() }
 }
 
