@@ -11,11 +11,14 @@ use crate::documents::flush;
 use crate::engine::Engine;
 use crate::io::{Applied, Now};
 use crate::keys;
-use crate::limits::{APPLY_BYTES_TARGET, HEAD_SPACING_BYTES, RUN_BYTES_TARGET, UNSYNCED_BYTES_MAX};
+use crate::limits::{
+    APPLY_BYTES_TARGET, HEAD_SPACING_BYTES, PART_HEAD_SPACING_BYTES, RUN_BYTES_TARGET, UNSYNCED_BYTES_MAX,
+};
 use crate::operations::{made_at, note_operation};
 use crate::own::{append_entry, put_place};
 use crate::proof::Proof;
 use crate::run::RUN_ENTRIES_MAX;
+use crate::segments::round_entries;
 use crate::settings::is_region;
 use crate::space::{Lane, LaneRow, Progress, Space, Staged, encode};
 use crate::store::{Batch, LaneRecord, Store, StoreError};
@@ -366,7 +369,7 @@ impl Space {
 const CLOCK_AHEAD_MS_MAX: u64 = 500;
 
 /// Keeps the newest head of a lane, and older ones as far apart as one run reaches, so that a copy of the
-/// lane can be served in runs of bounded size, and those at the ends of segments. `since` is what came after the head before, entries and bytes.
+/// lane can be served in runs of bounded size, and those where parts may be asked to end. `since` is what came after the head before, entries and bytes.
 fn keep_head(
     work: &mut Work<'_>,
     (space, lane, segment_entries): (&SpaceId, &LaneId, u64),
@@ -375,8 +378,9 @@ fn keep_head(
 ) {
     let (entries, bytes) = (row.head_entries + since.0, row.head_bytes + since.1);
     let reach = entries + proof.links.len() as u64;
-    let ends_segment = row.head.is_multiple_of(segment_entries);
-    if row.head > 0 && !ends_segment && bytes <= HEAD_SPACING_BYTES && reach <= RUN_ENTRIES_MAX as u64 {
+    let apart = round_entries(PART_HEAD_SPACING_BYTES, bytes / entries.max(1), segment_entries);
+    let ends_part = row.head.is_multiple_of(apart);
+    if row.head > 0 && !ends_part && bytes <= HEAD_SPACING_BYTES && reach <= RUN_ENTRIES_MAX as u64 {
         work.delete_fact(keys::head(space, lane, row.head));
         (row.head_entries, row.head_bytes) = (entries, bytes);
     } else {

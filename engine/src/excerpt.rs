@@ -140,8 +140,15 @@ pub(crate) fn read_proved(
     key: Option<&SigningKey>,
     reach: Reach<'_>,
 ) -> Result<Option<(Stretch, Proof)>, StoreError> {
-    let stretch = read_stretch(store, space, lane_id, reach.from, reach.until)?;
+    let mut stretch = read_stretch(store, space, lane_id, reach.from, reach.until)?;
     let Some(key) = key else { return cut_at_head(store, (space, lane_id), lane, reach, stretch) };
+    let reached = stretch.reached(reach.from);
+    if reached < reach.until
+        && let Some(roundest) = (reach.from.lsn + 1..=reached).max_by_key(|lsn| lsn.trailing_zeros())
+    {
+        // More follows: copies can serve parts that end where others would have them end.
+        stretch.end_at(store, (space, lane_id), reach.from, roundest)?;
+    }
     let last = stretch.entries.last().map(|(_, tip)| (tip.lsn, tip.hash));
     Ok(last.map(|last| (stretch, sign_once(key, (space, lane_id), lane, last).into())))
 }

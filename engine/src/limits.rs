@@ -37,6 +37,9 @@ pub(crate) const APPLY_BYTES_TARGET: usize = 512 * 1024;
 pub(crate) const UNSYNCED_BYTES_MAX: usize = 2 * APPLY_BYTES_TARGET;
 /// Heads of a lane are kept about this far apart, so that its copies can be served from any of them.
 pub(crate) const HEAD_SPACING_BYTES: u64 = 64 * 1024;
+/// So far apart are those that are kept where parts may end: closer than they are asked for, since the mean length of entries is
+/// not the same for all.
+pub(crate) const PART_HEAD_SPACING_BYTES: u64 = PART_BYTES_TARGET / 4;
 /// Lanes are divided into segments of so many entries, unless configured otherwise. What lies in one that is whole is encoded
 /// once for all who catch up, from names of its own.
 pub(crate) const SEGMENT_ENTRIES: u64 = 4_096;
@@ -46,8 +49,10 @@ pub(crate) const SEGMENT_BYTES_MAX: usize = 2 * 1024 * 1024;
 pub(crate) const SEGMENTS_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// For so long a segment is kept after it was sent.
 pub(crate) const SEGMENT_KEPT: Duration = Duration::from_secs(30);
-/// A lane that lacks more than so many segments here is asked for in parts, if several peers have it.
-pub(crate) const RANGE_SEGMENTS_MIN: u64 = 2;
+/// About so long is a part of a lane that one of several peers is asked for: as many entries as a power of two says, a segment at most.
+pub(crate) const PART_BYTES_TARGET: u64 = 1024 * 1024;
+/// A lane that lacks more than so many parts here is asked for in parts, if several peers have it.
+pub(crate) const RANGE_PARTS_MIN: u64 = 2;
 /// Parts of a lane that are asked for at once,
 pub(crate) const PARTS_MAX: usize = 8;
 /// of one peer,

@@ -1,4 +1,4 @@
-//! Catching up from several peers at once: a lane that is far behind is asked for in parts, each a segment, of whoever has it.
+//! Catching up from several peers at once: a lane that is far behind is asked for in parts, of whoever has it.
 //! Parts arrive in any order. Each waits as it came until the lane has reached it, and is checked then.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -8,13 +8,15 @@ use comity_crdts::{LaneId, SpaceId, canary};
 
 use crate::engine::Engine;
 use crate::io::{Class, CloseReason, Now, SessionId};
+use crate::lag::ENTRY_BYTES_GUESS;
 use crate::limits::{
-    PARTS_ASKED_MAX, PARTS_MAX, PARTS_OF_SESSION_MAX, PARTS_SERVED_MAX, RANGE_SEGMENTS_MIN,
+    PART_BYTES_TARGET, PARTS_ASKED_MAX, PARTS_MAX, PARTS_OF_SESSION_MAX, PARTS_SERVED_MAX, RANGE_PARTS_MIN,
     RANGE_STAGED_BYTES, RANGE_WINDOW_BYTES, RUN_BYTES_MAX,
 };
 use crate::message::{Gone, Limit, Limited, Message, Range, Unsubscribe};
 use crate::parents::Candidate;
 use crate::receive::Refusal;
+use crate::segments::{end_of_part, round_entries};
 use crate::send::Standing;
 use crate::session::{Course, Outgoing, Session};
 use crate::space::Space;
@@ -120,8 +122,8 @@ impl Ranged {
         holders.filter(|holder| holder.session == session && !holder.is_whole).count()
     }
 
-    /// The next entries to ask for: a part that nobody sends, or the next whole segment that somebody has.
-    fn to_ask(&self, has: u64, segment_end: impl Fn(u64) -> u64) -> Option<(u64, u64)> {
+    /// The next entries to ask for: a part that nobody sends, or the next whole one that somebody has.
+    fn to_ask(&self, has: u64, entries: u64) -> Option<(u64, u64)> {
         if let Some(part) = self.parts.iter().find(|part| part.holder.is_none()) {
             if canary!(PartForgotten) {
                 return None;
@@ -129,7 +131,7 @@ impl Ranged {
             return Some((part.from, part.until));
         }
         let next = self.next.filter(|_| self.parts.len() < PARTS_MAX)?;
-        let end = segment_end(next - 1);
+        let end = end_of_part(next - 1, entries);
         (end <= has).then_some((next, end))
     }
 }
@@ -199,7 +201,9 @@ impl Engine {
         candidates: &[Candidate],
         have: u64,
     ) -> bool {
-        let far = self.segments.end_after(have).saturating_add(self.segments.entries() * RANGE_SEGMENTS_MIN);
+        let entries = self.part_entries(&id, &lane);
+        let until = end_of_part(have, entries);
+        let far = until.saturating_add(entries * RANGE_PARTS_MIN);
         let Some(space) = self.spaces.get(&id) else { return false };
         let is_unfit = |candidate: &Candidate| space.unfit.contains(&(lane, candidate.session));
         let can_help = |candidate: &&Candidate| {
@@ -225,19 +229,26 @@ impl Engine {
         };
         if helpers.contains(&parent.session) {
             space.ranges.insert(lane, Ranged::default());
-            let until = self.segments.end_after(have);
             let limit = Limit { subscription: parent.subscription, until };
             self.send(parent.session, Class::Control, &Message::Limit(limit));
         }
         false
     }
 
+    /// How many entries a part of a lane has.
+    fn part_entries(&self, id: &SpaceId, lane: &LaneId) -> u64 {
+        let lane = self.spaces.get(id).and_then(|space| space.lanes.get(lane));
+        let mean = lane.map_or(ENTRY_BYTES_GUESS, |lane| lane.mean_bytes());
+        round_entries(PART_BYTES_TARGET, mean, self.segments.entries())
+    }
+
     /// Asks for parts, two at a time of each peer, of who has least to send first.
     fn ask_parts(&mut self, now: &Now, (id, lane): (SpaceId, LaneId), candidates: &[Candidate]) {
         let has = candidates.iter().map(|candidate| candidate.has).max().unwrap_or(0);
+        let entries = self.part_entries(&id, &lane);
         loop {
             let Some(ranged) = self.spaces.get(&id).and_then(|space| space.ranges.get(&lane)) else { return };
-            let Some((from, until)) = ranged.to_ask(has, |lsn| self.segments.end_after(lsn)) else { return };
+            let Some((from, until)) = ranged.to_ask(has, entries) else { return };
             let Some(space) = self.spaces.get(&id) else { return };
             let streams = space.parents.get(&lane).map(|parent| parent.session);
             let load = |candidate: &Candidate| {
@@ -536,7 +547,7 @@ impl Engine {
         Ok(())
     }
 
-    /// A subscription is to end: at the end of a segment, beyond what was sent.
+    /// A subscription is to end.
     pub(crate) fn on_limit(&mut self, session_id: SessionId, limit: &Limit) {
         let Some(session) = self.sessions.get_mut(&session_id) else { return };
         let Some(outgoing) = session.outgoing.get_mut(&limit.subscription) else { return };
@@ -545,8 +556,7 @@ impl Engine {
         }
         let durable = self.spaces.get(&outgoing.space).map_or(0, |space| space.durable.at(&outgoing.lane));
         let sent = outgoing.sent.lsn;
-        let end = if sent < limit.until { limit.until } else { self.segments.end_before(sent) };
-        let last = if end <= durable { end } else { sent };
+        let last = if (sent..=durable).contains(&limit.until) { limit.until } else { sent };
         outgoing.until = Some(last);
         let (id, subscription) = (outgoing.space, limit.subscription);
         session.end_if_complete(subscription);

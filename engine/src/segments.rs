@@ -69,14 +69,9 @@ impl Segments {
         self.entries
     }
 
-    /// The end of the segment that entry `lsn` is in.
-    pub(crate) fn end_before(&self, lsn: u64) -> u64 {
-        lsn.div_ceil(self.entries).saturating_mul(self.entries)
-    }
-
     /// The last entry of the segment that the entry after `lsn` is in.
     pub(crate) fn end_after(&self, lsn: u64) -> u64 {
-        (lsn / self.entries + 1).saturating_mul(self.entries)
+        end_of_part(lsn, self.entries)
     }
 
     /// Nothing is kept of a space any more.
@@ -104,6 +99,17 @@ impl Segments {
     fn count(&mut self) {
         self.bytes = self.held.values().map(|segment| segment.bytes).sum();
     }
+}
+
+/// How many entries of a mean length come to about so many bytes: a power of two, so that everybody divides a lane alike.
+pub(crate) fn round_entries(bytes: u64, mean_bytes: u64, entries_max: u64) -> u64 {
+    let entries = (bytes / mean_bytes.max(1)).max(1);
+    (1 << entries.ilog2()).min(entries_max)
+}
+
+/// The last entry of the part that the entry after `lsn` is in, where lanes are divided at multiples of `entries`.
+pub(crate) fn end_of_part(lsn: u64, entries: u64) -> u64 {
+    (lsn / entries + 1).saturating_mul(entries)
 }
 
 /// A lane that is served, and how it is signed if it is an own one.

@@ -179,6 +179,14 @@ pub(crate) struct Lane {
 }
 
 impl Lane {
+    /// How long its entries are, as far as is known: those that wait, or those that were applied.
+    pub(crate) fn mean_bytes(&self) -> u64 {
+        match self.staged.len() {
+            0 => self.marks.mean_bytes(),
+            waiting => (self.staged_bytes / waiting) as u64,
+        }
+    }
+
     pub(crate) fn new(space: &SpaceId, owner: LaneOwner) -> Self {
         let tip = LaneTip::start(space, &owner.lane(space));
         let (frozen, changed, head) = (None, 0, 0);

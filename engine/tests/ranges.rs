@@ -128,6 +128,21 @@ fn what_several_have_is_fetched_in_parts_from_all_of_them_and_once() {
 }
 
 #[test]
+fn of_long_entries_fewer_are_asked_for_at_once() {
+    let (mut world, space) = World::mesh(3);
+    world.disconnect_all(None);
+    write_for(&mut world, space, (300, LONG), &[1]);
+    let sessions = [world.connect(2, 0), world.connect(2, 1)];
+    world.run();
+    assert_same(&world, space, (0, 2));
+    let parts: Vec<Range> = sessions.iter().flat_map(|session| asked(&world, 2, *session)).collect();
+    assert!(parts.len() > 3, "{parts:?}");
+    assert!(parts.iter().all(|range| range.until % 16 == 0), "16 of them are nearly a MiB: {parts:?}");
+    let copies = world.observer.copies_per_entry();
+    assert!((copies - 1.0).abs() < f64::EPSILON, "{copies} copies of what was missing");
+}
+
+#[test]
 fn a_stream_that_is_under_way_ends_at_a_segment_when_somebody_else_can_help() {
     let (mut world, space) = replicas(3);
     write_for(&mut world, space, (300, LONG), &[1]);
