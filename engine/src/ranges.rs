@@ -185,12 +185,25 @@ impl Engine {
             return false;
         }
         self.take_from_slow(now, (id, lane), candidates);
-        let ranged = self.spaces.get(&id).and_then(|space| space.ranges.get(&lane));
-        if ranged.is_some_and(|ranged| ranged.held() == 0) && !canary!(PartForgotten) {
+        if self.is_over((id, lane), candidates) && !canary!(PartForgotten) {
             self.drop_ranges(id, lane);
             return false;
         }
         true
+    }
+
+    /// Whether there is no part any more that the lane goes on with, and nobody who could be asked for it.
+    fn is_over(&self, (id, lane): (SpaceId, LaneId), candidates: &[Candidate]) -> bool {
+        let Some(space) = self.spaces.get(&id) else { return false };
+        let Some(ranged) = space.ranges.get(&lane) else { return false };
+        let Some(part) = ranged.parts.front() else { return true };
+        let could_be_asked = |candidate: &Candidate| {
+            let session = self.sessions.get(&candidate.session);
+            candidate.has >= part.until
+                && !space.unfit.contains(&(lane, candidate.session))
+                && session.is_some_and(|session| session.version() >= WITH_RANGES)
+        };
+        part.holder.is_none() && !candidates.iter().any(could_be_asked)
     }
 
     /// Begins to receive a lane in parts, if two peers at least have much of it that is missing here.
