@@ -352,7 +352,10 @@ impl Core {
                 let _ = answer.send(None);
                 return;
             }
-            self.end_session(existing, CloseCode::DUPLICATE, "another connection is kept");
+            // The peer is connected all along: nobody is to dial it in between, which could end the new connection as well.
+            if let Some(replaced) = self.sinks.remove(&existing) {
+                replaced.handle.close(CloseCode::DUPLICATE, "another connection is kept");
+            }
             self.input(Input::SessionClosed { session: existing });
         }
         self.next_session += 1;
