@@ -224,9 +224,9 @@ impl Core {
     /// Takes in what waits. What the core wants done is left to the caller after transactions and frames, and done before
     /// and after anything else, which has to do with sessions and answers themselves.
     fn on_events(&mut self, first: Event, events: &mut mpsc::Receiver<Event>) {
-        self.on_event(first);
-        for _ in 1..EVENTS_AT_ONCE {
-            let Ok(event) = events.try_recv() else { return };
+        let mut first = Some(first);
+        for _ in 0..EVENTS_AT_ONCE {
+            let Some(event) = first.take().or_else(|| events.try_recv().ok()) else { return };
             let goes_along = matches!(event, Event::Job(_) | Event::Frame { .. });
             if !goes_along {
                 self.drain();

@@ -369,7 +369,8 @@ impl Space {
 const CLOCK_AHEAD_MS_MAX: u64 = 500;
 
 /// Keeps the newest head of a lane, and older ones as far apart as one run reaches, so that a copy of the
-/// lane can be served in runs of bounded size, and those where parts may be asked to end. `since` is what came after the head before, entries and bytes.
+/// lane can be served in runs of bounded size, and those where parts may be asked to end. `since` is what came after the head
+/// before, entries and bytes.
 fn keep_head(
     work: &mut Work<'_>,
     (space, lane, segment_entries): (&SpaceId, &LaneId, u64),

@@ -107,21 +107,29 @@ impl Stretch {
     }
 }
 
-/// Entries after `from`, about one run of them, none beyond `until`.
+/// About one run of entries; `rounded` if it is to end at a round number where more follows.
 fn read_stretch(
     store: &dyn Store,
-    space: &SpaceId,
-    lane: &LaneId,
-    from: &LaneTip,
-    until: u64,
+    (space, lane): (&SpaceId, &LaneId),
+    Reach { from, until }: Reach<'_>,
+    rounded: bool,
 ) -> Result<Stretch, StoreError> {
-    let rows = store.lane_entries(space, lane, from.lsn + 1, RUN_BYTES_TARGET)?;
-    let rows = rows.into_iter().take_while(|(lsn, _)| *lsn <= until).take(RUN_ENTRIES_MAX);
+    let mut rows = store.lane_entries(space, lane, from.lsn + 1, RUN_BYTES_TARGET)?;
+    rows.truncate(RUN_ENTRIES_MAX.min((until - from.lsn) as usize));
+    let reached = from.lsn + rows.len() as u64;
+    if rounded && (from.lsn + 1..until).contains(&reached) {
+        rows.truncate((roundest(from.lsn, reached) - from.lsn) as usize);
+    }
     let mut stretch = Stretch { entries: Vec::new(), sizes: Vec::new() };
     for (lsn, bytes) in rows {
         stretch.push((space, lane), from, (lsn, &bytes))?;
     }
     Ok(stretch)
+}
+
+/// The number after one and up to another that ends in most zero bits: the bits that they share, and the next one.
+fn roundest(after: u64, until: u64) -> u64 {
+    until & (u64::MAX << (after ^ until).ilog2())
 }
 
 /// What is to be read of a lane: entries after one position, none beyond another.
@@ -140,15 +148,9 @@ pub(crate) fn read_proved(
     key: Option<&SigningKey>,
     reach: Reach<'_>,
 ) -> Result<Option<(Stretch, Proof)>, StoreError> {
-    let mut stretch = read_stretch(store, space, lane_id, reach.from, reach.until)?;
+    // Where owners sign at round numbers, copies can serve parts that end where others would have them end.
+    let stretch = read_stretch(store, (space, lane_id), reach, key.is_some())?;
     let Some(key) = key else { return cut_at_head(store, (space, lane_id), lane, reach, stretch) };
-    let reached = stretch.reached(reach.from);
-    if reached < reach.until
-        && let Some(roundest) = (reach.from.lsn + 1..=reached).max_by_key(|lsn| lsn.trailing_zeros())
-    {
-        // More follows: copies can serve parts that end where others would have them end.
-        stretch.end_at(store, (space, lane_id), reach.from, roundest)?;
-    }
     let last = stretch.entries.last().map(|(_, tip)| (tip.lsn, tip.hash));
     Ok(last.map(|last| (stretch, sign_once(key, (space, lane_id), lane, last).into())))
 }
@@ -252,4 +254,19 @@ pub(crate) fn stored_tip(
         }
     }
     Ok(tip)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_roundest_number_ends_in_most_zeros() {
+        for after in 0..130_u64 {
+            for until in after + 1..200 {
+                let found = (after + 1..=until).max_by_key(|number| number.trailing_zeros());
+                assert_eq!(Some(roundest(after, until)), found, "after {after} up to {until}");
+            }
+        }
+    }
 }

@@ -68,8 +68,7 @@ impl Engine {
         session.next_offer += 1;
         // Until the peer has acknowledged something, it may not have heard of the offer yet.
         let outgoing = Outgoing::new((id, lane), sent, now.monotonic, Class::Control);
-        session.serve(subscription, outgoing);
-        self.to_serve.insert((id, session_id));
+        self.begin_serving(session_id, subscription, outgoing);
         self.send(session_id, Class::Control, &Message::Offer(offer));
         Ok(())
     }

@@ -13,7 +13,7 @@ use crate::limits::{
     PART_BYTES_TARGET, PARTS_ASKED_MAX, PARTS_MAX, PARTS_OF_SESSION_MAX, PARTS_SERVED_MAX, RANGE_PARTS_MIN,
     RANGE_STAGED_BYTES, RANGE_WINDOW_BYTES, RUN_BYTES_MAX,
 };
-use crate::message::{Gone, Limit, Limited, Message, Range, Unsubscribe};
+use crate::message::{Limit, Limited, Message, Range, Unsubscribe};
 use crate::parents::Candidate;
 use crate::receive::Refusal;
 use crate::segments::{end_of_part, round_entries};
@@ -146,9 +146,7 @@ impl Space {
             }
         }
     }
-}
 
-impl Space {
     /// A peer does not send a part, and is not asked for others.
     pub(crate) fn lose_part(&mut self, (lane, session): (LaneId, SessionId), subscription: u32) {
         if let Some(ranged) = self.ranges.get_mut(&lane)
@@ -197,13 +195,16 @@ impl Engine {
         let Some(space) = self.spaces.get(&id) else { return false };
         let Some(ranged) = space.ranges.get(&lane) else { return false };
         let Some(part) = ranged.parts.front() else { return true };
-        let could_be_asked = |candidate: &Candidate| {
-            let session = self.sessions.get(&candidate.session);
-            candidate.has >= part.until
-                && !space.unfit.contains(&(lane, candidate.session))
-                && session.is_some_and(|session| session.version() >= WITH_RANGES)
-        };
-        part.holder.is_none() && !candidates.iter().any(could_be_asked)
+        part.holder.is_none()
+            && !candidates.iter().any(|candidate| self.can_send_parts(space, lane, candidate, part.until))
+    }
+
+    /// Whether a peer can be asked for parts of a lane up to an entry.
+    fn can_send_parts(&self, space: &Space, lane: LaneId, candidate: &Candidate, until: u64) -> bool {
+        let session = self.sessions.get(&candidate.session);
+        candidate.has >= until
+            && !space.unfit.contains(&(lane, candidate.session))
+            && session.is_some_and(|session| session.version() >= WITH_RANGES)
     }
 
     /// Begins to receive a lane in parts, if two peers at least have much of it that is missing here.
@@ -218,13 +219,7 @@ impl Engine {
         let until = end_of_part(have, entries);
         let far = until.saturating_add(entries * RANGE_PARTS_MIN);
         let Some(space) = self.spaces.get(&id) else { return false };
-        let is_unfit = |candidate: &Candidate| space.unfit.contains(&(lane, candidate.session));
-        let can_help = |candidate: &&Candidate| {
-            let session = self.sessions.get(&candidate.session);
-            candidate.has >= far
-                && !is_unfit(candidate)
-                && session.is_some_and(|session| session.version() >= WITH_RANGES)
-        };
+        let can_help = |candidate: &&Candidate| self.can_send_parts(space, lane, candidate, far);
         let helpers: Vec<SessionId> = candidates.iter().filter(can_help).map(|c| c.session).collect();
         let peers: BTreeSet<_> = helpers
             .iter()
@@ -260,21 +255,18 @@ impl Engine {
         let has = candidates.iter().map(|candidate| candidate.has).max().unwrap_or(0);
         let entries = self.part_entries(&id, &lane);
         loop {
-            let Some(ranged) = self.spaces.get(&id).and_then(|space| space.ranges.get(&lane)) else { return };
-            let Some((from, until)) = ranged.to_ask(has, entries) else { return };
             let Some(space) = self.spaces.get(&id) else { return };
+            let Some(ranged) = space.ranges.get(&lane) else { return };
+            let Some((from, until)) = ranged.to_ask(has, entries) else { return };
             let streams = space.parents.get(&lane).map(|parent| parent.session);
             let load = |candidate: &Candidate| {
                 ranged.outstanding(candidate.session) + usize::from(streams == Some(candidate.session))
             };
             let can = |candidate: &&Candidate| {
                 let session = self.sessions.get(&candidate.session);
-                candidate.has >= until
-                    && !space.unfit.contains(&(lane, candidate.session))
+                self.can_send_parts(space, lane, candidate, until)
                     && load(candidate) < PARTS_OF_SESSION_MAX
-                    && session.is_some_and(|session| {
-                        session.version() >= WITH_RANGES && session.parts_awaited() < PARTS_ASKED_MAX
-                    })
+                    && session.is_some_and(|session| session.parts_awaited() < PARTS_ASKED_MAX)
             };
             let best =
                 candidates.iter().filter(can).min_by_key(|candidate| (load(candidate), candidate.session));
@@ -329,13 +321,12 @@ impl Engine {
         let Some(ranged) = space.ranges.get(&lane) else { return };
         let Some(part) = ranged.parts.front() else { return };
         let Some(holder) = part.holder.as_ref().filter(|holder| !holder.is_whole) else { return };
-        let is_idle = |candidate: &&Candidate| {
+        let is_idle = |candidate: &Candidate| {
             candidate.session != holder.session
-                && candidate.has >= part.until
-                && !space.unfit.contains(&(lane, candidate.session))
+                && self.can_send_parts(space, lane, candidate, part.until)
                 && ranged.outstanding(candidate.session) == 0
         };
-        if !candidates.iter().any(|candidate| is_idle(&candidate)) {
+        if !candidates.iter().any(is_idle) {
             return;
         }
         let patience = self.patience(holder.session);
@@ -539,24 +530,10 @@ impl Engine {
         } else {
             Standing::Unknown
         };
-        let sent = match standing {
-            Standing::At(sent) => sent,
-            Standing::Gone(floor) => {
-                let gone = Gone { subscription, floor };
-                self.send(session_id, Class::Control, &Message::Gone(gone));
-                return Ok(());
-            }
-            Standing::Unknown | Standing::Elsewhere => {
-                self.refuse(session_id, subscription);
-                return Ok(());
-            }
-        };
+        let Some(sent) = self.answer_standing(session_id, subscription, standing) else { return Ok(()) };
         let mut outgoing = Outgoing::new((id, lane), sent, now.monotonic, Class::CatchUp);
         outgoing.until = Some(range.until);
-        if let Some(session) = self.sessions.get_mut(&session_id) {
-            session.serve(subscription, outgoing);
-            self.to_serve.insert((id, session_id));
-        }
+        self.begin_serving(session_id, subscription, outgoing);
         Ok(())
     }
 

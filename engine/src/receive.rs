@@ -477,8 +477,7 @@ impl Engine {
             }
             if incoming.course != Course::Stream {
                 let about = (first, data.awaited, data.ends);
-                self.keep_run(now, (session_id, subscription), place, about, run)?;
-                return Ok(self.advance_ranges(now, place.0, store)?);
+                return self.keep_run(now, (session_id, subscription), place, about, run);
             }
             whole = run;
             whole.as_slice()

@@ -50,14 +50,13 @@ pub(crate) struct Segments {
     /// Entries in each: lanes are divided at multiples of it, everywhere alike.
     entries: u64,
     held: BTreeMap<SegmentKey, Segment>,
-    bytes: usize,
-    /// Since when there is something to be forgotten.
+    /// What is held is looked at when the timer is due.
     is_timed: bool,
 }
 
 impl Segments {
     pub(crate) fn new(entries: u64) -> Self {
-        Self { entries: entries.max(1), held: BTreeMap::new(), bytes: 0, is_timed: false }
+        Self { entries: entries.max(1), held: BTreeMap::new(), is_timed: false }
     }
 
     /// Whether a segment begins after entry `lsn`.
@@ -77,27 +76,20 @@ impl Segments {
     /// Nothing is kept of a space any more.
     pub(crate) fn forget(&mut self, space: &SpaceId) {
         self.held.retain(|(of, _, _), _| of != space);
-        self.count();
     }
 
     fn forget_unused(&mut self, now: Duration) {
         self.held.retain(|_, segment| segment.used + SEGMENT_KEPT > now);
-        self.count();
         self.is_timed = !self.held.is_empty();
     }
 
-    /// Makes room by forgetting what was not used for the longest time.
+    /// Makes room by forgetting what was not used for the longest time. O(segments held), of which there are some dozens.
     fn bound(&mut self) {
-        while self.bytes > SEGMENTS_BYTES_MAX && !self.held.is_empty() {
+        while self.held.values().map(|segment| segment.bytes).sum::<usize>() > SEGMENTS_BYTES_MAX {
             let oldest = self.held.iter().min_by_key(|(key, segment)| (segment.used, **key));
             let Some(key) = oldest.map(|(key, _)| *key) else { return };
             self.held.remove(&key);
-            self.count();
         }
-    }
-
-    fn count(&mut self) {
-        self.bytes = self.held.values().map(|segment| segment.bytes).sum();
     }
 }
 
@@ -180,7 +172,6 @@ impl Segments {
             return Ok(None);
         }
         let run = segment.encode_next(store, served, reach)?;
-        self.count();
         self.bound();
         Ok(run)
     }

@@ -181,28 +181,39 @@ impl Engine {
         if session.serving_space(&subscribe.space).count() >= LANES_MAX {
             return Err(CloseReason::TooMany.into());
         }
-        let sent = match self.standing(subscribe, store)? {
-            Standing::At(sent) => sent,
-            Standing::Gone(floor) => {
-                let gone = Gone { subscription: subscribe.subscription, floor };
-                self.send(session_id, Class::Control, &Message::Gone(gone));
-                return Ok(());
-            }
-            refused => {
-                self.refuse(session_id, subscribe.subscription);
-                if let Standing::Elsewhere = refused {
-                    self.send_head(session_id, subscribe.space, subscribe.lane, subscribe.from - 1, store)?;
-                }
-                return Ok(());
-            }
-        };
-        if let Some(session) = self.sessions.get_mut(&session_id) {
+        let (standing, subscription) = (self.standing(subscribe, store)?, subscribe.subscription);
+        let is_elsewhere = matches!(standing, Standing::Elsewhere);
+        if let Some(sent) = self.answer_standing(session_id, subscription, standing) {
             let place = (subscribe.space, subscribe.lane);
             let outgoing = Outgoing::new(place, sent, now.monotonic, Class::Live);
-            session.serve(subscribe.subscription, outgoing);
-            self.to_serve.insert((subscribe.space, session_id));
+            self.begin_serving(session_id, subscription, outgoing);
+        } else if is_elsewhere {
+            self.send_head(session_id, subscribe.space, subscribe.lane, subscribe.from - 1, store)?;
         }
         Ok(())
+    }
+
+    /// From where a subscription is served; `None` when it cannot be, which the peer is told.
+    pub(crate) fn answer_standing(
+        &mut self,
+        session: SessionId,
+        subscription: u32,
+        standing: Standing,
+    ) -> Option<LaneTip> {
+        match standing {
+            Standing::At(sent) => return Some(sent),
+            Standing::Gone(floor) => {
+                self.send(session, Class::Control, &Message::Gone(Gone { subscription, floor }));
+            }
+            Standing::Unknown | Standing::Elsewhere => self.refuse(session, subscription),
+        }
+        None
+    }
+
+    pub(crate) fn begin_serving(&mut self, session_id: SessionId, subscription: u32, outgoing: Outgoing) {
+        let Some(session) = self.sessions.get_mut(&session_id) else { return };
+        self.to_serve.insert((outgoing.space, session_id));
+        session.serve(subscription, outgoing);
     }
 
     /// Where the subscriber stands in the lane. A frozen lane is served as far as it goes: other lanes build
@@ -366,10 +377,8 @@ impl Engine {
             outgoing.dictionary.spend();
         }
         outgoing.stops_at = None;
-        let class = outgoing.choose_class(subscription, run.last.lsn >= durable);
-        outgoing.moved = now.monotonic;
-        session.note_sent(now.monotonic, subscription, (run.last.clone(), run.weight));
-        self.send_pieces((session_id, class), subscription, (after + 1, false), &run.bytes);
+        let sent = (run.last.clone(), run.weight);
+        self.send_encoded(now, (session_id, subscription), (after + 1, false, durable), sent, &run.bytes);
         true
     }
 
@@ -416,17 +425,30 @@ impl Engine {
             return Ok(false);
         };
         (outgoing.stops_at, outgoing.is_sealed) = (stops_at, false);
-        let reaches_tip = stretch.entries.last().is_some_and(|(_, tip)| tip.lsn >= durable);
-        let class = outgoing.choose_class(subscription, reaches_tip);
-        outgoing.moved = now.monotonic;
         let bytes = stretch.encode((&lane_id, &lane.row.owner), from, &proof, &mut outgoing.dictionary);
         let weight = stretch.bytes();
-        if let Some((_, last)) = stretch.entries.into_iter().next_back() {
-            session.note_sent(now.monotonic, subscription, (last, weight));
-        }
-        let awaited = is_ours && self.waits.awaits(&lane_id);
-        self.send_pieces((session_id, class), subscription, (from.lsn + 1, awaited), &bytes);
+        let Some((_, last)) = stretch.entries.into_iter().next_back() else { return Ok(false) };
+        let about = (from.lsn + 1, is_ours && self.waits.awaits(&lane_id), durable);
+        self.send_encoded(now, (session_id, subscription), about, (last, weight), &bytes);
         Ok(true)
+    }
+
+    /// Sends a run: its first entry, whether a writer waits for it, up to where the lane is durable; its end, and its entries'
+    /// bytes in stored form.
+    fn send_encoded(
+        &mut self,
+        now: &Now,
+        (session_id, subscription): (SessionId, u32),
+        (first, awaited, durable): (u64, bool, u64),
+        (last, weight): (LaneTip, usize),
+        run: &[u8],
+    ) {
+        let Some(session) = self.sessions.get_mut(&session_id) else { return };
+        let Some(outgoing) = session.outgoing.get_mut(&subscription) else { return };
+        let class = outgoing.choose_class(subscription, last.lsn >= durable);
+        outgoing.moved = now.monotonic;
+        session.note_sent(now.monotonic, subscription, (last, weight));
+        self.send_pieces((session_id, class), subscription, (first, awaited), run);
     }
 
     fn send_pieces(

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::time::{Duration, Instant};
 
 use comity::{
-    BootstrapLimits, Congestion, ConnectionStats, OpenOptions, Replica, Retention, Space, Ticket, Value,
-    Watch,
+    BootstrapLimits, Congestion, ConnectionStats, OpenOptions, Replica, Retention, Space, Ticket, Transact,
+    Value, Watch,
 };
 use comity_path::{Conditions, Path};
 use tempfile::TempDir;
@@ -52,22 +52,12 @@ impl Source {
 
     /// A space with so many change sets of one value each that nothing makes shorter.
     pub(super) async fn single(&self, changes: u64) -> Result<Space, Failure> {
-        let space = self.replica.create_space("single").await?;
-        let (mut draws, mut pending) = (1_u64, std::collections::VecDeque::new());
-        for key in 0..changes {
+        let mut draws = 1_u64;
+        self.filled("single", changes, |space, key| {
             let value = Value::Bytes(noise(&mut draws, VALUE_BYTES));
-            let written = space.transact(move |tx| tx.register("single", &key.to_string()).write(value));
-            pending.push_back(written.submit().await?);
-            if pending.len() == SUBMITTED_MAX
-                && let Some(oldest) = pending.pop_front()
-            {
-                oldest.receipt().await?;
-            }
-        }
-        for written in pending {
-            written.receipt().await?;
-        }
-        Ok(space)
+            space.transact(move |tx| tx.register("single", &key.to_string()).write(value))
+        })
+        .await
     }
 
     /// A space with so many bytes of values that nothing makes shorter.
@@ -89,11 +79,21 @@ impl Source {
 
     /// A space with so many change sets of one addition each.
     pub(super) async fn small(&self, changes: u64) -> Result<Space, Failure> {
-        let space = self.replica.create_space("small").await?;
+        let add = |space: &Space, number: u64| space.counter("small", &(number % 100).to_string()).add(1);
+        self.filled("small", changes, add).await
+    }
+
+    /// A space with so many change sets, some of them on their way to the disk at once.
+    async fn filled(
+        &self,
+        name: &str,
+        changes: u64,
+        mut write: impl FnMut(&Space, u64) -> Transact<()>,
+    ) -> Result<Space, Failure> {
+        let space = self.replica.create_space(name).await?;
         let mut pending = std::collections::VecDeque::new();
         for number in 0..changes {
-            let key = (number % 100).to_string();
-            pending.push_back(space.counter("small", &key).add(1).submit().await?);
+            pending.push_back(write(&space, number).submit().await?);
             if pending.len() == SUBMITTED_MAX
                 && let Some(oldest) = pending.pop_front()
             {
