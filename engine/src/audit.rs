@@ -137,7 +137,7 @@ pub enum AuditEvent {
         /// The object.
         object: ObjectAddress,
     },
-    /// An object here was wrong. It was made again; [`repairs`] has what was there before.
+    /// An object here was wrong. It was made again, durably: views show it. [`repairs`] has what was there before.
     Repaired {
         /// The space.
         space: SpaceId,

@@ -38,6 +38,8 @@ pub(crate) struct Audits {
     pub(super) repairs_checked: u64,
     /// The last repair, until it is durable: views do not show it.
     pub(super) unsynced: Option<(Position, SpaceId)>,
+    /// What was made again and is not durable yet: nobody is told of what no view shows.
+    pub(super) untold: Vec<AuditEvent>,
     /// Objects that wait for rows of peers, and one for which peers are asked.
     pub(super) unkept: VecDeque<Unkept>,
     pub(super) fetching: Option<Box<Fetching>>,
@@ -81,7 +83,7 @@ enum Step {
 impl Audits {
     pub(crate) fn new(limits: AuditLimits) -> Self {
         let (of, suspects) = (BTreeMap::new(), VecDeque::new());
-        let (unkept, unreadable) = (VecDeque::new(), BTreeSet::new());
+        let (untold, unkept, unreadable) = (Vec::new(), VecDeque::new(), BTreeSet::new());
         let (pass, fetching, is_rebuilding, unsynced) = (None, None, false, None);
         let (repairs, repairs_rebuilt, repairs_checked) = (0, 0, 0);
         Self {
@@ -94,6 +96,7 @@ impl Audits {
             repairs_rebuilt,
             repairs_checked,
             unsynced,
+            untold,
             unkept,
             fetching,
             unreadable,
@@ -197,6 +200,9 @@ impl Engine {
         let Some((position, id)) = self.audits.unsynced else { return };
         if position <= self.synced {
             self.audits.unsynced = None;
+            for event in std::mem::take(&mut self.audits.untold) {
+                self.tell(event);
+            }
             self.look_into_suspects();
             self.answer_audits(now, id);
         }

@@ -115,7 +115,7 @@ impl Engine {
             if is_region(&object) {
                 self.reload_regions(id, store)?;
             }
-            self.tell(AuditEvent::Repaired { space: id, object, was, is });
+            self.audits.untold.push(AuditEvent::Repaired { space: id, object, was, is });
         }
         Ok(Vec::new())
     }

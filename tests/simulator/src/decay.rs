@@ -75,6 +75,14 @@ impl World {
             return Ok(());
         }
         let wrong = |detail: &str| format!("the audit of replica {node} says {event:?}, and {detail}");
+        if let AuditEvent::Repaired { space, object, is, .. } = event {
+            // Readers see what is durable: who is told reads it as it is now.
+            let view = self.nodes[node].disk.view();
+            let shown = comity_engine::repairs(view.as_ref(), space).unwrap_or_default();
+            if !shown.iter().any(|repair| repair.object == *object && repair.is == *is) {
+                return Err(self.violation(Oracle::Audit, wrong("no reader sees it")));
+            }
+        }
         let Some(decayed) = &mut self.decayed else {
             return match event {
                 // It was named before, and looked into since.
