@@ -426,7 +426,8 @@ impl Engine {
         Ok((origin, lsn))
     }
 
-    /// A batch was committed: what depends on it waits for the sync that covers it.
+    /// A batch was committed: what depends on it waits for the sync that covers it. That begins when everything is at rest, so
+    /// that what is ready in other spaces goes with it.
     pub(crate) fn note_commit(
         &mut self,
         position: Position,
@@ -437,14 +438,17 @@ impl Engine {
         self.committed = position;
         self.unsynced.push_back(Unsynced { position, space, frontier, events, bytes: 0 });
         self.dirty.insert(space);
-        self.request_sync();
     }
 
-    /// What was committed last has so many bytes of entries of others.
+    /// What was committed last has so many bytes of entries of others. From some on the disk has enough to do, and the rest
+    /// waits for it.
     pub(crate) fn note_unsynced(&mut self, bytes: usize) {
         if let Some(unsynced) = self.unsynced.back_mut() {
             unsynced.bytes += bytes;
             self.unsynced_bytes += bytes;
+        }
+        if self.unsynced_bytes >= APPLY_BYTES_TARGET {
+            self.request_sync();
         }
     }
 

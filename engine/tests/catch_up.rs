@@ -137,6 +137,32 @@ fn what_is_written_in_one_space_does_not_wait_until_another_is_caught_up_on() {
     }
 }
 
+/// Each space would otherwise wait for a sync of its own, and all the others be looked at after each.
+#[test]
+fn what_is_ready_in_many_spaces_becomes_durable_together() {
+    const SPACES: usize = 40;
+    let mut world = World::new(2);
+    let spaces: Vec<SpaceId> = (0..SPACES).map(|_| world.create_space(0)).collect();
+    for space in &spaces {
+        world.join(0, 1, *space);
+        world.add(0, *space, 1);
+    }
+    world.disconnect_all(None);
+    world.nodes[1].manual_sync = true;
+    for space in &spaces {
+        world.add(0, *space, 1);
+    }
+    world.connect(0, 1);
+    let mut syncs = 0;
+    while spaces.iter().any(|space| world.likes(1, *space) < 2) {
+        world.run();
+        assert!(world.nodes[1].sync_wanted, "after {syncs} syncs it does not go on");
+        world.sync(1);
+        syncs += 1;
+    }
+    assert!(syncs <= 3, "{SPACES} changes took {syncs} syncs");
+}
+
 #[test]
 fn the_window_of_a_session_bounds_all_its_lanes_together() {
     let (mut world, space) = World::mesh(6);
