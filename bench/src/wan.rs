@@ -2,18 +2,16 @@
 
 mod idle;
 mod pair;
-mod raw;
 mod several;
 
 use std::time::Duration;
 
 use comity::{Congestion, TransportConfig};
-use comity_path::Conditions;
+use comity_path::{Conditions, Setup, transfer};
 
 use crate::options::Options;
 use crate::{Failure, Verdict, machine, table};
 use pair::{Follower, Source};
-use raw::{Setup, Transfer, transfer};
 
 /// Live writes that are measured at rest.
 const IDLE_WRITES: u32 = 50;
@@ -56,10 +54,6 @@ fn lines(text: &str, rate_mib: f64) -> Result<Vec<Line>, Failure> {
         Ok(Line { rtt_ms: rtt.parse()?, loss_percent: loss.parse()?, rate_mib })
     };
     text.split(',').map(line).collect()
-}
-
-fn rate(transfer: Transfer) -> f64 {
-    mib_per_second(transfer.bytes, transfer.took)
 }
 
 fn mib_per_second(bytes: u64, took: Duration) -> f64 {
@@ -138,18 +132,18 @@ fn windows() -> (usize, usize) {
     (config.stream_window_bytes, config.connection_window_bytes)
 }
 
+/// A connection with the buffers in the kernel that replicas have.
+fn setup(is_bbr: bool, windows: Option<(usize, usize)>) -> Setup {
+    Setup { is_bbr, windows, socket_bytes: TransportConfig::default().socket_bytes }
+}
+
 async fn raw(lines: &[Line], ours: (usize, usize), limits: (u64, Duration)) -> Result<(), Failure> {
-    let setups = [
-        Setup { is_bbr: false, windows: None },
-        Setup { is_bbr: false, windows: Some(ours) },
-        Setup { is_bbr: true, windows: None },
-        Setup { is_bbr: true, windows: Some(ours) },
-    ];
+    let setups = [setup(false, None), setup(false, Some(ours)), setup(true, None), setup(true, Some(ours))];
     let mut rows = Vec::new();
     for line in lines {
         let mut row = line.cells();
         for setup in setups {
-            row.push(format!("{:.1}", rate(transfer(line.conditions(), setup, limits).await?)));
+            row.push(format!("{:.1}", transfer(line.conditions(), setup, limits).await?.rate()));
         }
         rows.push(row);
     }
@@ -172,8 +166,8 @@ async fn comity(
     let small = source.small(changes).await?;
     let (mut moved, mut waited) = (Vec::new(), Vec::new());
     for line in lines {
-        let setup = Setup { is_bbr: congestion == Congestion::Bbr, windows: Some(windows()) };
-        let plain = rate(transfer(line.conditions(), setup, limits).await?);
+        let setup = setup(congestion == Congestion::Bbr, Some(windows()));
+        let plain = transfer(line.conditions(), setup, limits).await?.rate();
         let mut follower = Follower::join(&source, line.conditions(), congestion).await?;
         let idle = follower.idle(&source, IDLE_WRITES).await?;
         let before = follower.traffic().await?;

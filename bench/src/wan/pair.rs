@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::time::{Duration, Instant};
 
 use comity::{
-    BootstrapLimits, Congestion, ConnectionStats, OpenOptions, Replica, Retention, Space, Ticket, Transact,
-    Value, Watch,
+    BootstrapLimits, Congestion, ConnectionStats, Did, OpenOptions, Replica, Retention, Space, Ticket,
+    Transact, Value, Watch,
 };
 use comity_path::{Conditions, Path};
 use tempfile::TempDir;
+use tokio::time::MissedTickBehavior;
 
 use crate::Failure;
 
@@ -178,20 +179,30 @@ impl Follower {
         let token = self.live.token().await?;
         self.watch.skip_to(&token)?;
         let (sent, mut written) = tokio::sync::mpsc::unbounded_channel();
+        let counter = source.live.counter("live", "all");
         let writing = async move {
             let mut ticks = tokio::time::interval(WRITE_EVERY);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            // What a write adds is its number, by which its event is known.
+            let mut number = 0;
             while goes_on() {
                 ticks.tick().await;
-                sent.send(Instant::now())?;
-                source.live.counter("live", "all").add(1).await?;
+                number += 1;
+                sent.send((number, Instant::now()))?;
+                counter.add(number).await?;
             }
             Ok::<_, Failure>(())
         };
         let watch = &mut self.watch;
         let watching = async {
             let mut latencies = Vec::new();
-            while let Some(written) = written.recv().await {
-                tokio::time::timeout(PATIENCE, watch.next()).await??;
+            while let Some((number, written)) = written.recv().await {
+                loop {
+                    let event = tokio::time::timeout(PATIENCE, watch.next()).await??;
+                    if event.changes.iter().any(|change| change.did.contains(&Did::Added(number))) {
+                        break;
+                    }
+                }
                 latencies.push(written.elapsed());
             }
             Ok::<_, Failure>(latencies)

@@ -5,13 +5,17 @@
 //! way. Datagrams are received and sent in the kernel's own batches (GRO and GSO), each direction on a thread of its
 //! own, so that the path carries more than what is measured over it.
 //!
+//! [`transfer`] tells what plain QUIC moves over such a path, which is the measure of what is built on it.
+//!
 //! *Invariant:* the fate of a datagram depends on the seed, on how many came before it in its direction, and on when
 //! it came; never on what is in it.
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test"))]
 
 mod direction;
+mod plain;
 mod relay;
 mod socket;
+mod tls;
 
 use std::io;
 use std::net::SocketAddr;
@@ -19,6 +23,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
+
+pub use plain::{Setup, Transfer, transfer};
+pub use tls::{client, server};
 
 /// What a path does to the datagrams of either direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

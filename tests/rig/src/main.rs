@@ -20,8 +20,8 @@ comity-rig run   --seed S [--seconds N] [--nodes K] [--directory DIR] [--tag TAG
 comity-rig node  --data DIR --listen ADDR --node N --nodes K [--log-file-bytes B]
 comity-rig shape --seed S --nodes K [--namespaces]
 comity-rig mesh        [--seconds N] [--writes W] [--bytes B] [--loss-ppm L] [--directory DIR]
-comity-rig partition   [--minutes M | --seconds N] [--writes W] [--bytes B] [--loss-ppm L] [--directory DIR]
-comity-rig interrupted [--objects N] [--bytes B] [--rtt-ms T] [--loss-ppm L] [--rate-mib R] [--undisturbed] [--directory DIR]
+comity-rig partition   [--minutes M | --seconds N] [--writes W] [--bytes B] [--loss-ppm L] [--plain-mib P] [--directory DIR]
+comity-rig interrupted [--objects N] [--bytes B] [--rtt-ms T] [--loss-ppm L] [--rate-mib R] [--undisturbed] [--plain-mib P] [--directory DIR]
 comity-rig wan-node --data DIR --listen ADDR --node N --entries-min E";
 
 fn main() -> ExitCode {
@@ -118,6 +118,7 @@ fn start_wan(verb: &str, arguments: &Arguments) -> Result<ExitCode, RigError> {
     let loss_ppm = arguments.optional("loss-ppm")?.unwrap_or(10_000);
     let bytes = |otherwise: usize| Ok::<_, RigError>(arguments.optional("bytes")?.unwrap_or(otherwise));
     let writes = |otherwise: u64| Ok::<_, RigError>(arguments.optional("writes")?.unwrap_or(otherwise));
+    let plain_bytes = arguments.optional::<u64>("plain-mib")?.unwrap_or(128) << 20;
     let median_max = Duration::from_millis(arguments.optional("median-max-ms")?.unwrap_or(50));
     let outcome = match verb {
         "mesh" => wan::mesh::run(
@@ -140,6 +141,7 @@ fn start_wan(verb: &str, arguments: &Arguments) -> Result<ExitCode, RigError> {
                 loss_ppm,
                 median_max,
                 converge_max: Duration::from_secs(120),
+                plain_bytes,
             },
             &under,
         ),
@@ -150,6 +152,7 @@ fn start_wan(verb: &str, arguments: &Arguments) -> Result<ExitCode, RigError> {
                 round_trip: Duration::from_millis(arguments.optional("rtt-ms")?.unwrap_or(100)),
                 loss_ppm,
                 rate: arguments.optional::<u64>("rate-mib")?.map(|mib| mib << 20),
+                plain_bytes,
                 is_interrupted: !arguments.0.contains_key("undisturbed"),
                 within: Duration::from_secs(arguments.optional("within-s")?.unwrap_or(1_800)),
             },

@@ -11,6 +11,11 @@ pub mod site;
 use std::fmt;
 use std::time::Duration;
 
+use comity::{Congestion, TransportConfig};
+use comity_path::{Conditions, Setup, transfer};
+
+use crate::error::RigError;
+
 /// What a measurement came to.
 #[derive(Debug, Default)]
 pub struct Outcome {
@@ -54,6 +59,37 @@ pub(crate) fn percentiles<const N: usize>(samples: &mut [i64], percents: [usize;
         let at = samples.len().saturating_sub(1) * percent / 100;
         samples.get(at).map_or("—".to_owned(), |us| format!("{:.1}", *us as f64 / 1_000.0))
     })
+}
+
+/// How long plain QUIC may take at most.
+const PLAIN_TIME: Duration = Duration::from_secs(10);
+
+/// What plain QUIC moves over a path, MiB/s: one stream with the settings that replicas have, and no storage.
+fn plain_rate(conditions: Conditions, bytes: u64) -> Result<f64, RigError> {
+    let config = TransportConfig::default();
+    let setup = Setup {
+        is_bbr: config.congestion == Congestion::Bbr,
+        windows: Some((config.stream_window_bytes, config.connection_window_bytes)),
+        socket_bytes: config.socket_bytes,
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let moved = runtime
+        .and_then(|runtime| runtime.block_on(transfer(conditions, setup, (bytes, PLAIN_TIME))))
+        .map_err(RigError::io("plain QUIC"))?;
+    Ok(moved.rate())
+}
+
+/// Bytes in a time, beside what plain QUIC moves over such a path when it is given `plain` bytes; nothing beside it for 0.
+pub(crate) fn beside_plain(
+    (bytes, took): (u64, Duration),
+    (conditions, plain): (Conditions, u64),
+) -> Result<String, RigError> {
+    let rate = bytes as f64 / f64::from(1 << 20) / took.as_secs_f64();
+    if plain == 0 {
+        return Ok(format!("{rate:.1} MiB/s"));
+    }
+    let plain = plain_rate(conditions, plain)?;
+    Ok(format!("{rate:.1} MiB/s; plain QUIC {plain:.1} MiB/s: {:.2} of it", rate / plain))
 }
 
 /// How long a rig waits between two looks.

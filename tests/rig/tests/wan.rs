@@ -21,10 +21,11 @@ fn a_mesh_over_the_distances_of_five_regions_agrees_and_loses_no_write() {
 
 #[test]
 fn two_regions_write_while_they_are_cut_off_and_agree_afterwards() {
-    run("partition", &["--seconds", "4", "--writes", "10", "--median-max-ms", "60000"]);
+    run("partition", &["--seconds", "4", "--writes", "10", "--median-max-ms", "60000", "--plain-mib", "0"]);
 }
 
 #[test]
 fn a_bootstrap_goes_on_after_a_cut_and_the_kill_of_either_end() {
-    run("interrupted", &["--objects", "20000", "--bytes", "512", "--rtt-ms", "20", "--rate-mib", "4"]);
+    let size = ["--objects", "20000", "--bytes", "512"];
+    run("interrupted", &[&size[..], &["--rtt-ms", "20", "--rate-mib", "4", "--plain-mib", "0"]].concat());
 }

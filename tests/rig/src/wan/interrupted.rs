@@ -8,7 +8,7 @@ use comity_path::{Conditions, Path as Way};
 
 use crate::error::RigError;
 use crate::wan::site::{Site, State, wait_equal};
-use crate::wan::{LOOK_EVERY, Outcome, mib};
+use crate::wan::{LOOK_EVERY, Outcome, beside_plain, mib};
 
 /// Silence after which a connection is over, and some.
 const CUT: Duration = Duration::from_secs(12);
@@ -32,6 +32,8 @@ pub struct InterruptedOptions {
     pub rate: Option<u64>,
     /// Whether it is interrupted at all; what it takes otherwise is the measure.
     pub is_interrupted: bool,
+    /// What plain QUIC is given over the same path, to be compared with; 0 for no comparison.
+    pub plain_bytes: u64,
     /// How long all of it may take.
     pub within: Duration,
 }
@@ -106,6 +108,8 @@ pub fn run(options: InterruptedOptions, under: &Path) -> Result<Outcome, RigErro
     outcome.row("path", format!("{} ms, {} ppm lost", options.round_trip.as_millis(), options.loss_ppm));
     outcome.row("taken over, checked and installed after", format!("{:.1} s", took.as_secs_f64()));
     outcome.row("of which interrupted", format!("{:.1} s", away.as_secs_f64()));
+    let beside = beside_plain((total, took.saturating_sub(away)), (conditions, options.plain_bytes))?;
+    outcome.row("rows, while it was not interrupted", beside);
     outcome.row("rows offered", mib(total));
     outcome.row("datagram bytes on the path, both ways", mib(wire));
     outcome.row("bytes on the path / values", format!("{:.3}", wire as f64 / values.max(1) as f64));

@@ -8,7 +8,7 @@ use comity_path::Conditions;
 use crate::error::RigError;
 use crate::wan::mesh::{Ways, check_sums, wait_written};
 use crate::wan::site::{Site, wait_equal};
-use crate::wan::{Outcome, mib, percentiles};
+use crate::wan::{Outcome, beside_plain, mib, percentiles};
 
 /// Replicas of each region.
 const OF_REGION: usize = 2;
@@ -36,6 +36,8 @@ pub struct PartitionOptions {
     pub median_max: Duration,
     /// How long all may differ once the cut is mended.
     pub converge_max: Duration,
+    /// What plain QUIC is given over a path between the regions, to be compared with; 0 for no comparison.
+    pub plain_bytes: u64,
 }
 
 /// Runs a partition below a directory.
@@ -47,8 +49,9 @@ pub fn run(options: PartitionOptions, under: &Path) -> Result<Outcome, RigError>
     let mut sites: Vec<Site> =
         (0..2 * OF_REGION).map(|node| Site::start(node, under, 50_000)).collect::<Result<_, _>>()?;
     let is_far = |low: usize, high: usize| low / OF_REGION != high / OF_REGION;
+    let far = Conditions::after(FAR / 2).losing(options.loss_ppm);
     let ways = Ways::connect(&mut sites, |low, high| match is_far(low, high) {
-        true => Conditions::after(FAR / 2).losing(options.loss_ppm),
+        true => far,
         false => Conditions::after(NEAR / 2),
     })?;
     for site in &mut sites {
@@ -83,14 +86,18 @@ pub fn run(options: PartitionOptions, under: &Path) -> Result<Outcome, RigError>
                 .map(|latency| latency - one_way),
         );
     }
-    let before = (ways.bytes(), sites.iter_mut().map(Site::peak).max().unwrap_or(0));
+    let crossed = || -> u64 {
+        let far = ways.iter().filter(|((low, high), _)| is_far(*low, *high));
+        far.map(|(_, way)| way.carried().bytes).sum()
+    };
+    let before = (ways.bytes(), crossed(), sites.iter_mut().map(Site::peak).max().unwrap_or(0));
     cut(false);
     let mended = Instant::now();
     let connected =
         sites[0].wait(options.converge_max, "the regions are connected", |state| state.peers > OF_REGION - 1);
     let connected = connected.map(|_| mended.elapsed())?;
     let converged = wait_equal(&mut sites, mended, options.converge_max)?;
-    let wire = ways.bytes() - before.0;
+    let (wire, crossed) = (ways.bytes() - before.0, crossed() - before.1);
     check_sums(&mut sites, &written, &mut outcome)?;
     let count: u64 = written.iter().map(|written| written.count).sum();
     let [p50, p99] = percentiles(&mut near, [50, 99]);
@@ -107,12 +114,15 @@ pub fn run(options: PartitionOptions, under: &Path) -> Result<Outcome, RigError>
     let bytes = others * written.iter().map(|written| written.bytes).sum::<u64>();
     let packed = others * written.iter().map(|written| written.packed).sum::<u64>();
     outcome.row("datagram bytes on all paths since", mib(wire));
+    let catching_up = converged.saturating_sub(connected).max(Duration::from_millis(1));
+    let beside = beside_plain((crossed, catching_up), (far, options.plain_bytes))?;
+    outcome.row("datagrams between the regions since they are connected", beside);
     outcome.row("values, once for each replica that lacked them", mib(bytes));
     outcome.row("the same, compressed as one stream for each writer", mib(packed));
     outcome
         .row("bytes on the wire / compressed values", format!("{:.2}", wire as f64 / packed.max(1) as f64));
     let peak = sites.iter_mut().map(Site::peak).max().unwrap_or(0);
-    outcome.row("peak memory of a process, before and after", format!("{}, {}", mib(before.1), mib(peak)));
+    outcome.row("peak memory of a process, before and after", format!("{}, {}", mib(before.2), mib(peak)));
     let median = near.get(near.len() / 2).copied().unwrap_or(i64::MAX);
     outcome.promise(median <= options.median_max.as_micros() as i64, || {
         format!("half of the writes are visible in their own region {p50} ms after the way there or later")
