@@ -1,11 +1,13 @@
 //! Entries of long runs, compressed: raw DEFLATE (RFC 1951).
 
+use std::cell::RefCell;
+
 use comity_crdts::{DecodeError, Reader, Writer};
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 
 use crate::limits::RUN_BYTES_MAX;
 
-/// Less is not worth the time, which is some 20 µs whatever the length.
+/// Less is not worth the time, which is some microseconds whatever the length.
 const PACK_BYTES_MIN: usize = 1_024;
 /// Of 1 (fast) to 9 (small). A thousand changes of a few bytes take 0.2 to 0.3 ms; level 8 takes twice as long and
 /// saves a thirtieth of the rest.
@@ -23,17 +25,35 @@ pub(crate) fn pack(bytes: &[u8]) -> Option<Vec<u8>> {
     if !(PACK_BYTES_MIN..=RUN_BYTES_MAX).contains(&bytes.len()) {
         return None;
     }
-    if bytes.len() > 2 * PROBE_BYTES {
-        shorten(&bytes[..PROBE_BYTES], PROBE_LEVEL)?;
-    }
-    shorten(bytes, PACK_LEVEL)
+    TOOLS.with_borrow_mut(|tools| {
+        if bytes.len() > 2 * PROBE_BYTES {
+            shorten(&bytes[..PROBE_BYTES], &mut tools.probe)?;
+        }
+        shorten(bytes, &mut tools.pack)
+    })
 }
 
-fn shorten(bytes: &[u8], level: u32) -> Option<Vec<u8>> {
+/// The state of packing and unpacking, 0.6 MB, which takes longer to make than most runs to be packed. It is begun anew for
+/// each run: what was packed before does not show.
+struct Tools {
+    probe: Compress,
+    pack: Compress,
+    unpack: Decompress,
+}
+
+thread_local! {
+    static TOOLS: RefCell<Tools> = RefCell::new(Tools {
+        probe: Compress::new(Compression::new(PROBE_LEVEL), RAW),
+        pack: Compress::new(Compression::new(PACK_LEVEL), RAW),
+        unpack: Decompress::new(RAW),
+    });
+}
+
+fn shorten(bytes: &[u8], with: &mut Compress) -> Option<Vec<u8>> {
     // What does not fit does not pay.
     let mut packed = Vec::with_capacity(bytes.len() - bytes.len() / 8);
-    let status =
-        Compress::new(Compression::new(level), RAW).compress_vec(bytes, &mut packed, FlushCompress::Finish);
+    with.reset();
+    let status = with.compress_vec(bytes, &mut packed, FlushCompress::Finish);
     matches!(status, Ok(Status::StreamEnd)).then_some(packed)
 }
 
@@ -52,9 +72,11 @@ pub(crate) fn read_packed(reader: &mut Reader<'_>) -> Result<Vec<u8>, DecodeErro
         return Err(DecodeError::NotCanonical { what: "packed entries" });
     }
     let mut bytes = vec![0; length as usize];
-    let mut unpack = Decompress::new(RAW);
-    let status = unpack.decompress(packed, &mut bytes, FlushDecompress::Finish);
-    let (read, written) = (unpack.total_in(), unpack.total_out());
+    let (status, read, written) = TOOLS.with_borrow_mut(|Tools { unpack, .. }| {
+        unpack.reset(RAW);
+        let status = unpack.decompress(packed, &mut bytes, FlushDecompress::Finish);
+        (status, unpack.total_in(), unpack.total_out())
+    });
     if !matches!(status, Ok(Status::StreamEnd)) || (read, written) != (packed.len() as u64, length) {
         return Err(DecodeError::Invalid { what: "packed entries", rule: "unpack to the length named" });
     }
@@ -106,6 +128,20 @@ mod tests {
                 prop_assert_eq!(bytes.len() as u64, length);
             }
         }
+    }
+
+    /// What one run leaves behind must not be in the next: everybody encodes the same run to the same bytes.
+    #[test]
+    fn what_was_packed_before_does_not_show() {
+        let text = |word: &str| word.repeat(3_000).into_bytes();
+        let (first, second) = (text("one thing "), text("something else "));
+        let fresh = std::thread::scope(|scope| scope.spawn(|| pack(&second)).join().unwrap());
+        assert!(pack(&first).is_some());
+        assert!(read_packed(&mut Reader::new(&[200, 1, 3, 7, 7, 7])).is_err());
+        assert_eq!(pack(&second), fresh);
+        let mut out = Writer::new();
+        write_packed(&second, &fresh.unwrap(), &mut out);
+        assert_eq!(read_packed(&mut Reader::new(out.as_slice())), Ok(second));
     }
 
     #[test]

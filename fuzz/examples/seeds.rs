@@ -12,9 +12,10 @@ use comity_crdts::{
 };
 use comity_engine::wire::{
     AuditAsk, AuditFetch, AuditItem, AuditReply, AuditRows, AuditSuspect, Body, Branch, Branches, ChangeSet,
-    Data, Denied, Dictionary, FrontierAnswer, FrontierRequest, Genesis, Group, Have, Hello, Join, Knows,
-    LaneEntry, LaneRef, LaneTip, Leaf, Leaves, Message, Op, Open, OpenLane, Proof, RangeDigest,
-    RightsRequest, RowsEnd, Shared, Subscribe, Unsubscribe, decode_run, encode_run, sign,
+    Data, Denied, Dictionary, FrontierAnswer, FrontierRequest, Genesis, Gone, Group, Have, Hello, Join,
+    Knows, LaneEntry, LaneRef, LaneTip, Leaf, Leaves, Limit, Limited, Message, Op, Open, OpenLane, Proof,
+    Range, RangeDigest, RightsRequest, RowsEnd, Shared, SnapshotAsk, SnapshotPiece, SnapshotRead, Subscribe,
+    Unsubscribe, decode_run, encode_run, sign,
 };
 use comity_engine::{OperationId, Token};
 
@@ -322,7 +323,7 @@ fn messages(run: &[u8]) -> Vec<(&'static str, Message<'_>)> {
     let leaf = Leaf { from: SpaceId([0; 16]), until: SpaceId([0xff; 16]), spaces: vec![(space, [3; 16])] };
     let (creator, nonce, name) = (owner.replica, owner.nonce, "notes".to_owned());
     vec![
-        ("hello", Message::Hello(Hello { version_min: 4, version_max: 5, wall_ms: 1_700_000_000_000 })),
+        ("hello", Message::Hello(Hello { version_min: 4, version_max: 6, wall_ms: 1_700_000_000_000 })),
         ("knows", Message::Knows(Knows { operations: tags(&[64, 71]), kinds: tags(&[72]) })),
         ("shared", Message::Shared(Shared { spaces: 1_000, root: Some([0xab; 16]) })),
         ("heard", Message::Heard),
@@ -334,6 +335,25 @@ fn messages(run: &[u8]) -> Vec<(&'static str, Message<'_>)> {
         ("denied", Message::Denied(Denied { space })),
         ("subscribe", Message::Subscribe(Subscribe { space, subscription: 0, lane, from: 1, hash: [0; 8] })),
         ("offer", Message::Offer(Subscribe { space, subscription: 1 << 31, lane, from: 1, hash: [0; 8] })),
+        ("range", Message::Range(Range { space, subscription: 1, lane, from: 4_097, until: 8_192 })),
+        ("limit", Message::Limit(Limit { subscription: 0, until: 4_096 })),
+        ("limited", Message::Limited(Limited { subscription: 0, last: 4_160 })),
+        ("gone", Message::Gone(Gone { subscription: 0, floor: 300 })),
+        ("snapshot-ask", Message::SnapshotAsk(SnapshotAsk { space, number: 3 })),
+        (
+            "snapshot-read",
+            Message::SnapshotRead(SnapshotRead {
+                number: 3,
+                from: b"\x30".to_vec(),
+                until: None,
+                hash: None,
+                pieces: 8,
+            }),
+        ),
+        (
+            "snapshot-piece",
+            Message::SnapshotPiece(SnapshotPiece { number: 3, more: true, bytes: &[1, 2, 3] }),
+        ),
         ("unsubscribe", Message::Unsubscribe(Unsubscribe { subscription: 0, refused: false })),
         (
             "have",
@@ -402,6 +422,16 @@ fn messages(run: &[u8]) -> Vec<(&'static str, Message<'_>)> {
             }),
         ),
         ("audit-suspect", Message::AuditSuspect(AuditSuspect { space, objects: vec![b"\x01c\0k".to_vec()] })),
-        ("data", Message::Data(Data { subscription: 0, more: false, awaited: true, ends: false, first: 1, bytes: run })),
+        (
+            "data",
+            Message::Data(Data {
+                subscription: 0,
+                more: false,
+                awaited: true,
+                ends: false,
+                first: 1,
+                bytes: run,
+            }),
+        ),
     ]
 }
