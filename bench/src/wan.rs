@@ -64,7 +64,7 @@ pub(crate) fn run(options: &Options) -> Result<Verdict, Failure> {
     let rate_mib = options.value("rate", 0.0)?;
     let paths = options.value("paths", "0:0,20:0,20:1,100:0,100:1,250:0,250:1".to_owned())?;
     let lines = lines(&paths, rate_mib)?;
-    let bytes = options.value("mib", 128_u64)? << 20;
+    let bytes = options.value("mib", 256_u64)? << 20;
     let seconds = Duration::from_secs_f64(options.value("seconds", 10.0)?);
     let changes = options.value("changes", 100_000_u64)?;
     let parts = options.value("parts", "idle,raw,comity,several".to_owned())?;
