@@ -15,11 +15,14 @@
 //! Where it is shortened, a replica that contradicts the digest it keeps of its own state has the rows sent by peers, and takes those that this
 //! digest proves, or that a majority of the members that write sends ([`check`]). What one peer says is never a reason to change
 //! anything, but to look.
+//!
+//! The list of [`members`] is audited as one more object.
 
 mod check;
 mod compare;
 mod fetch;
 mod inspect;
+mod members;
 mod pass;
 mod rebuild;
 mod repair;

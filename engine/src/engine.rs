@@ -226,7 +226,12 @@ impl Engine {
                 .try_into()
                 .map_err(|_| StoreError::Corrupt { detail: "a space row's key is not one".to_owned() })?;
             let row: SpaceRow = decode("space row", &bytes)?;
-            let mut space = self.load_space(store, (SpaceId(id), row))?;
+            let mut space = match self.load_space(store, (SpaceId(id), row.clone())) {
+                Err(error @ StoreError::Corrupt { .. }) => {
+                    self.load_listed(store, (SpaceId(id), row), error)?
+                }
+                loaded => loaded?,
+            };
             space.note_shortening(&self.retention);
             if space.is_brought_up() {
                 self.brought_up.insert(SpaceId(id));

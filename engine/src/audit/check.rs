@@ -11,6 +11,7 @@ use std::sync::Arc;
 use comity_crdts::{Frontier, Kind, ObjectAddress, ReplicaId, SpaceId};
 
 use crate::audit::inspect::Inspected;
+use crate::audit::members::is_member_list;
 use crate::audit::rebuild::{
     Blank, Outcome, ROWS_MAX, Rebuilt, Replay, Wrong, header_share, is_small, object_rows, rows_of, shares,
     state_of,
@@ -187,7 +188,9 @@ impl Found {
             }
         }
         renumber(&mut work, space, object, generation)?;
-        note_all(&mut work, space, object)?;
+        if !is_member_list(object) {
+            note_all(&mut work, space, object)?;
+        }
         if !frontier(view, space)?.covers(&candidate.lent.frontier) {
             return Ok(None);
         }

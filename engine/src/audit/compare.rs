@@ -10,7 +10,9 @@ use comity_crdts::{Frontier, ObjectId, SpaceId, canary};
 use serde::{Deserialize, Serialize};
 
 use crate::audit::is_apart;
-use crate::audit::stretch::{Inspection, RANGE_OBJECTS, RANGES_MAX, STRETCH_ROWS_MAX, key_of, root};
+use crate::audit::stretch::{
+    Inspection, RANGE_OBJECTS, RANGES_MAX, STRETCH_ROWS_MAX, key_of, members_key, root,
+};
 use crate::change::{Body, decode_stored};
 use crate::hash::hash;
 use crate::message::AuditAsk;
@@ -64,12 +66,17 @@ pub(crate) fn compare(view: &dyn LogRead, ask: &AuditAsk) -> Result<Option<Compa
     let Some(touched) = touched(view, space, (&ask.frontier, &here))? else { return Ok(None) };
     let mut inspection = Inspection::new(view, space);
     let (mut comparison, mut bytes) = (Comparison { compared: 0, differ: Vec::new() }, 0);
-    let mut after = ask.from.clone();
+    let (mut after, members_key) = (ask.from.clone(), members_key(space));
     for (number, range) in (0_u8..).zip(ask.ranges.iter().take(RANGES_MAX)) {
         if range.until <= after || inspection.rows > 2 * STRETCH_ROWS_MAX || bytes > ANSWER_BYTES_MAX {
             break;
         }
-        let found = inspection.range(&after, &range.until, OBJECTS_MAX)?;
+        // Only who knows that the member list is compared has a range that ends there.
+        let found = if range.until == members_key {
+            inspection.members()?
+        } else {
+            inspection.range(&after, &range.until, OBJECTS_MAX)?
+        };
         if !found.is_all {
             break;
         }

@@ -8,7 +8,7 @@ use comity_crdts::{ObjectAddress, ReplicaId, SpaceId};
 
 use crate::audit::compare::AuditItem;
 use crate::audit::fetch::{Fetching, Unkept};
-use crate::audit::stretch::{Stretch, object_at};
+use crate::audit::stretch::{Stretch, members_key, object_at};
 use crate::audit::{AuditAnswer, AuditEvent, AuditLimits, AuditStatus, AuditTask};
 use crate::bootstrap::SnapshotTask;
 use crate::engine::{Engine, Timer};
@@ -32,6 +32,8 @@ pub(crate) struct Audits {
     pub(super) suspects: VecDeque<(SpaceId, ObjectAddress)>,
     /// Some are being looked into.
     pub(super) is_rebuilding: bool,
+    /// In the pass after which the digest that is kept is looked into everything was compared, and was the same.
+    pub(super) is_clean: bool,
     /// How often something was made again, also when what is being looked into and what is being checked were read.
     pub(super) repairs: u64,
     pub(super) repairs_rebuilt: u64,
@@ -51,7 +53,9 @@ pub(crate) struct Audits {
 struct SpaceAudit {
     /// None while there is nothing to say.
     status: Option<Box<AuditStatus>>,
-    /// When the next pass begins.
+    /// There are passes.
+    is_planned: bool,
+    /// When the next one begins.
     due: Duration,
     /// Passes that were begun.
     begun: usize,
@@ -84,7 +88,7 @@ impl Audits {
     pub(crate) fn new(limits: AuditLimits) -> Self {
         let (of, suspects) = (BTreeMap::new(), VecDeque::new());
         let (untold, unkept, unreadable) = (Vec::new(), VecDeque::new(), BTreeSet::new());
-        let (pass, fetching, is_rebuilding, unsynced) = (None, None, false, None);
+        let (pass, fetching, unsynced, is_rebuilding, is_clean) = (None, None, None, false, false);
         let (repairs, repairs_rebuilt, repairs_checked) = (0, 0, 0);
         Self {
             limits,
@@ -92,6 +96,7 @@ impl Audits {
             pass,
             suspects,
             is_rebuilding,
+            is_clean,
             repairs,
             repairs_rebuilt,
             repairs_checked,
@@ -122,13 +127,15 @@ impl Audits {
 impl Engine {
     /// Sees to it that a space is audited. Where there are many, their first passes are spread over an hour.
     pub(crate) fn plan_audit(&mut self, now: &Now, id: SpaceId) {
-        let Some(every) = self.audits.limits.every.filter(|_| !self.audits.of.contains_key(&id)) else {
+        let Some(every) = self.audits.limits.every else { return };
+        let audit = self.audits.of.entry(id).or_default();
+        if std::mem::replace(&mut audit.is_planned, true) {
             return;
-        };
+        }
         let draw = hash("comity 2026 audit\0", &[&id.0, &self.replica.0]);
         let share = f64::from(u16::from_be_bytes([draw.0[0], draw.0[1]])) / f64::from(u16::MAX);
         let due = now.monotonic + every.min(AUDIT_FIRST_MAX).mul_f64(share);
-        self.audits.of.insert(id, SpaceAudit { due, ..SpaceAudit::default() });
+        audit.due = due;
         self.timers.insert((due, Timer::Audit(id)));
     }
 
@@ -160,7 +167,7 @@ impl Engine {
             None => {
                 let is_usable = !space.is_brought_up();
                 let Some(audit) = self.audits.of.get_mut(&id) else { return };
-                if now.monotonic < audit.due {
+                if !audit.is_planned || now.monotonic < audit.due {
                     return;
                 }
                 if !is_usable {
@@ -331,9 +338,11 @@ impl Engine {
         if pass.after.first() != Some(&0xff) {
             return self.enter(now, Step::Pausing, self.audits.limits.pause);
         }
-        let is_clean = pass.is_clean && self.audits.suspects.is_empty() && !self.audits.is_rebuilding;
-        if is_clean {
-            // All objects are right, so the digest that is kept of them has to be.
+        let (is_clean, audits) = (pass.is_clean, &mut self.audits);
+        let is_busy = !audits.suspects.is_empty() || audits.is_rebuilding || audits.unsynced.is_some();
+        if !is_busy {
+            // Where all objects are right the digest that is kept of them has to be.
+            audits.is_clean = is_clean;
             self.rebuild(id, Vec::new());
         }
         self.audits.pass = None;
@@ -357,9 +366,9 @@ impl Engine {
         }
         let Step::Asking { stretch, .. } = std::mem::replace(&mut pass.step, Step::Pausing) else { return };
         let peer = pass.peer;
-        let found = Differences::of(&stretch, reply);
+        let found = Differences::of(&id, &stretch, reply);
         let is_all = usize::from(reply.compared) >= stretch.ranges.len();
-        if !is_all || found.touched > 0 || !found.diverged.is_empty() {
+        if !is_all || found.is_partial || found.touched > 0 || !found.diverged.is_empty() {
             self.soil();
         }
         let status = self.audits.status_mut(id);
@@ -451,18 +460,24 @@ struct Differences {
     compared: u64,
     touched: u64,
     diverged: Vec<Diverged>,
+    /// The peer does not know that the member list is compared.
+    is_partial: bool,
 }
 
 impl Differences {
     /// What a peer says of objects that are in no range it compared, or twice, does not count.
-    fn of(stretch: &Stretch, reply: &AuditReply) -> Self {
-        let mut found = Self::default();
+    fn of(space: &SpaceId, stretch: &Stretch, reply: &AuditReply) -> Self {
+        let (mut found, members_key) = (Self::default(), members_key(space));
         let mut after = stretch.from.as_slice();
         let said: BTreeMap<u8, &[AuditItem]> =
             reply.differ.iter().map(|(number, items)| (*number, items.as_slice())).collect();
         for (number, range) in (0..reply.compared).zip(&stretch.ranges) {
             match said.get(&number) {
                 None => found.compared += range.count,
+                // Everybody has a list who has any entries, so who has none is of a version that does not compare it.
+                Some(items) if range.until == members_key && items.iter().all(|item| item.state == 0) => {
+                    found.is_partial = true;
+                }
                 Some(items) => found.range((after, &range.until), &stretch.items, items),
             }
             after = &range.until;

@@ -9,6 +9,9 @@ use crate::apply::{Application, Effects};
 use crate::audit::Unresolved;
 use crate::audit::inspect::{Inspected, inspect};
 use crate::audit::is_apart;
+use crate::audit::members::{
+    begin_members, inspect_members, is_member_list, is_member_row, member_rows, member_rows_of, members_share,
+};
 use crate::audit::stretch::{Stand, root};
 use crate::bootstrap::{STEPS_MAX, clear_parts};
 use crate::change::Body;
@@ -19,7 +22,7 @@ use crate::keys;
 use crate::options::TailLimits;
 use crate::read::frontier;
 use crate::retention::{Kept, kept};
-use crate::rows::{Object, damaged, member_digest};
+use crate::rows::{Object, damaged};
 use crate::site::Site;
 use crate::space::{LaneRow, Progress, decode};
 use crate::status::StateDigest;
@@ -74,7 +77,9 @@ pub(crate) struct Wrong {
     pub(crate) forgotten: Frontier,
 }
 
-/// Makes objects again, and compares them with what is there. `None` while the state is being replaced. O(log).
+/// Makes objects again, and compares them with what is there; none of them to see whether all come to the digest that is kept,
+/// and, if not, whether that is because of the member list. `None` while the state is being replaced. O(log); for none O(objects)
+/// where nothing is wrong.
 pub(crate) fn rebuild(
     view: &dyn LogRead,
     space: &SpaceId,
@@ -95,9 +100,15 @@ pub(crate) fn rebuild(
         let outcomes = by_digest(view, space, objects, shares == digest)?;
         return Ok(Some(Rebuilt { place, kept, digest, shares, stand, outcomes }));
     }
-    let outcomes = by_log(view, space, objects, (place, extensions))?;
-    let is_wrong = outcomes.iter().any(|(_, outcome)| matches!(outcome, Outcome::Wrong(_)));
-    let shares = if is_wrong || objects.is_empty() { shares(view, space)? } else { 0 };
+    let mut outcomes = by_log(view, space, objects, (place, extensions))?;
+    let is_wrong = |(_, outcome): &(ObjectAddress, Outcome)| matches!(outcome, Outcome::Wrong(_));
+    let is_asked = objects.is_empty() || outcomes.iter().any(is_wrong);
+    let shares = if is_asked { shares(view, space)? } else { 0 };
+    if objects.is_empty() && shares != digest {
+        // Who lacks a member talks to nobody who has it. Nothing says that this is what is wrong, so else nothing is told of it.
+        outcomes = by_log(view, space, &[ObjectAddress::members()], (place, extensions))?;
+        outcomes.retain(is_wrong);
+    }
     Ok(Some(Rebuilt { place, kept, digest, shares, stand: None, outcomes }))
 }
 
@@ -145,7 +156,9 @@ fn by_log(
             outcomes.push((object.clone(), Outcome::Unresolved(Unresolved::TooLarge)));
         }
     }
-    let replayed = match replay.run(&mut work, (1, place), 4 * ROWS_MAX) {
+    let begun =
+        if replay.objects.iter().any(is_member_list) { begin_members(&mut work, space) } else { Ok(()) };
+    let replayed = match begun.and_then(|()| replay.run(&mut work, (1, place), 4 * ROWS_MAX)) {
         Ok(is_whole) => is_whole.then_some(()).ok_or(Unresolved::TooLarge),
         Err(StoreError::Corrupt { .. }) => Err(Unresolved::LogDamaged),
         Err(error) => return Err(error),
@@ -179,12 +192,12 @@ fn by_log(
     Ok(outcomes)
 }
 
-/// What is read without any rows of objects, as if none had ever been written.
+/// What is read without any rows of objects and members, as if none had ever been written.
 pub(crate) struct Blank<'a>(pub(crate) &'a dyn LogRead);
 
 impl Blank<'_> {
     fn hides(key: &[u8]) -> bool {
-        matches!(key.first(), Some(0x30..=0x35 | 0x37 | 0x38))
+        matches!(key.first(), Some(0x30..=0x35 | 0x37 | 0x38)) || is_member_row(key)
     }
 }
 
@@ -238,6 +251,9 @@ pub(crate) fn holders(space: &SpaceId, object: &ObjectAddress, rows: &[Put]) -> 
 /// Of the rows that a batch makes those of one object. Of rows that come
 /// from elsewhere none that are nested deeper than maps nest. O(rows).
 pub(crate) fn rows_of(space: &SpaceId, object: &ObjectAddress, rows: &[Put]) -> Vec<Put> {
+    if is_member_list(object) {
+        return member_rows_of(space, rows);
+    }
     let holders = holders(space, object, rows);
     let header = keys::object(space, object);
     let conflicts = keys::conflicts_of(space, object).0;
@@ -303,18 +319,25 @@ pub(crate) fn state_of(
     space: &SpaceId,
     object: &ObjectAddress,
 ) -> Result<Inspected, StoreError> {
+    if is_member_list(object) {
+        return inspect_members(read, space);
+    }
     match read.get(&keys::object(space, object))? {
         Some(header) => inspect(read, space, object, &header),
         None => Ok(Inspected::default()),
     }
 }
 
-/// The share of an object of the digest of the space, by its header; 0 where that cannot be read.
+/// The share of an object of the digest of the space, by its header, 0 where that cannot be read; that of the member list by
+/// its rows.
 pub(crate) fn header_share(
     read: &dyn StateRead,
     space: &SpaceId,
     object: &ObjectAddress,
 ) -> Result<u128, StoreError> {
+    if is_member_list(object) {
+        return members_share(read, space);
+    }
     let Some(header) = read.get(&keys::object(space, object))? else { return Ok(0) };
     Ok(share(&ObjectId::derive(space, object), object, &header))
 }
@@ -340,13 +363,7 @@ pub(crate) fn shares(read: &dyn StateRead, space: &SpaceId) -> Result<u128, Stor
             _ => break,
         }
     }
-    let (from, until) = keys::members(space);
-    for (key, row) in read.scan(&from, &until, usize::MAX)? {
-        let replica = key.last_chunk().map(|replica| ReplicaId(*replica));
-        let replica = replica.ok_or_else(|| damaged("member row", &"its key is none"))?;
-        shares = shares.wrapping_add(member_digest(&replica, &row));
-    }
-    Ok(shares)
+    Ok(shares.wrapping_add(members_share(read, space)?))
 }
 
 /// Removes every row of an object, if they are no more than there is room for.
@@ -356,6 +373,12 @@ pub(crate) fn clear(
     object: &ObjectAddress,
     room: &mut usize,
 ) -> Result<bool, StoreError> {
+    if is_member_list(object) {
+        let rows = member_rows(work, space)?;
+        *room = room.saturating_sub(rows.len());
+        rows.into_iter().for_each(|(key, _)| work.delete(key));
+        return Ok(*room > 0);
+    }
     let site = Site::top(space, object);
     if !clear_parts(work, &site.id, object.kind(), room)? {
         return Ok(false);

@@ -4,6 +4,7 @@
 use comity_crdts::{Frontier, Kind, ObjectAddress, ObjectId, SpaceId};
 
 use crate::audit::fetch::Unkept;
+use crate::audit::members::is_member_list;
 use crate::audit::rebuild::{
     Outcome, Rebuilt, Replay, Wrong, clear, header_share, holders, object_rows, state_of,
 };
@@ -37,6 +38,9 @@ impl Engine {
         }
         let repaired = match result {
             Ok(Some(rebuilt)) if self.audits.repairs == self.audits.repairs_rebuilt => {
+                if objects.is_empty() {
+                    self.name_found(id, &rebuilt);
+                }
                 self.judge(now, id, *rebuilt, store)
             }
             Ok(Some(_)) => Ok(objects),
@@ -54,6 +58,16 @@ impl Engine {
         failed
     }
 
+    /// What was found although nobody suspected it is named.
+    fn name_found(&mut self, id: SpaceId, rebuilt: &Rebuilt) {
+        for (object, _) in &rebuilt.outcomes {
+            self.audits.status_mut(id).damaged += 1;
+            let (object, detail) =
+                (object.clone(), "its rows do not come to the digest that is kept".to_owned());
+            self.tell(AuditEvent::Damaged { space: id, object, detail });
+        }
+    }
+
     /// Takes note of what became of suspects. Returns those that are to be looked into again.
     pub(super) fn judge(
         &mut self,
@@ -62,7 +76,7 @@ impl Engine {
         mut rebuilt: Rebuilt,
         store: &mut dyn Store,
     ) -> Result<Vec<ObjectAddress>, StoreError> {
-        if rebuilt.outcomes.is_empty() && rebuilt.shares != rebuilt.digest {
+        if rebuilt.outcomes.is_empty() && rebuilt.shares != rebuilt.digest && self.audits.is_clean {
             self.correct_digest(id, &rebuilt, store)?;
         }
         let mut wrong = Vec::new();
@@ -114,6 +128,9 @@ impl Engine {
             self.audits.status_mut(id).repaired += 1;
             if is_region(&object) {
                 self.reload_regions(id, store)?;
+            }
+            if is_member_list(&object) {
+                self.reload_members(id, store)?;
             }
             self.audits.untold.push(AuditEvent::Repaired { space: id, object, was, is });
         }

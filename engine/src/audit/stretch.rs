@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::audit::inspect::inspect;
 use crate::audit::is_apart;
+use crate::audit::members::{founder, inspect_members};
 use crate::change::decode_stored;
 use crate::hash::hash;
 use crate::keys;
@@ -93,6 +94,21 @@ impl<'a> Inspection<'a> {
         Self { read, space, rows: 0, objects: 0, faults: Vec::new() }
     }
 
+    /// Inspects the member list, which is a range of its own. O(members).
+    pub(crate) fn members(&mut self) -> Result<Inspected, StoreError> {
+        let inspected = inspect_members(self.read, self.space)?;
+        self.objects += 1;
+        self.rows += inspected.rows;
+        if let Some(detail) = inspected.fault {
+            self.faults.push((ObjectAddress::members(), detail));
+        }
+        let mut found = Inspected { is_all: true, ..Inspected::default() };
+        if inspected.digest != 0 {
+            found.items.push((members_key(self.space), inspected.digest));
+        }
+        Ok(found)
+    }
+
     /// Inspects the objects after one key up to another, `objects_max` of them at most. O(their rows).
     pub(crate) fn range(
         &mut self,
@@ -143,6 +159,13 @@ pub(crate) fn read(view: &dyn LogRead, space: &SpaceId, after: &[u8]) -> Result<
     let mut inspection = Inspection::new(view, space);
     let (mut ranges, mut items, mut is_last) = (Vec::new(), Vec::new(), false);
     let mut at = after.to_vec();
+    // Who does not know who founded the space has no list yet.
+    if after.is_empty() && founder(view, space)?.is_some() {
+        at = members_key(space);
+        let mut found = inspection.members()?;
+        ranges.push(found.digest(at.clone()));
+        items.append(&mut found.items);
+    }
     while ranges.len() < RANGES_MAX && !is_last && inspection.rows <= STRETCH_ROWS_MAX {
         let mut found = inspection.range(&at, LAST, RANGE_OBJECTS)?;
         is_last = found.is_all;
@@ -159,6 +182,11 @@ pub(crate) fn read(view: &dyn LogRead, space: &SpaceId, after: &[u8]) -> Result<
 /// The key of an object.
 pub(crate) fn key_of(space: &SpaceId, address: &ObjectAddress) -> Vec<u8> {
     tail_of(&keys::object(space, address)).to_vec()
+}
+
+/// The key of the member list, which comes before those of all objects.
+pub(crate) fn members_key(space: &SpaceId) -> Vec<u8> {
+    key_of(space, &ObjectAddress::members())
 }
 
 /// The object with a key, if it is one.

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed unwrap is a failed test")]
 
+pub(crate) mod audits;
 pub(crate) mod disk;
 pub(crate) mod ghost;
 pub(crate) mod link;
