@@ -168,7 +168,9 @@ impl World {
         }
         let is_whole = status.lanes.iter().all(|lane| lane.floor == 0);
         let id = self.truth.ids[space];
-        let Some((object, row, spoiled)) = self.draw_bit(node, &id, dice) else { return Ok(false) };
+        let Some((object, row, spoiled)) = self.draw_bit(node, (&id, is_whole), dice) else {
+            return Ok(false);
+        };
         self.crash(node, 1_000_000, true)?;
         let found = self.nodes[node].disk.get(&row.0);
         if !matches!(found, Ok(Some(value)) if value == row.1) {
@@ -181,11 +183,12 @@ impl World {
         Ok(true)
     }
 
-    /// An object, one of its rows, and the row with another bit, so that the object is another one.
+    /// An object, one of its rows, and the row with another bit, so that the object is another one. The list of members is
+    /// among them where the log is whole: a replica that can neither read it nor make it again does not start.
     fn draw_bit(
         &self,
         node: usize,
-        space: &SpaceId,
+        (space, is_whole): (&SpaceId, bool),
         dice: &mut Dice,
     ) -> Option<(ObjectAddress, Row, Vec<u8>)> {
         let view = self.nodes[node].disk.view();
@@ -198,11 +201,14 @@ impl World {
                 objects.extend(keys.iter().filter_map(|key| ObjectAddress::new(kind, &collection, key).ok()));
             }
         }
+        if is_whole {
+            objects.push(ObjectAddress::members());
+        }
         for _ in 0..DRAWS {
             let object = objects.get(dice.index(objects.len().max(1)))?;
             let rows = object_rows(view.as_ref(), space, object).ok()?;
             let row = rows.get(dice.index(rows.len().max(1)))?;
-            if row.1.is_empty() || !(0x30..0x36).contains(&row.0[0]) {
+            if row.1.is_empty() || !(0x30..=0x36).contains(&row.0[0]) {
                 continue;
             }
             let mut spoiled = row.1.clone();
