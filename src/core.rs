@@ -9,7 +9,7 @@ use bytes::Bytes;
 use comity_crdts::{Nonce, ObjectAddress, ReplicaId, SpaceId};
 use comity_engine::{
     AuditEvent, Class, CommandError, Engine, Input, LagEvent, Notice, Now, Output, Reply, RequestId,
-    SessionId, SnapshotTask, Trust,
+    SessionId, SnapshotTask, StoreError, Trust,
 };
 use comity_store::{CompactError as StoreCompactError, CompactReport, EmbeddedStore, Syncer};
 use comity_transport::{
@@ -512,6 +512,9 @@ pub(crate) fn fresh<const N: usize>() -> [u8; N] {
 
 /// How often files from before a compaction are looked after while nothing else happens.
 const RECLAIM_INTERVAL: Duration = Duration::from_secs(1);
+/// How long the storage thread waits for the next sync before it lets the database follow the log: longer than one writer
+/// takes between two writes, so that those share the work and none of them waits for it.
+const FOLLOW_AFTER: Duration = Duration::from_millis(10);
 
 /// Runs the storage barrier whenever asked, and compacts in between, until the core is gone.
 pub(crate) fn run_syncer(
@@ -519,22 +522,32 @@ pub(crate) fn run_syncer(
     requests: &std_mpsc::Receiver<StorageRequest>,
     (events, syncs): (&mpsc::WeakSender<Event>, &Meter),
 ) {
-    let (mut compacts, mut reclaims) = (false, false);
+    let (mut compacts, mut follows, mut reclaims) = (false, false, false);
     loop {
-        let request = match (compacts, reclaims) {
-            (true, _) => requests.try_recv().map_err(|error| error == std_mpsc::TryRecvError::Disconnected),
-            (false, true) => requests
-                .recv_timeout(RECLAIM_INTERVAL)
+        let pause = match (compacts, follows, reclaims) {
+            (true, ..) => Some(Duration::ZERO),
+            (false, true, _) => Some(FOLLOW_AFTER),
+            (false, false, true) => Some(RECLAIM_INTERVAL),
+            (false, false, false) => None,
+        };
+        let request = match pause {
+            Some(pause) => requests
+                .recv_timeout(pause)
                 .map_err(|error| error == std_mpsc::RecvTimeoutError::Disconnected),
-            (false, false) => requests.recv().map_err(|_| true),
+            None => requests.recv().map_err(|_| true),
         };
         match request {
             Ok(StorageRequest::Sync) => {
                 if !sync(&mut syncer, (events, syncs)) {
                     return;
                 }
+                follows = syncer.is_ahead();
             }
             Ok(StorageRequest::Compact) => compacts = true,
+            Err(false) if follows && !compacts => {
+                follows = false;
+                maintained(syncer.follow());
+            }
             Err(false) => {}
             // Nobody is left to ask.
             Err(true) => return,
@@ -560,11 +573,16 @@ fn sync(syncer: &mut Syncer, (events, syncs): (&mpsc::WeakSender<Event>, &Meter)
     if !tell(events, Event::Input(Input::Synced { result })) {
         return false;
     }
-    // Checkpoints and the log's next file, while nobody waits. What fails here, the next sync reports.
-    if let Err(error) = syncer.maintain() {
+    // The database, checkpoints and the log's next file, while nobody waits.
+    maintained(syncer.maintain());
+    true
+}
+
+/// What failed, the next sync reports.
+fn maintained(result: Result<(), StoreError>) {
+    if let Err(error) = result {
         tracing::error!(%error, "storage maintenance failed");
     }
-    true
 }
 
 /// Whether the core was still there to be told.

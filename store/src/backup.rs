@@ -10,10 +10,11 @@ use comity_engine::{LogRead, Row, StateRead, StoreError};
 use redb::{Builder, Database};
 
 use crate::directory::{self, DATA_FILE, NEW_DATA_FILE};
+use crate::durable::Durable;
 use crate::error::{OpenError, is_full};
 use crate::format::{self, begin_durable, begin_eventual};
 use crate::merge::rows;
-use crate::snapshot::{Base, Reader};
+use crate::snapshot::Reader;
 use crate::tables::Tables;
 
 /// Rows of one portion, at most.
@@ -60,7 +61,7 @@ pub enum BackupError {
 pub struct BackupProgress {
     /// Rows that are copied.
     pub rows: u64,
-    /// Rows there are.
+    /// Rows there are, at most: a few that were written last may count twice until the backup is whole.
     pub rows_all: u64,
 }
 
@@ -79,35 +80,35 @@ pub struct BackupReport {
 /// What is durable at one moment, for whoever reads long: unlike a [`Snapshot`](crate::Snapshot) it does not expire, and
 /// keeps its pages from being used again until it is dropped.
 pub struct Pinned {
-    base: Arc<Base>,
+    durable: Arc<Durable>,
 }
 
 impl Pinned {
-    /// How many rows there are, of the state and of the log. O(1).
+    /// How many rows there are at most, of the state and of the log: a few that were written last may count twice. O(1).
     ///
     /// # Errors
     /// [`StoreError`] when storage fails.
     pub fn rows(&self) -> Result<u64, StoreError> {
-        self.base.rows()
+        self.durable.rows_max()
     }
 }
 
 impl StateRead for Pinned {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        self.base.get(key)
+        self.durable.get(key)
     }
 
     fn scan(&self, from: &[u8], until: &[u8], limit: usize) -> Result<Vec<Row>, StoreError> {
         if from >= until {
             return Ok(Vec::new());
         }
-        rows(self.base.scan(from, until)?, limit)
+        rows(self.durable.scan(from, until)?, limit)
     }
 }
 
 impl LogRead for Pinned {
     fn lane_entry(&self, space: &SpaceId, lane: &LaneId, lsn: u64) -> Result<Option<Vec<u8>>, StoreError> {
-        self.base.entry(space, lane, lsn)
+        self.durable.entry(space, lane, lsn)
     }
 }
 
@@ -123,7 +124,7 @@ impl Reader {
     /// # Errors
     /// As [`Reader::snapshot`].
     pub fn pin(&self) -> Result<Pinned, StoreError> {
-        Ok(Pinned { base: self.snapshot()?.base()? })
+        Ok(Pinned { durable: self.snapshot()?.durable()? })
     }
 
     /// Writes a data file with everything that is synced now into `dir`, which is made when it is missing and must be
@@ -148,9 +149,9 @@ impl Reader {
             directory::private_file().truncate(true).open(&new).map_err(|error| io_failed(dir, &error))?;
         let copy = Builder::new().set_cache_size(CACHE_BYTES).create_file(file);
         let copied = copy.map_err(redb::Error::from).map_err(CopyError::from).and_then(|database| {
-            let mut copy = Copy::begin(database, &pinned.base, progress)?;
-            copy.log(&pinned.base)?;
-            copy.state(&pinned.base)?;
+            let mut copy = Copy::begin(database, &pinned.durable, progress)?;
+            copy.log(&pinned.durable)?;
+            copy.state(&pinned.durable)?;
             copy.seal()
         });
         let report = copied.map_err(|error| match error {
@@ -203,14 +204,14 @@ struct Copy<P> {
 }
 
 impl<P: FnMut(BackupProgress)> Copy<P> {
-    fn begin(database: Database, base: &Base, progress: P) -> Result<Self, CopyError> {
+    fn begin(database: Database, durable: &Durable, progress: P) -> Result<Self, CopyError> {
         format::initialise(&database)?;
-        let rows_all = base.rows().map_err(CopyError::Source)?;
+        let rows_all = durable.rows_max().map_err(CopyError::Source)?;
         Ok(Self { database, progress, rows_all, report: BackupReport::default(), unsynced: 0 })
     }
 
-    fn log(&mut self, base: &Base) -> Result<(), CopyError> {
-        let mut rows = base.log_after(None).map_err(CopyError::Source)?.peekable();
+    fn log(&mut self, durable: &Durable) -> Result<(), CopyError> {
+        let mut rows = durable.log().map_err(CopyError::Source)?.peekable();
         while rows.peek().is_some() {
             self.portion(|tables| {
                 let mut end = tables.log_end()?;
@@ -220,8 +221,8 @@ impl<P: FnMut(BackupProgress)> Copy<P> {
         Ok(())
     }
 
-    fn state(&mut self, base: &Base) -> Result<(), CopyError> {
-        let mut rows = base.state_after(None).map_err(CopyError::Source)?.peekable();
+    fn state(&mut self, durable: &Durable) -> Result<(), CopyError> {
+        let mut rows = durable.state().map_err(CopyError::Source)?.peekable();
         while rows.peek().is_some() {
             self.portion(|tables| {
                 let mut end = tables.state_end()?;
@@ -247,8 +248,10 @@ impl<P: FnMut(BackupProgress)> Copy<P> {
         Ok(())
     }
 
-    fn seal(self) -> Result<BackupReport, CopyError> {
+    fn seal(mut self) -> Result<BackupReport, CopyError> {
         begin_durable(&self.database)?.commit()?;
+        let rows = self.report.rows;
+        (self.progress)(BackupProgress { rows, rows_all: rows });
         Ok(self.report)
     }
 }

@@ -1,5 +1,6 @@
 //! The store on disk: the core's handle, and opening it.
 
+use std::ops::Bound;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -9,6 +10,7 @@ use comity_engine::{Batch, LogRead, Position, Row, StateRead, Store, StoreError}
 
 use crate::data_file::DataFile;
 use crate::directory::{self, DATA_FILE, DataDir, DirectoryLock, LOG_DIR, RealDir};
+use crate::durable::Durable;
 use crate::error::OpenError;
 use crate::format;
 use crate::generation::{Generation, Generations};
@@ -19,12 +21,13 @@ use crate::merge::{Merged, Sourced, rows, run};
 use crate::overlay::{Overlay, View};
 use crate::recovery::{Damage, recover};
 use crate::snapshot::{Base, Published, Reader};
-use crate::syncer::{Copying, Limits, Room, RoomProbe, Syncer};
+use crate::syncer::{AHEAD_BYTES_MAX, Copying, Limits, Room, RoomProbe, Syncer};
 
 /// How a store behaves. None of it is written to disk.
 #[derive(Clone, Debug)]
 pub struct StoreOptions {
-    /// Memory for batches that are not synced yet; beyond it `commit` refuses until a sync completes.
+    /// Memory for batches that are not synced yet; beyond it `commit` refuses until a sync completes. What was synced last
+    /// takes as much again until the database has it.
     pub overlay_bytes_max: usize,
     /// Memory for pages of the data file. On a disk that fills up within a sync, so much more and four
     /// times [`overlay_bytes_max`](Self::overlay_bytes_max) may wait for space.
@@ -49,9 +52,11 @@ pub struct StoreOptions {
 const GROUP_GROWTH: usize = 4;
 
 impl StoreOptions {
-    /// What may wait for space at most: a group, and the pages that the database has not written before.
+    /// What may wait for space at most: a group and those that the database was behind, and the pages that it has not
+    /// written before.
     fn backlog_bytes_max(&self) -> usize {
-        self.overlay_bytes_max.saturating_mul(GROUP_GROWTH).saturating_add(self.cache_bytes)
+        let group = self.overlay_bytes_max.saturating_add(AHEAD_BYTES_MAX as usize);
+        group.saturating_mul(GROUP_GROWTH).saturating_add(self.cache_bytes)
     }
 }
 
@@ -187,11 +192,11 @@ impl Parts {
         generation.file.allow_backlog(options.backlog_bytes_max());
         let health = Arc::new(Health::default());
         let base = Base::open(&generation, &health).map_err(|error| OpenError::database(&path, error))?;
-        let base = Arc::new(base);
-        let published = Published::new(Arc::clone(&base), options.view_age_max, Arc::clone(&health));
+        let durable = Arc::new(Durable::new(Arc::new(base)));
+        let published = Published::new(Arc::clone(&durable), options.view_age_max, Arc::clone(&health));
         let published = Arc::new(published);
         let shared = Arc::new(Shared {
-            overlay: Overlay::new(base, options.overlay_bytes_max),
+            overlay: Overlay::new(durable, options.overlay_bytes_max),
             published: Arc::clone(&published),
             health,
             generations: Mutex::new(Generations::new(generation)),
@@ -216,7 +221,7 @@ impl Parts {
 impl StateRead for EmbeddedStore {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         self.shared.health.check()?;
-        self.shared.overlay.get(key).or_else(|base| base.get(key))
+        self.shared.overlay.get(key).or_else(|durable| durable.get(key))
     }
 
     fn scan(&self, from: &[u8], until: &[u8], limit: usize) -> Result<Vec<Row>, StoreError> {
@@ -224,9 +229,10 @@ impl StateRead for EmbeddedStore {
         if from >= until {
             return Ok(Vec::new());
         }
-        let base = view.base.scan(from, until)?;
-        let flushing = view.flushing.iter().flat_map(|layer| layer.scan(from, until));
-        rows(stacked(view.active.scan(from, until), flushing, base), limit)
+        let bounds = (Bound::Included(from), Bound::Excluded(until));
+        let durable = view.durable.scan(from, until)?;
+        let flushing = view.flushing.iter().flat_map(|layer| layer.scan(bounds));
+        rows(stacked(view.active.scan(bounds), flushing, durable), limit)
     }
 }
 
@@ -236,7 +242,7 @@ impl LogRead for EmbeddedStore {
         let recent = view.active.entry(space, lane, lsn);
         match recent.or_else(|| view.flushing.as_ref()?.entry(space, lane, lsn)) {
             Some(entry) => Ok(entry),
-            None => view.base.entry(space, lane, lsn),
+            None => view.durable.entry(space, lane, lsn),
         }
     }
 }
@@ -255,9 +261,9 @@ impl Store for EmbeddedStore {
         bytes_max: usize,
     ) -> Result<Vec<(u64, Vec<u8>)>, StoreError> {
         let view = self.view()?;
-        let base = view.base.lane(space, lane, from)?;
+        let durable = view.durable.lane(space, lane, from)?;
         let flushing = view.flushing.iter().flat_map(|layer| layer.lane(space, lane, from));
-        run(stacked(view.active.lane(space, lane, from), flushing, base), from, bytes_max)
+        run(stacked(view.active.lane(space, lane, from), flushing, durable), from, bytes_max)
     }
 }
 
@@ -271,7 +277,7 @@ impl std::fmt::Debug for EmbeddedStore {
 fn stacked<K: Ord>(
     active: impl Iterator<Item = Sourced<K>>,
     flushing: impl Iterator<Item = Sourced<K>>,
-    base: impl Iterator<Item = Sourced<K>>,
+    durable: impl Iterator<Item = Sourced<K>>,
 ) -> impl Iterator<Item = Sourced<K>> {
-    Merged::new(active, Merged::new(flushing, base))
+    Merged::new(active, Merged::new(flushing, durable))
 }

@@ -1,6 +1,7 @@
 //! Rows that were committed but are not in the database yet.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use comity_crdts::{LaneId, SpaceId};
 use comity_engine::{Batch, LaneSpan};
@@ -92,11 +93,12 @@ impl Layer {
         self.state.get(key).cloned()
     }
 
-    /// Needs `from < until`.
-    pub(crate) fn scan(&self, from: &[u8], until: &[u8]) -> impl Iterator<Item = Sourced<Vec<u8>>> {
-        self.state
-            .range::<[u8], _>((std::ops::Bound::Included(from), std::ops::Bound::Excluded(until)))
-            .map(|(key, value)| Ok((key.clone(), value.clone())))
+    /// The changes to the state within bounds, by key; these must not be empty.
+    pub(crate) fn scan<'a>(
+        &'a self,
+        bounds: (Bound<&[u8]>, Bound<&[u8]>),
+    ) -> impl Iterator<Item = Sourced<Vec<u8>>> + use<'a> {
+        self.state.range::<[u8], _>(bounds).map(|(key, value)| Ok((key.clone(), value.clone())))
     }
 
     /// As [`Layer::get`], of an entry.
@@ -105,15 +107,23 @@ impl Layer {
     }
 
     /// The entries of a lane from `from` on.
-    pub(crate) fn lane(
-        &self,
+    pub(crate) fn lane<'a>(
+        &'a self,
         space: &SpaceId,
         lane: &LaneId,
         from: u64,
-    ) -> impl Iterator<Item = Sourced<u64>> {
+    ) -> impl Iterator<Item = Sourced<u64>> + use<'a> {
         self.log
             .range(log_key(space, lane, from)..=log_key(space, lane, u64::MAX))
             .map(|(key, entry)| Ok((lsn_of(key), entry.clone())))
+    }
+
+    /// The changes to the log within bounds, by key.
+    pub(crate) fn log_within<'a>(
+        &'a self,
+        bounds: (Bound<&LogKey>, Bound<&LogKey>),
+    ) -> impl Iterator<Item = Sourced<LogKey>> + use<'a> {
+        self.log.range::<LogKey, _>(bounds).map(|(key, entry)| Ok((*key, entry.clone())))
     }
 
     /// Every change to the state, by key.

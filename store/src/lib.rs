@@ -11,6 +11,7 @@ mod compact;
 mod copy;
 mod data_file;
 mod directory;
+mod durable;
 mod embedded;
 mod error;
 mod format;

@@ -1,21 +1,21 @@
-//! What is committed but not yet in the database, and the hand-over when a sync completes.
+//! What is committed but not yet durable, over what is, and the hand-over when a sync completes.
 //!
-//! A read takes the layers and the base in one step under the lock. A completed sync exchanges the layer
-//! it wrote for the base that holds it in one step under the same lock. So a read finds every row in a
-//! layer or in the base, and never an older one.
+//! A read takes the layers and what is durable in one step under the lock. A completed sync moves the layer
+//! it wrote from the one to the other in one step under the same lock. So a read finds every row, and never an
+//! older one.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use comity_engine::{Batch, Position, StoreError};
 
+use crate::durable::Durable;
 use crate::layer::{Layer, batch_bytes};
-use crate::snapshot::Base;
 
 /// The answer to a commit at the overlay's bound: nothing was changed, and it may be tried again after a
 /// sync.
 const OVERLOADED: StoreError = StoreError::Overloaded;
 
-/// The layers over the database.
+/// The layers over what is durable.
 pub(crate) struct Overlay {
     stack: Mutex<Stack>,
     bytes_max: usize,
@@ -24,7 +24,7 @@ pub(crate) struct Overlay {
 struct Stack {
     active: Arc<Layer>,
     flushing: Option<Arc<Layer>>,
-    base: Arc<Base>,
+    durable: Arc<Durable>,
     committed: Position,
     synced: Position,
 }
@@ -33,7 +33,7 @@ struct Stack {
 pub(crate) struct View {
     pub(crate) active: Arc<Layer>,
     pub(crate) flushing: Option<Arc<Layer>>,
-    pub(crate) base: Arc<Base>,
+    pub(crate) durable: Arc<Durable>,
 }
 
 /// A layer to be written, and the last batch in it.
@@ -49,11 +49,11 @@ pub(crate) struct Waiting {
 }
 
 impl Overlay {
-    pub(crate) fn new(base: Arc<Base>, bytes_max: usize) -> Self {
+    pub(crate) fn new(durable: Arc<Durable>, bytes_max: usize) -> Self {
         let stack = Stack {
             active: Arc::default(),
             flushing: None,
-            base,
+            durable,
             committed: Position(0),
             synced: Position(0),
         };
@@ -63,7 +63,8 @@ impl Overlay {
     /// Adds a batch. The caller is the only one who commits, and holds no view.
     pub(crate) fn commit(&self, batch: Batch) -> Result<Position, StoreError> {
         let mut stack = self.lock();
-        let held = stack.active.bytes() + stack.flushing.as_ref().map_or(0, |layer| layer.bytes());
+        let flushing = stack.flushing.as_ref().map_or(0, |layer| layer.bytes());
+        let held = stack.active.bytes() + flushing;
         // One batch alone is always taken, however large: refusing it would refuse it for ever.
         if held > 0 && held + batch_bytes(&batch) > self.bytes_max {
             return Err(OVERLOADED);
@@ -80,16 +81,16 @@ impl Overlay {
         View {
             active: Arc::clone(&stack.active),
             flushing: stack.flushing.clone(),
-            base: Arc::clone(&stack.base),
+            durable: Arc::clone(&stack.durable),
         }
     }
 
-    /// What the layers say of a key, `None` where it is deleted; `Err` holds the database as of the same moment where
+    /// What the layers say of a key, `None` where it is deleted; `Err` holds what was durable at the same moment where
     /// they say nothing.
-    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Arc<Base>> {
+    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Arc<Durable>> {
         let stack = self.lock();
         let recent = stack.active.get(key).or_else(|| stack.flushing.as_ref()?.get(key));
-        recent.ok_or_else(|| Arc::clone(&stack.base))
+        recent.ok_or_else(|| Arc::clone(&stack.durable))
     }
 
     pub(crate) fn waiting(&self) -> Waiting {
@@ -111,21 +112,21 @@ impl Overlay {
         Ok(Flush { layer, through: stack.committed })
     }
 
-    /// Exchanges the written layer for the base that holds it.
-    pub(crate) fn end_flush(&self, through: Position, base: Arc<Base>) {
+    /// Moves the written layer to what is durable, which is returned.
+    pub(crate) fn end_flush(&self, through: Position) -> Arc<Durable> {
         let mut stack = self.lock();
-        let old_base = std::mem::replace(&mut stack.base, base);
-        let old_layer = stack.flushing.take();
+        if let Some(layer) = stack.flushing.take() {
+            stack.durable = Arc::new(stack.durable.with(layer));
+        }
         stack.synced = through;
-        drop(stack);
-        // Freeing many rows takes long; the core waits for the lock meanwhile.
-        drop((old_base, old_layer));
+        Arc::clone(&stack.durable)
     }
 
-    /// Goes on over another base that holds the same.
-    pub(crate) fn rebase(&self, base: Arc<Base>) {
-        let old_base = std::mem::replace(&mut self.lock().base, base);
-        drop(old_base);
+    /// Goes on over something that holds the same.
+    pub(crate) fn rebase(&self, durable: Arc<Durable>) {
+        let old = std::mem::replace(&mut self.lock().durable, durable);
+        // Freeing many rows takes long; the core waits for the lock meanwhile.
+        drop(old);
     }
 
     fn lock(&self) -> MutexGuard<'_, Stack> {

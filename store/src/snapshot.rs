@@ -8,6 +8,7 @@ use comity_crdts::{LaneId, SpaceId};
 use comity_engine::{LogRead, Position, Row, StateRead, StoreError};
 use redb::{ReadOnlyTable, ReadableDatabase, ReadableTableMetadata};
 
+use crate::durable::Durable;
 use crate::format::{LOG, LogKey, STATE, log_key, lsn_of};
 use crate::generation::Generation;
 use crate::health::Health;
@@ -39,11 +40,11 @@ impl Base {
     }
 
     /// Needs `from < until`.
-    pub(crate) fn scan(
-        &self,
+    pub(crate) fn scan<'a>(
+        &'a self,
         from: &[u8],
         until: &[u8],
-    ) -> Result<impl Iterator<Item = Sourced<Vec<u8>>>, StoreError> {
+    ) -> Result<impl Iterator<Item = Sourced<Vec<u8>>> + use<'a>, StoreError> {
         let range =
             self.state.range::<&[u8]>(from..until).map_err(|error| self.health.read_failed(&error))?;
         Ok(range.map(|row| match row {
@@ -96,12 +97,12 @@ impl Base {
     }
 
     /// The entries of a lane from `from` on.
-    pub(crate) fn lane(
-        &self,
+    pub(crate) fn lane<'a>(
+        &'a self,
         space: &SpaceId,
         lane: &LaneId,
         from: u64,
-    ) -> Result<impl Iterator<Item = Sourced<u64>>, StoreError> {
+    ) -> Result<impl Iterator<Item = Sourced<u64>> + use<'a>, StoreError> {
         let (first, last) = (log_key(space, lane, from), log_key(space, lane, u64::MAX));
         let range =
             self.log.range::<&LogKey>(&first..=&last).map_err(|error| self.health.read_failed(&error))?;
@@ -112,13 +113,13 @@ impl Base {
     }
 }
 
-/// A base that can be taken away from the snapshots of it, once they have all expired.
+/// What was durable at one moment, which can be taken away from the snapshots of it once they have all expired.
 struct Slot {
     position: Position,
-    base: RwLock<Option<Arc<Base>>>,
+    durable: RwLock<Option<Arc<Durable>>>,
 }
 
-/// A superseded base that snapshots still hold, and when the last of them expires.
+/// A superseded one that snapshots still hold, and when the last of them expires.
 struct Retired {
     expires: Instant,
     slot: Arc<Slot>,
@@ -133,27 +134,26 @@ pub(crate) struct Published {
 }
 
 impl Published {
-    pub(crate) fn new(base: Arc<Base>, view_age_max: Duration, health: Arc<Health>) -> Self {
-        let slot = Slot { position: Position(0), base: RwLock::new(Some(base)) };
+    pub(crate) fn new(durable: Arc<Durable>, view_age_max: Duration, health: Arc<Health>) -> Self {
+        let slot = Slot { position: Position(0), durable: RwLock::new(Some(durable)) };
         let (current, retired) = (RwLock::new(Arc::new(slot)), Mutex::default());
         Self { current, retired, view_age_max: view_age_max.min(VIEW_AGE_LIMIT), health }
     }
 
-    /// Shows readers a newer base, and lets go of those that only expired snapshots hold. O(bases that
-    /// snapshots hold).
-    pub(crate) fn publish(&self, position: Position, base: Arc<Base>) {
-        self.supersede(|_| position, base);
+    /// Shows readers what is durable now, and lets go of what only expired snapshots hold. O(what snapshots hold).
+    pub(crate) fn publish(&self, position: Position, durable: Arc<Durable>) {
+        self.supersede(|_| position, durable);
     }
 
-    /// As [`Published::publish`], of a base that holds the same as the one before.
-    pub(crate) fn republish(&self, base: Arc<Base>) {
-        self.supersede(|current| current.position, base);
+    /// As [`Published::publish`], of what holds the same as before.
+    pub(crate) fn republish(&self, durable: Arc<Durable>) {
+        self.supersede(|current| current.position, durable);
     }
 
-    fn supersede(&self, position: impl FnOnce(&Slot) -> Position, base: Arc<Base>) {
+    fn supersede(&self, position: impl FnOnce(&Slot) -> Position, durable: Arc<Durable>) {
         let superseded = {
             let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-            let slot = Arc::new(Slot { position: position(&current), base: RwLock::new(Some(base)) });
+            let slot = Arc::new(Slot { position: position(&current), durable: RwLock::new(Some(durable)) });
             std::mem::replace(&mut *current, slot)
         };
         let retired = Retired { expires: Instant::now() + self.view_age_max, slot: superseded };
@@ -161,13 +161,13 @@ impl Published {
         self.let_go();
     }
 
-    /// Lets go of bases that only expired snapshots hold.
+    /// Lets go of what only expired snapshots hold.
     pub(crate) fn let_go(&self) {
         let now = Instant::now();
         let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
         retired.retain(|retired| {
             if retired.expires <= now {
-                retired.slot.base.write().unwrap_or_else(PoisonError::into_inner).take();
+                retired.slot.durable.write().unwrap_or_else(PoisonError::into_inner).take();
                 return false;
             }
             // The only other holders are snapshots, and nobody can make one of a superseded slot.
@@ -208,7 +208,7 @@ impl Reader {
     /// As [`Reader::snapshot`].
     pub fn keep(&self) -> Result<KeptSnapshot, StoreError> {
         let snapshot = self.snapshot()?;
-        Ok(KeptSnapshot { base: snapshot.base()?, health: snapshot.health })
+        Ok(KeptSnapshot { durable: snapshot.durable()?, health: snapshot.health })
     }
 }
 
@@ -216,14 +216,14 @@ impl Reader {
 /// there should be few, and none for long.
 #[derive(Clone)]
 pub struct KeptSnapshot {
-    base: Arc<Base>,
+    durable: Arc<Durable>,
     health: Arc<Health>,
 }
 
 impl StateRead for KeptSnapshot {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         self.health.check()?;
-        self.base.get(key)
+        self.durable.get(key)
     }
 
     fn scan(&self, from: &[u8], until: &[u8], limit: usize) -> Result<Vec<Row>, StoreError> {
@@ -231,14 +231,14 @@ impl StateRead for KeptSnapshot {
         if from >= until {
             return Ok(Vec::new());
         }
-        rows(self.base.scan(from, until)?, limit)
+        rows(self.durable.scan(from, until)?, limit)
     }
 }
 
 impl LogRead for KeptSnapshot {
     fn lane_entry(&self, space: &SpaceId, lane: &LaneId, lsn: u64) -> Result<Option<Vec<u8>>, StoreError> {
         self.health.check()?;
-        self.base.entry(space, lane, lsn)
+        self.durable.entry(space, lane, lsn)
     }
 }
 
@@ -273,33 +273,33 @@ impl Snapshot {
         self.slot.position
     }
 
-    pub(crate) fn base(&self) -> Result<Arc<Base>, StoreError> {
+    pub(crate) fn durable(&self) -> Result<Arc<Durable>, StoreError> {
         self.health.check()?;
         if Instant::now() >= self.expires {
             return Err(StoreError::ViewExpired);
         }
-        let base = self.slot.base.read().unwrap_or_else(PoisonError::into_inner);
-        base.clone().ok_or(StoreError::ViewExpired)
+        let durable = self.slot.durable.read().unwrap_or_else(PoisonError::into_inner);
+        durable.clone().ok_or(StoreError::ViewExpired)
     }
 }
 
 impl StateRead for Snapshot {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        self.base()?.get(key)
+        self.durable()?.get(key)
     }
 
     fn scan(&self, from: &[u8], until: &[u8], limit: usize) -> Result<Vec<Row>, StoreError> {
-        let base = self.base()?;
+        let durable = self.durable()?;
         if from >= until {
             return Ok(Vec::new());
         }
-        rows(base.scan(from, until)?, limit)
+        rows(durable.scan(from, until)?, limit)
     }
 }
 
 impl LogRead for Snapshot {
     fn lane_entry(&self, space: &SpaceId, lane: &LaneId, lsn: u64) -> Result<Option<Vec<u8>>, StoreError> {
-        self.base()?.entry(space, lane, lsn)
+        self.durable()?.entry(space, lane, lsn)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Making what is committed durable: one record of the log for each sync. The database follows at once
+//! Making what is committed durable: one record of the log for each sync. The database follows some groups later
 //! without a sync of its own, and now and then with one, a checkpoint.
 
 mod compaction;
@@ -10,6 +10,7 @@ use comity_engine::{Position, StoreError};
 
 use crate::data_file::Unsettled;
 use crate::directory::DataDir;
+use crate::durable::Durable;
 use crate::embedded::Shared;
 use crate::error::is_full;
 use crate::format::{Loss, Replayed, begin_durable, begin_eventual};
@@ -22,6 +23,12 @@ use crate::snapshot::Base;
 use crate::tables::Tables;
 use compaction::Compaction;
 
+/// The database follows when so many groups are ahead of it: each is looked through by every read.
+const AHEAD_GROUPS_MAX: usize = 8;
+/// Or so many rows, of which it takes so long that there is little to gain from waiting for more.
+const AHEAD_ROWS_MAX: u64 = 256;
+/// Or so many bytes of them.
+pub(crate) const AHEAD_BYTES_MAX: u64 = 256 * 1024;
 /// What one changed row may cost on disk besides its bytes: a copy of its leaf and of a branch.
 const ROW_COPY_BYTES: u64 = 2 * 4096;
 /// How much larger rows may become on disk: pages half full after splits, values rounded up to pages.
@@ -76,6 +83,10 @@ impl Amount {
         Self { rows: rows as u64, bytes: bytes as u64 }
     }
 
+    fn of_layer(layer: &Layer) -> Self {
+        Self::of(layer.row_count(), layer.bytes())
+    }
+
     fn plus(self, other: Self) -> Self {
         Self { rows: self.rows + other.rows, bytes: self.bytes + other.bytes }
     }
@@ -85,6 +96,13 @@ impl Amount {
     }
 }
 
+/// A group that is durable in the log and not in the database yet.
+struct Ahead {
+    layer: Arc<Layer>,
+    /// How much of the log the database holds once it has this one.
+    replayed: Replayed,
+}
+
 /// The storage thread's handle: runs the sync barrier. Dropping it loses what is not synced, and makes a
 /// checkpoint.
 pub struct Syncer {
@@ -92,6 +110,8 @@ pub struct Syncer {
     log: LogWriter,
     room: RoomProbe,
     limits: Limits,
+    /// The oldest first.
+    ahead: Vec<Ahead>,
     /// In the log and not in the last checkpoint.
     dirty: Amount,
     /// Taken from the overlay by a sync that found no space for it.
@@ -108,8 +128,8 @@ impl Syncer {
         limits: Limits,
         copying: Copying,
     ) -> Self {
-        let (dirty, waiting, compaction) = (Amount::default(), None, None);
-        Self { shared, log, room, limits, dirty, waiting, copying, compaction }
+        let (ahead, dirty, waiting, compaction) = (Vec::new(), Amount::default(), None, None);
+        Self { shared, log, room, limits, ahead, dirty, waiting, copying, compaction }
     }
 
     /// Makes everything committed so far durable with one write and one sync of the log, shows it to readers,
@@ -133,9 +153,7 @@ impl Syncer {
             let rest = self.shared.overlay.waiting();
             let rest = Amount::of(rest.rows, rest.bytes);
             let retried = self.waiting.take();
-            let amount = retried
-                .as_ref()
-                .map_or(rest, |flush| Amount::of(flush.layer.row_count(), flush.layer.bytes()));
+            let amount = retried.as_ref().map_or(rest, |flush| Amount::of_layer(&flush.layer));
             if amount.rows > 0
                 && let Err(error) = self.settle().and_then(|()| self.check_room(amount))
             {
@@ -154,8 +172,8 @@ impl Syncer {
         }
     }
 
-    /// Makes a checkpoint and the log's next file where they are due, so that the next sync need not. Call it
-    /// after having reported a sync. Cheap when nothing is due, else it blocks on the disk.
+    /// Lets the database follow, makes a checkpoint and the log's next file where they are due, so that the next
+    /// sync need not. Call it after having reported a sync. Cheap when nothing is due, else it blocks on the disk.
     ///
     /// # Errors
     /// [`StoreError::NoSpace`]: nothing was lost; the next call tries again. Any other error poisons the
@@ -163,6 +181,14 @@ impl Syncer {
     pub fn maintain(&mut self) -> Result<(), StoreError> {
         self.shared.health().check()?;
         self.settle()?;
+        let ahead = self.ahead.iter().map(|ahead| Amount::of_layer(&ahead.layer));
+        let ahead = ahead.fold(Amount::default(), Amount::plus);
+        let is_far = self.ahead.len() >= AHEAD_GROUPS_MAX
+            || ahead.rows >= AHEAD_ROWS_MAX
+            || ahead.bytes >= AHEAD_BYTES_MAX;
+        if is_far {
+            self.follow()?;
+        }
         self.follow_with_copy();
         let due = self.dirty.bytes >= self.limits.dirty_bytes_max
             || self.dirty.replay_ns() >= self.limits.replay_ns_max;
@@ -177,6 +203,40 @@ impl Syncer {
             }
             self.log.make_spare().map_err(|error| self.refused(&error))?;
         }
+        Ok(())
+    }
+
+    /// Whether the database lacks groups that the log holds. Reads look for rows in those first, and
+    /// [`follow`](Self::follow) makes that as fast as it gets.
+    pub fn is_ahead(&self) -> bool {
+        !self.ahead.is_empty()
+    }
+
+    /// Brings the database up to every group that is durable in the log. [`maintain`](Self::maintain) does it when
+    /// there are several, so this is for when nothing else is to be done for a while. Blocks: O(rows × log n), without
+    /// a sync.
+    ///
+    /// # Errors
+    /// As [`maintain`](Self::maintain). What was synced is durable all the same.
+    pub fn follow(&mut self) -> Result<(), StoreError> {
+        self.shared.health().check()?;
+        // What the database has not written yet comes first.
+        self.settle()?;
+        if self.ahead.is_empty() {
+            return Ok(());
+        }
+        let shared = Arc::clone(&self.shared);
+        let guard = shared.health().guard();
+        let base = self.with_current(|current| follow(&shared, current, &self.ahead));
+        let base = base.map_err(|error| failed(&error))?;
+        let ahead = std::mem::take(&mut self.ahead);
+        if let Some(Compaction::Copying(copy)) = &mut self.compaction {
+            ahead.iter().for_each(|ahead| copy.follow(Arc::clone(&ahead.layer)));
+        }
+        let durable = Arc::new(Durable::new(Arc::new(base)));
+        shared.overlay.rebase(Arc::clone(&durable));
+        shared.published().republish(durable);
+        guard.disarm();
         Ok(())
     }
 
@@ -195,16 +255,10 @@ impl Syncer {
         };
         let group = self.log.sync(&written).map_err(|error| log_failed(&error))?;
         let replayed = Replayed { group, file: self.log.number() };
-        let followed = self.with_current(|current| follow(&shared, current, &flush.layer, replayed));
-        let base = followed.map_err(|error| failed(&error))?;
-        if let Some(Compaction::Copying(copy)) = &mut self.compaction {
-            copy.follow(Arc::clone(&flush.layer));
-        }
-        let base = Arc::new(base);
-        let layer = Amount::of(flush.layer.row_count(), flush.layer.bytes());
-        self.dirty = self.dirty.plus(layer);
-        shared.overlay.end_flush(flush.through, Arc::clone(&base));
-        shared.published().publish(flush.through, base);
+        self.dirty = self.dirty.plus(Amount::of_layer(&flush.layer));
+        self.ahead.push(Ahead { layer: flush.layer, replayed });
+        let durable = shared.overlay.end_flush(flush.through);
+        shared.published().publish(flush.through, durable);
         guard.disarm();
         Ok(flush.through)
     }
@@ -232,6 +286,7 @@ impl Syncer {
 
     /// Makes the database durable as it is. Every group in it was synced in the log before.
     fn checkpoint(&mut self) -> Result<(), StoreError> {
+        self.follow()?;
         let shared = Arc::clone(&self.shared);
         let guard = shared.health().guard();
         let commit = || {
@@ -304,18 +359,16 @@ impl std::fmt::Debug for Syncer {
     }
 }
 
-/// Brings the database up to a group that is durable in the log, and returns the base that holds it.
-fn follow(
-    shared: &Shared,
-    current: &Generation,
-    layer: &Layer,
-    replayed: Replayed,
-) -> Result<Base, redb::Error> {
+/// Brings the database up to groups that are durable in the log, and returns the base that holds them.
+fn follow(shared: &Shared, current: &Generation, ahead: &[Ahead]) -> Result<Base, redb::Error> {
     let transaction = begin_eventual(&current.database)?;
     let mut tables = Tables::open(&transaction)?;
-    tables.follow(layer)?;
+    let layers: Vec<_> = ahead.iter().map(|ahead| &*ahead.layer).collect();
+    tables.follow(&layers)?;
     drop(tables);
-    replayed.write(&transaction)?;
+    if let Some(last) = ahead.last() {
+        last.replayed.write(&transaction)?;
+    }
     transaction.commit()?;
     Base::open(current, shared.health())
 }

@@ -67,11 +67,14 @@ impl Life {
                 Err(StoreError::NoSpace) if disk.is_full() => refused += 1,
                 Err(error) => return Err(error.to_string()),
             }
-            if random(&mut state).is_multiple_of(2) {
-                match opened.syncer.maintain() {
-                    Err(error) if error != StoreError::NoSpace => return Err(error.to_string()),
-                    _ => {}
-                }
+            let kept_up = match random(&mut state) % 4 {
+                0 | 1 => opened.syncer.maintain(),
+                2 => opened.syncer.follow(),
+                _ => Ok(()),
+            };
+            match kept_up {
+                Err(error) if error != StoreError::NoSpace => return Err(error.to_string()),
+                _ => {}
             }
             let steps = if compacts { random(&mut state) % 8 } else { 0 };
             for _ in 0..steps {

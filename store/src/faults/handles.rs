@@ -2,9 +2,9 @@
 
 use std::io;
 
-use comity_engine::{Position, Store, StoreError};
+use comity_engine::{LogRead, Position, StateRead, Store, StoreError};
 
-use super::workload::{batch, held, options, random};
+use super::workload::{LANE, SPACE, batch, held, options, random};
 use super::{Disk, Image, Lie, Rot, Tear, open};
 use crate::embedded::{Opened, StoreOptions};
 use crate::error::OpenError;
@@ -130,4 +130,49 @@ fn what_is_not_durable_stays_small_over_a_long_life() {
         most = most.max(disk.pending() as u64);
     }
     assert!(10 * most < disk.changes(), "{most} of {}", disk.changes());
+}
+
+#[test]
+fn reads_do_not_tell_how_far_the_database_has_followed_the_log() {
+    let stores = [(); 2].map(|()| open(&Disk::new(Image::default()), &options()).unwrap());
+    let [mut behind, mut level] = stores;
+    for number in 1..=60 {
+        run(&mut behind, number..=number).unwrap();
+        run(&mut level, number..=number).unwrap();
+        level.syncer.follow().unwrap();
+        assert!(!level.syncer.is_ahead());
+        let snapshots = [&behind, &level].map(|opened| opened.reader.snapshot().unwrap());
+        let pinned = [&behind, &level].map(|opened| opened.reader.pin().unwrap());
+        let all = |state: &dyn StateRead, limit| state.scan(&[], &[0xff], limit).unwrap();
+        for limit in [0, 1, 3, usize::MAX] {
+            assert_eq!(all(&snapshots[0], limit), all(&snapshots[1], limit));
+            assert_eq!(all(&pinned[0], limit), all(&level.store, limit));
+            assert_eq!(all(&behind.store, limit), all(&level.store, limit));
+        }
+        for (key, _) in all(&level.store, usize::MAX) {
+            assert_eq!(snapshots[0].get(&key), level.store.get(&key));
+            let after = snapshots.each_ref().map(|snapshot| snapshot.scan(&key, b"s", 2).unwrap());
+            assert_eq!(after[0], after[1]);
+        }
+        for lsn in 0..=number + 1 {
+            let entries =
+                snapshots.each_ref().map(|snapshot| snapshot.lane_entry(&SPACE, &LANE, lsn).unwrap());
+            assert_eq!(entries[0], entries[1]);
+            let lanes =
+                [&behind, &level].map(|opened| opened.store.lane_entries(&SPACE, &LANE, lsn, 3_000).unwrap());
+            assert_eq!(lanes[0], lanes[1]);
+        }
+        assert_eq!(held(&behind.store), Ok(number));
+    }
+    assert!(behind.syncer.is_ahead());
+    let directory = tempfile::tempdir().unwrap();
+    let copies = [&behind, &level].map(|opened| {
+        let copy = directory.path().join(opened.syncer.is_ahead().to_string());
+        let mut last = None;
+        let report = opened.reader.back_up(&copy, |progress| last = Some(progress)).unwrap();
+        let last = last.unwrap();
+        assert_eq!((last.rows, last.rows_all), (report.rows, report.rows));
+        (report.rows, report.bytes)
+    });
+    assert_eq!(copies[0], copies[1]);
 }

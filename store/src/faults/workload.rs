@@ -9,8 +9,8 @@ use super::{Disk, open_with};
 use crate::embedded::{EmbeddedStore, Opened, StoreOptions};
 use crate::error::OpenError;
 
-const SPACE: SpaceId = SpaceId([1; 16]);
-const LANE: OriginId = OriginId([2; 16]);
+pub(super) const SPACE: SpaceId = SpaceId([1; 16]);
+pub(super) const LANE: OriginId = OriginId([2; 16]);
 const OTHER_LANE: OriginId = OriginId([3; 16]);
 /// Every third batch has an entry in the other lane too.
 const OTHER_EVERY: u64 = 3;

@@ -7,6 +7,7 @@ use redb::StorageBackend;
 use super::{Amount, Syncer, failed};
 use crate::compact::{CompactError, CompactReport};
 use crate::copy::{Copy, UNSYNCED_BYTES_MAX};
+use crate::durable::Durable;
 use crate::format::Replayed;
 use crate::generation::{Generation, Generations};
 use crate::snapshot::Base;
@@ -40,10 +41,13 @@ impl Syncer {
     /// [`CompactError::Store`] says that the store failed.
     pub fn compact_step(&mut self) -> Result<Option<CompactReport>, CompactError> {
         self.shared.health().check()?;
-        let step = match self.compaction.take() {
-            Some(Compaction::Ended(error)) => Err(error),
-            Some(Compaction::Copying(copy)) => self.copy_more(copy),
-            None => self.begin_copy(),
+        // The copy takes in what the database does, and in the end has to be as far as the log.
+        let followed = self.follow();
+        let step = match (followed, self.compaction.take()) {
+            (Err(error), _) => Err(error.into()),
+            (Ok(()), Some(Compaction::Ended(error))) => Err(error),
+            (Ok(()), Some(Compaction::Copying(copy))) => self.copy_more(copy),
+            (Ok(()), None) => self.begin_copy(),
         };
         if step.is_err() {
             self.drop_copy();
@@ -72,7 +76,6 @@ impl Syncer {
     }
 
     fn begin_copy(&mut self) -> Result<Option<CompactReport>, CompactError> {
-        self.settle()?;
         let length = self.generations().current.file.len().map_err(|error| CompactError::copy(&error))?;
         if !self.is_free(UNSYNCED_BYTES_MAX) {
             return Err(CompactError::NoSpace);
@@ -83,8 +86,6 @@ impl Syncer {
     }
 
     fn copy_more(&mut self, mut copy: Box<Copy>) -> Result<Option<CompactReport>, CompactError> {
-        // What the database has not written yet comes first.
-        self.settle()?;
         if !self.is_free(UNSYNCED_BYTES_MAX) {
             return Err(CompactError::NoSpace);
         }
@@ -92,7 +93,7 @@ impl Syncer {
         if copy.is_whole() {
             return self.install(*copy).map(Some);
         }
-        let base = self.shared.overlay.view().base;
+        let base = Arc::clone(self.shared.overlay.view().durable.base());
         copy.portion(&base, self.copying.step_rows)?;
         self.compaction = Some(Compaction::Copying(copy));
         Ok(None)
@@ -111,10 +112,10 @@ impl Syncer {
         let guard = shared.health().guard();
         self.copying.dir.sync().map_err(|error| CompactError::Store(failed(&redb::Error::Io(error))))?;
         next.file.allow_backlog(self.copying.backlog_bytes_max);
-        let base = Arc::new(base);
+        let durable = Arc::new(Durable::new(Arc::new(base)));
         self.generations().replace(next);
-        shared.overlay.rebase(Arc::clone(&base));
-        shared.published().republish(base);
+        shared.overlay.rebase(Arc::clone(&durable));
+        shared.published().republish(durable);
         guard.disarm();
         // It was as good as a checkpoint.
         self.dirty = Amount::default();

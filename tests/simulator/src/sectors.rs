@@ -48,7 +48,10 @@ impl Sectors {
             self.disk.fill_up();
         }
         self.synced = self.syncer.sync()?;
-        match self.syncer.maintain() {
+        // As a storage thread does that now and then has nothing else to do.
+        let rests = self.synced.0.is_multiple_of(3);
+        let kept_up = self.syncer.maintain().and_then(|()| if rests { self.syncer.follow() } else { Ok(()) });
+        match kept_up {
             // It is tried again after the next sync.
             Ok(()) | Err(StoreError::NoSpace) => Ok(self.synced),
             Err(error) => Err(error),
