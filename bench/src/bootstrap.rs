@@ -1,30 +1,82 @@
-//! A replica that takes over a large state, interrupted on the way: how long that takes and how much of it is sent again.
-//! Both replicas run in one thread, so what the source and the receiver take adds up.
+//! A replica that takes over a large state: how long that takes, over QUIC beside a bare stream, and interrupted on the way.
+
+mod quic;
 
 use std::time::{Duration, Instant};
 
 use comity_crdts::{Kind, ObjectAddress, SpaceId, Value};
 use comity_engine::{BootstrapPhase, Retention, SpaceStatus};
 
+use crate::figures::{REPEATS, Samples};
 use crate::options::Options;
+use crate::plot::Plot;
 use crate::replicas::Replicas;
-use crate::table::{self, mib};
+use crate::report::{Bound, Cell, Promise, Report, Table, group};
+use crate::table::mib;
 use crate::{Failure, Verdict};
 
 /// Objects written in one transaction.
 const OBJECTS_AT_ONCE: u64 = 512;
 /// Long enough for everything that is due.
 const PASS: Duration = Duration::from_secs(30);
+/// Rows that a new replica takes over, at least: MB a second.
+const RATE: f64 = 100.0;
 
-/// Prints how long it takes. Options: `--n` objects, 1,000,000, of `--bytes` each, 1,024; `--interruptions`, 3.
+const ABOUT: &str = "A space whose log was let go of, with a million registers of 1 KiB, so a new replica takes over its state: it receives \
+    the rows, makes them durable and checks them, and then puts them in the place of its own. Over QUIC on the loopback, in one process, \
+    with the bytes of the rows on a bare QUIC stream beside it; and with both cores in one thread, cut off three times on the way, \
+    where reading, packing, unpacking, staging, checking, installing and every sync add up.";
+
+/// Measures. Options: `--n` objects, 1,000,000, of `--bytes` each, 1,024; `--repeats`, 5; `--interruptions`, 3; `--out`, a folder.
 pub(crate) fn run(options: &Options) -> Result<Verdict, Failure> {
     let (count, bytes) = (options.value("n", 1_000_000)?, options.value("bytes", 1_024)?);
-    let interruptions: u64 = options.value("interruptions", 3)?;
+    let (repeats, interruptions) = (options.value("repeats", REPEATS)?, options.value("interruptions", 3)?);
+    let out: String = options.value("out", String::new())?;
+    let mut report = Report::begin("bootstrap", ABOUT);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let taken = runtime.block_on(quic::take_over(count, bytes, repeats.max(1)))?;
+    drop(runtime);
+    tell(&mut report, &taken);
+    let (outcome, broken) = in_one_thread(count, bytes, interruptions)?;
+    report.tables.push(outcome.table());
+    let mut verdict = Verdict { broken: report.finish(&out)? };
+    verdict.broken.extend(broken);
+    Ok(verdict)
+}
+
+fn tell(report: &mut Report, taken: &quic::Taken) {
+    let title = format!("{} MiB of rows, over QUIC:", mib(taken.bytes));
+    let mut table = Table::new(&title, "until", &[("MB/s", ""), ("part of the stream", "")]);
+    let stream = &taken.stream;
+    table.row("the last byte on a bare stream", [stream.clone().into(), Cell::Text("1".to_owned())]);
+    let rows = [("received, durable and checked", &taken.received), ("shown", &taken.shown)];
+    for (name, rate) in rows {
+        table.row(name, [rate.clone().into(), rate.over(stream).into()]);
+    }
+    report.tables.push(table);
+    report.promises.push(Promise {
+        about: "rows of a state, until the new replica shows them, MB/s".to_owned(),
+        measured: taken.shown.median(),
+        bound: Bound::AtLeast(RATE),
+    });
+    report.plot = Some(Plot {
+        title: "Taking over a state".to_owned(),
+        unit: "MB/s",
+        series: vec!["MB/s".to_owned()],
+        groups: vec![
+            group("bare QUIC stream", &[stream]),
+            group("received", &[&taken.received]),
+            group("shown", &[&taken.shown]),
+        ],
+    });
+}
+
+/// Both replicas in one thread; and what is not as it must be.
+fn in_one_thread(count: u64, bytes: usize, interruptions: u64) -> Result<(Outcome, Vec<String>), Failure> {
     let announce_after = Duration::from_secs(5);
     let retention = Retention { age: Duration::ZERO, bytes_max: u64::MAX, announce_after };
     let mut replicas = Replicas::keeping(2, retention)?;
     let space = replicas.found_alone()?;
-    let begun = Instant::now();
     for first in (0..count).step_by(OBJECTS_AT_ONCE as usize) {
         let mut numbers = first..(first + OBJECTS_AT_ONCE).min(count);
         replicas.transact(space, |tx| {
@@ -36,27 +88,40 @@ pub(crate) fn run(options: &Options) -> Result<Verdict, Failure> {
         replicas.settle()?;
     }
     replicas.pass(PASS)?;
-    let written = begun.elapsed();
-    let kept = status(&mut replicas, 0, space)?.log_bytes;
-    println!();
-    println!(
-        "{count} registers of {bytes} bytes, written in {:.0} s; {kept} bytes of the log are kept",
-        written.as_secs_f64()
-    );
     let outcome = take_over(&mut replicas, space, interruptions)?;
     let (source, receiver) = (status(&mut replicas, 0, space)?, status(&mut replicas, 1, space)?);
-    let mut verdict = Verdict::default();
+    let mut broken = Vec::new();
     if (source.digest, &source.frontier) != (receiver.digest, &receiver.frontier) {
-        verdict.broken.push("the receiver holds another state than the source".to_owned());
+        broken.push("the receiver holds another state than the source".to_owned());
     }
     if outcome.interrupted < interruptions {
-        verdict.broken.push(format!("it was interrupted {} times only", outcome.interrupted));
+        broken.push(format!("it was interrupted {} times only", outcome.interrupted));
     }
-    Ok(verdict)
+    Ok((outcome, broken))
 }
 
 struct Outcome {
     interrupted: u64,
+    /// Rows, and what was sent, bytes.
+    offered: u64,
+    sent: u64,
+    received: Duration,
+    shown: Duration,
+}
+
+impl Outcome {
+    fn table(&self) -> Table {
+        let title = format!("In one thread, interrupted {} times:", self.interrupted);
+        let mut table = Table::new(&title, "", &[("", "")]);
+        let rate = |time: Duration| Samples(vec![self.offered as f64 / 1e6 / time.as_secs_f64()]);
+        table.row("rows, MiB", [Cell::Text(mib(self.offered))]);
+        table.row("sent, MiB", [Cell::Text(mib(self.sent))]);
+        table.row("received, durable and checked, MB/s", [rate(self.received).into()]);
+        table.row("shown, MB/s", [rate(self.shown).into()]);
+        let memory = peak_memory().map_or("unknown".to_owned(), mib);
+        table.row("most memory that the process has had, MiB", [Cell::Text(memory)]);
+        table
+    }
 }
 
 /// Lets the second replica in and has it take over the state.
@@ -87,30 +152,8 @@ fn take_over(replicas: &mut Replicas, space: SpaceId, interruptions: u64) -> Res
     interrupted -= 1;
     received = received.max(installing.unwrap_or_default());
     let all = begun.elapsed();
-    let rate = |time: Duration| format!("{:.1}", offered as f64 / 1e6 / time.as_secs_f64());
-    table::print(
-        &[
-            "rows, MiB",
-            "sent, MiB",
-            "interrupted",
-            "received and checked, s",
-            "MB/s",
-            "installed after, s",
-            "MB/s",
-            "peak memory, MiB",
-        ],
-        &[vec![
-            mib(offered),
-            mib(replicas.sent_bytes),
-            interrupted.to_string(),
-            format!("{:.1}", received.as_secs_f64()),
-            rate(received),
-            format!("{:.1}", all.as_secs_f64()),
-            rate(all),
-            peak_memory().map_or("unknown".to_owned(), mib),
-        ]],
-    );
-    Ok(Outcome { interrupted })
+    let sent = replicas.sent_bytes;
+    Ok(Outcome { interrupted, offered, sent, received, shown: all })
 }
 
 fn of(spaces: &[SpaceStatus], space: SpaceId) -> Option<&SpaceStatus> {

@@ -49,6 +49,13 @@ pub struct Offer {
     pub bytes: u64,
 }
 
+impl Offer {
+    /// Whether both are of the same state, however much each says that it is.
+    fn is_of_the_same(&self, other: &Self) -> bool {
+        (self.applied, self.digest, &self.frontier) == (other.applied, other.digest, &other.frontier)
+    }
+}
+
 /// Why a snapshot is not, or no longer, served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SnapshotEnd {

@@ -113,8 +113,9 @@ pub(crate) const DROP_BYTES_MAX: u64 = 4 * 1024 * 1024;
 pub(crate) const DROP_RETRY: Duration = Duration::from_secs(5);
 /// For so long entries are kept for a subscriber that takes none.
 pub(crate) const DROP_HELD_MAX: Duration = Duration::from_secs(10 * 60);
-/// Rows of a snapshot are gathered into pieces of about this size.
-pub(crate) const PIECE_BYTES_TARGET: usize = 128 * 1024;
+/// Rows of a snapshot are gathered into pieces of about this size. Most of them take pages of 128 KiB in the store then, and
+/// not of 256.
+pub(crate) const PIECE_BYTES_TARGET: usize = 120 * 1024;
 /// One piece: a row may be that long, such as a register with many large siblings.
 pub(crate) const PIECE_BYTES_MAX: usize = 24 * 1024 * 1024;
 /// Pieces that a receiver may have asked for and not got: over a long path what is asked for at once is what fills it.
@@ -129,6 +130,9 @@ pub(crate) const PIECES_ASKED_BYTES: usize = 8 * 1024 * 1024;
 pub(crate) const SNAPSHOTS_SERVED_MAX: usize = 2;
 /// A view that is kept for a snapshot is let go of when nobody has read from it for this long.
 pub(crate) const SNAPSHOT_IDLE_MAX: Duration = Duration::from_secs(10 * 60);
+/// And once it is done with, it is kept for so long for who comes back: less than a source is left alone whose snapshot turned
+/// out to be faulty, which may have been repaired by then.
+pub(crate) const SNAPSHOT_RETURN_MAX: Duration = Duration::from_secs(30);
 /// Who is busy, or has nothing to offer, is asked again this often.
 pub(crate) const SNAPSHOT_RETRY: Duration = Duration::from_secs(2);
 /// Rows that one step of an installation writes or removes.

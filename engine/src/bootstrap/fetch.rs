@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use comity_crdts::{DecodeError, ReplicaId, SpaceId, canary};
 
-use crate::bootstrap::piece::{Piece, bind, pack, rows_of};
+use crate::bootstrap::piece::{Piece, bind, rows_of};
 use crate::bootstrap::source::ReadRange;
 use crate::bootstrap::staged::{StagedPiece, StagedPieces, staged};
 use crate::bootstrap::verify::Verified;
@@ -434,11 +434,14 @@ impl Engine {
         }
         pass.longest = pass.longest.max(pass.partial.len());
         let Some(offer) = &pass.offer else { return Err(CloseReason::Unexpected.into()) };
-        let piece = Piece::decode(offer, &std::mem::take(&mut pass.partial));
-        let rows = piece.and_then(|piece| Ok((rows_of(&piece.from, &piece.until, &piece.rows)?, piece)));
-        let (rows, piece) = rows.map_err(|_: DecodeError| CloseReason::Malformed)?;
-        let count = rows.len() as u64;
-        drop(rows);
+        let bytes = std::mem::take(&mut pass.partial);
+        let piece = Piece::decode(offer, &bytes);
+        let counted = piece.and_then(|(piece, packed)| {
+            let rows = rows_of(&piece.from, &piece.until, &piece.rows);
+            let count = rows.map(|row| row.map(|_| 1)).sum::<Result<u64, _>>()?;
+            Ok((piece, packed, count))
+        });
+        let (piece, packed, count) = counted.map_err(|_: DecodeError| CloseReason::Malformed)?;
         let Some(asked) = pass.asked.front_mut() else { return Ok(()) };
         let is_beyond = asked.until.as_ref().is_some_and(|until| piece.until > *until);
         if piece.from != pass.at || is_beyond {
@@ -462,7 +465,7 @@ impl Engine {
         if pass.rows > offered.0 || pass.bytes > bytes_max {
             return Err(CloseReason::Window.into());
         }
-        self.stage_piece(id, piece, count, store)?;
+        self.stage_piece(id, piece, (packed, count), store)?;
         self.went_on(id);
         Ok(())
     }
@@ -492,12 +495,12 @@ impl Engine {
         Ok(())
     }
 
-    /// Keeps a piece, in the place of what was staged of the same rows.
+    /// Keeps a piece with its rows as they came, in the place of what was staged of the same rows.
     fn stage_piece(
         &mut self,
         id: SpaceId,
         piece: Piece,
-        rows: u64,
+        (packed, rows): (&[u8], u64),
         store: &mut dyn Store,
     ) -> Result<(), StoreError> {
         let Some(bootstrap) = self.spaces.get_mut(&id).and_then(|space| space.bootstrap.as_mut()) else {
@@ -513,9 +516,9 @@ impl Engine {
             work.delete_fact(keys::staged_rows(&id, until));
         }
         let bytes = piece.rows.len() as u64;
-        let staged = StagedPiece { from: piece.from.clone(), hash: piece.hash(), rows, bytes };
+        let staged = StagedPiece { from: piece.from.clone(), hash: piece.hash, rows, bytes };
         work.put_fact(keys::staged_piece(&id, &piece.until), encode(&staged));
-        work.put_fact(keys::staged_rows(&id, &piece.until), pack(&piece.rows));
+        work.put_fact(keys::staged_rows(&id, &piece.until), packed.to_vec());
         let batch = work.into_batch();
         self.committed = store.commit(batch)?;
         for until in old {

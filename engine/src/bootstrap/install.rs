@@ -225,11 +225,11 @@ impl Engine {
         let piece: StagedPiece = decode("staged piece", &piece)?;
         let until = keys::staged_until(&key).to_vec();
         let rows = unpack(&staged_rows(&work, &id, &until)?).map_err(|error| damaged("piece", &error))?;
-        let rows = rows_of(&piece.from, &until, &rows).map_err(|error| damaged("piece", &error))?;
-        installing.rows += rows.len() as u64;
+        installing.rows += piece.rows;
         let installs = u64::from(kept(&work, &id)?.installs) + 1;
-        for (walk_key, value) in rows {
-            put_row(&mut work, &id, (&walk_key, value), installs)?;
+        for row in rows_of(&piece.from, &until, &rows) {
+            let (walk_key, value) = row.map_err(|error| damaged("piece", &error))?;
+            put_row(&mut work, &id, (&walk_key, value.to_vec()), installs)?;
         }
         work.delete_fact(keys::staged_rows(&id, &until));
         work.delete_fact(key);

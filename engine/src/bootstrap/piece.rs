@@ -2,15 +2,14 @@
 //! the same rows there.
 
 use comity_crdts::{DecodeError, Reader, Writer};
-use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
+use flate2::{Decompress, FlushDecompress, Status};
 
 use crate::bootstrap::Offer;
 use crate::bootstrap::walk::{END, WALK_KEY_BYTES_MAX};
 use crate::hash::{Hash, hash};
 use crate::limits::PIECE_BYTES_MAX;
+use crate::pack::pack_quickly;
 
-/// Of 1 (fast) to 9 (small): whoever bootstraps waits for it.
-const PACK_LEVEL: u32 = 1;
 /// DEFLATE makes nothing longer than this many times.
 const UNPACK_FACTOR_MAX: u64 = 1_032;
 const PACKED: u8 = 1;
@@ -41,7 +40,7 @@ impl PieceWriter {
 
     /// The rows, after `from` and up to `until`.
     pub(crate) fn finish(self, from: Vec<u8>, until: Vec<u8>) -> Piece {
-        Piece { from, until, rows: self.out.finish() }
+        Piece::new(from, until, self.out.finish())
     }
 }
 
@@ -51,6 +50,7 @@ pub(crate) struct Piece {
     pub(crate) from: Vec<u8>,
     pub(crate) until: Vec<u8>,
     pub(crate) rows: Vec<u8>,
+    pub(crate) hash: Hash,
 }
 
 /// What names the rows of a piece: its bounds and they themselves.
@@ -66,21 +66,22 @@ pub(crate) fn bind(offer: &Offer, piece: &Hash) -> Hash {
 }
 
 impl Piece {
-    pub(crate) fn hash(&self) -> Hash {
-        piece_hash(&self.from, &self.until, &self.rows)
+    fn new(from: Vec<u8>, until: Vec<u8>, rows: Vec<u8>) -> Self {
+        let hash = piece_hash(&from, &until, &rows);
+        Self { from, until, rows, hash }
     }
 
     pub(crate) fn encode(&self, offer: &Offer) -> Vec<u8> {
         let mut out = Writer::with_room(self.rows.len() / 2 + 256);
-        out.bytes(&bind(offer, &self.hash()).0);
+        out.bytes(&bind(offer, &self.hash).0);
         out.blob(&self.from);
         out.blob(&self.until);
         out.bytes(&pack(&self.rows));
         out.finish()
     }
 
-    /// A piece that was received. Memory is in proportion to what came, and bounded.
-    pub(crate) fn decode(offer: &Offer, bytes: &[u8]) -> Result<Self, DecodeError> {
+    /// A piece that was received, and its rows as they came. Memory is in proportion to what came, and bounded.
+    pub(crate) fn decode<'a>(offer: &Offer, bytes: &'a [u8]) -> Result<(Self, &'a [u8]), DecodeError> {
         let mut reader = Reader::new(bytes);
         let bound = Hash(reader.array("hash of a piece")?);
         let from = reader.blob(WALK_KEY_BYTES_MAX, "start of a piece")?.to_vec();
@@ -88,31 +89,32 @@ impl Piece {
         if until <= from {
             return Err(DecodeError::Invalid { what: "piece", rule: "ends after it begins" });
         }
-        let rows = unpack(reader.bytes(reader.remaining(), "rows of a piece")?)?;
-        let piece = Self { from, until, rows };
-        if bind(offer, &piece.hash()) != bound {
+        let packed = reader.bytes(reader.remaining(), "rows of a piece")?;
+        let piece = Self::new(from, until, unpack(packed)?);
+        if bind(offer, &piece.hash) != bound {
             return Err(DecodeError::Invalid {
                 what: "piece",
                 rule: "is one of the snapshot that was offered",
             });
         }
-        Ok(piece)
+        Ok((piece, packed))
     }
 }
 
 /// Rows as they are sent and staged: a flag and, packed, their length.
 pub(crate) fn pack(rows: &[u8]) -> Vec<u8> {
-    let mut packed = Vec::with_capacity(rows.len());
-    let mut compress = Compress::new(Compression::new(PACK_LEVEL), false);
-    let status = compress.compress_vec(rows, &mut packed, FlushCompress::Finish);
-    let mut out = Writer::with_room(packed.len() + 16);
-    if matches!(status, Ok(Status::StreamEnd)) && packed.len() < rows.len() {
-        out.u8(PACKED);
-        out.varint(rows.len() as u64);
-        out.bytes(&packed);
-    } else {
-        out.u8(0);
-        out.bytes(rows);
+    let packed = pack_quickly(rows);
+    let mut out = Writer::with_room(packed.as_ref().map_or(rows.len(), Vec::len) + 16);
+    match packed {
+        Some(packed) => {
+            out.u8(PACKED);
+            out.varint(rows.len() as u64);
+            out.bytes(&packed);
+        }
+        None => {
+            out.u8(0);
+            out.bytes(rows);
+        }
     }
     out.finish()
 }
@@ -143,24 +145,28 @@ pub(crate) fn unpack(bytes: &[u8]) -> Result<Vec<u8>, DecodeError> {
     Ok(rows)
 }
 
-/// The rows in a piece's bytes, in ascending order and within its bounds.
-pub(crate) fn rows_of(from: &[u8], until: &[u8], rows: &[u8]) -> Result<Vec<WalkRow>, DecodeError> {
-    let mut reader = Reader::new(rows);
-    let mut found: Vec<WalkRow> = Vec::new();
-    let mut last: Vec<u8> = Vec::new();
-    while reader.remaining() > 0 {
-        let shared = reader.varint_max(last.len() as u64, "shared part of a walk key")? as usize;
-        let rest = reader.blob(WALK_KEY_BYTES_MAX, "walk key")?;
-        let key = [&last[..shared], rest].concat();
-        let is_next = if found.is_empty() { key.as_slice() > from } else { key > last };
-        if !is_next || key.as_slice() > until || key.len() > WALK_KEY_BYTES_MAX || key.as_slice() >= END {
-            return Err(DecodeError::Invalid { what: "walk key", rule: "ascends within its piece" });
-        }
-        let value = reader.blob(PIECE_BYTES_MAX, "row")?;
-        found.push((key.clone(), value.to_vec()));
-        last = key;
-    }
-    Ok(found)
+/// The rows in a piece's bytes, in ascending order and within its bounds; one that is not is the last.
+pub(crate) fn rows_of<'a>(
+    from: &'a [u8],
+    until: &'a [u8],
+    rows: &'a [u8],
+) -> impl Iterator<Item = Result<(Vec<u8>, &'a [u8]), DecodeError>> {
+    let (mut reader, mut last) = (Reader::new(rows), None::<Vec<u8>>);
+    std::iter::from_fn(move || {
+        (reader.remaining() > 0).then(|| {
+            let before = last.as_deref().unwrap_or_default();
+            let shared = reader.varint_max(before.len() as u64, "shared part of a walk key")? as usize;
+            let rest = reader.blob(WALK_KEY_BYTES_MAX, "walk key")?;
+            let key = [&before[..shared], rest].concat();
+            let is_next = key.as_slice() > last.as_deref().unwrap_or(from);
+            if !is_next || key.as_slice() > until || key.len() > WALK_KEY_BYTES_MAX || key.as_slice() >= END {
+                return Err(DecodeError::Invalid { what: "walk key", rule: "ascends within its piece" });
+            }
+            let value = reader.blob(PIECE_BYTES_MAX, "row")?;
+            last = Some(key.clone());
+            Ok((key, value))
+        })
+    })
 }
 
 /// A piece of a snapshot as it is sent.
@@ -175,7 +181,8 @@ pub fn encode_piece(offer: &Offer, (from, until): (&[u8], &[u8]), rows: &[WalkRo
 /// # Errors
 /// [`DecodeError`] when it is none of what was offered.
 pub fn decode_piece(offer: &Offer, bytes: &[u8]) -> Result<([Vec<u8>; 2], Vec<WalkRow>), DecodeError> {
-    let Piece { from, until, rows } = Piece::decode(offer, bytes)?;
-    let rows = rows_of(&from, &until, &rows)?;
+    let (Piece { from, until, rows, .. }, _) = Piece::decode(offer, bytes)?;
+    let rows = rows_of(&from, &until, &rows).map(|row| row.map(|(key, value)| (key, value.to_vec())));
+    let rows = rows.collect::<Result<_, _>>()?;
     Ok(([from, until], rows))
 }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use comity_crdts::SpaceId;
@@ -15,7 +16,7 @@ use crate::bootstrap::{Offer, is_installing};
 use crate::hash::Hash;
 use crate::io::SessionId;
 use crate::keys;
-use crate::limits::{PIECE_BYTES_TARGET, SNAPSHOT_IDLE_MAX, SNAPSHOTS_SERVED_MAX};
+use crate::limits::{PIECE_BYTES_TARGET, SNAPSHOT_IDLE_MAX, SNAPSHOT_RETURN_MAX, SNAPSHOTS_SERVED_MAX};
 use crate::space::{Progress, decode};
 use crate::store::{LogRead, StoreError};
 
@@ -117,17 +118,21 @@ pub enum Pieces {
     Differ(Vec<Vec<u8>>),
 }
 
-/// A view that is kept.
+/// A view, and what is offered of it.
 struct Kept<V> {
     view: V,
     space: SpaceId,
     offer: Offer,
-    used: Duration,
 }
+
+/// Views by what they are kept for, each with when it was used last.
+type Views<K, V> = BTreeMap<K, (Arc<Kept<V>>, Duration)>;
 
 /// Views that are kept for those who bootstrap from this replica.
 pub struct SnapshotSource<V> {
-    views: BTreeMap<(SessionId, u32), Kept<V>>,
+    views: Views<(SessionId, u32), V>,
+    /// The last one of each space: whoever was cut off comes back for it, and it takes long to go through all of it.
+    latest: Views<SpaceId, V>,
     piece_bytes: usize,
 }
 
@@ -157,15 +162,15 @@ impl<V> Default for SnapshotSource<V> {
 }
 
 impl<V> SnapshotSource<V> {
-    /// One whose pieces hold about so many bytes of rows instead of 128 KiB.
+    /// One whose pieces hold about so many bytes of rows instead of 120 KiB.
     pub fn with_pieces_of(piece_bytes: usize) -> Self {
-        Self { views: BTreeMap::new(), piece_bytes }
+        Self { views: BTreeMap::new(), latest: BTreeMap::new(), piece_bytes }
     }
 }
 
 impl<V: LogRead> SnapshotSource<V> {
-    /// Does what the core wants. `open` opens a view of what is durable, that lasts until it is dropped. O(rows) to open
-    /// and to verify; what is read otherwise. `now` is any clock that never goes back.
+    /// Does what the core wants. `open` opens a view of what is durable, that lasts until it is dropped. O(rows) to verify, and to
+    /// open unless the same was offered a moment ago; what is read otherwise. `now` is any clock that never goes back.
     pub fn handle(
         &mut self,
         now: Duration,
@@ -181,8 +186,8 @@ impl<V: LogRead> SnapshotSource<V> {
             SnapshotTask::Read { session, number, range } => {
                 let piece_bytes = self.piece_bytes;
                 let kept = self.views.get_mut(&(session, number)).filter(|_| is_sensible(&range));
-                let pieces = kept.map_or(Ok(None), |kept| {
-                    kept.used = now;
+                let pieces = kept.map_or(Ok(None), |(kept, used)| {
+                    *used = now;
                     read_range(&kept.view, (&kept.space, &kept.offer), &range, piece_bytes).map(Some)
                 });
                 Some(SnapshotAnswer::Read { session, number, pieces })
@@ -199,9 +204,15 @@ impl<V: LogRead> SnapshotSource<V> {
         }
     }
 
-    /// Lets go of views that nobody has read from for ten minutes.
+    /// Lets go of views that nobody has read from for ten minutes, or that nobody came back for within half a minute.
     pub fn expire(&mut self, now: Duration) {
-        self.views.retain(|_, kept| kept.used + SNAPSHOT_IDLE_MAX > now);
+        self.views.retain(|_, (_, used)| *used + SNAPSHOT_IDLE_MAX > now);
+        self.latest.retain(|_, (kept, used)| {
+            if Arc::strong_count(kept) > 1 {
+                *used = now;
+            }
+            *used + SNAPSHOT_RETURN_MAX > now
+        });
     }
 
     fn open(
@@ -215,19 +226,35 @@ impl<V: LogRead> SnapshotSource<V> {
             return Ok(None);
         }
         let view = open()?;
-        let Some(offer) = offer(&view, &space)? else { return Ok(None) };
-        self.views.insert(key, Kept { view, space, offer: offer.clone(), used: now });
+        let Some(mut offer) = offer(&view, &space)? else { return Ok(None) };
+        let latest = self.latest.get(&space).map(|(kept, _)| kept);
+        let kept = match latest.filter(|kept| kept.offer.is_of_the_same(&offer)) {
+            Some(kept) => Arc::clone(kept),
+            None => {
+                (offer.rows, offer.bytes) = amount(&view, &space)?;
+                Arc::new(Kept { view, space, offer })
+            }
+        };
+        let offer = kept.offer.clone();
+        self.latest.insert(space, (Arc::clone(&kept), now));
+        self.views.insert(key, (kept, now));
         Ok(Some(Box::new(offer)))
     }
 }
 
-/// What a state offers. O(rows).
+/// What a state offers, but for how much that is.
 fn offer(read: &dyn LogRead, space: &SpaceId) -> Result<Option<Offer>, StoreError> {
     let Some(progress) = read.get(&keys::progress(space))? else { return Ok(None) };
     if is_installing(read, space)? {
         return Ok(None);
     }
     let progress: Progress = decode("progress row", &progress)?;
+    let frontier = crate::read::frontier(read, space)?;
+    Ok(Some(Offer { applied: progress.applied, digest: progress.digest, frontier, rows: 0, bytes: 0 }))
+}
+
+/// How many rows there are, and their bytes. O(rows).
+fn amount(read: &dyn LogRead, space: &SpaceId) -> Result<(u64, u64), StoreError> {
     let (mut rows, mut bytes) = (0, 0);
     let walk = Walk { read, space };
     let _ = walk.rows(&[], &mut |key, value| {
@@ -235,8 +262,7 @@ fn offer(read: &dyn LogRead, space: &SpaceId) -> Result<Option<Offer>, StoreErro
         bytes += (key.len() + value.len()) as u64;
         ControlFlow::Continue(())
     })?;
-    let frontier = crate::read::frontier(read, space)?;
-    Ok(Some(Offer { applied: progress.applied, digest: progress.digest, frontier, rows, bytes }))
+    Ok((rows, bytes))
 }
 
 /// Whether a range can be one of a walk.
@@ -279,8 +305,8 @@ fn read_range(
     })?;
     if pieces.len() < pieces_max && (flow.is_continue() || range.until.is_some()) {
         let last = writer.finish(from, until.to_vec());
-        if pieces.is_empty() && range.hash == Some(last.hash()) {
-            return Ok(Pieces::Same { check: bind(offer, &last.hash()), until: last.until });
+        if pieces.is_empty() && range.hash == Some(last.hash) {
+            return Ok(Pieces::Same { check: bind(offer, &last.hash), until: last.until });
         }
         pieces.push(last);
     }

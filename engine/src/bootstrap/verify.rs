@@ -89,8 +89,9 @@ impl<'a> Verifier<'a> {
             if piece_hash(&at, &until, &rows) != piece.hash {
                 return fault("a piece is not what it was");
             }
-            for (key, value) in rows_of(&at, &until, &rows).map_err(|error| damaged("piece", &error))? {
-                self.row(&key, &value)?;
+            for row in rows_of(&at, &until, &rows) {
+                let (key, value) = row.map_err(|error| damaged("piece", &error))?;
+                self.row(&key, value)?;
             }
             at = until;
         }
