@@ -123,6 +123,24 @@ impl Syncs {
         }
         Ok(times)
     }
+
+    /// As [`Syncs::take`], so many and with so much time between them.
+    pub(crate) fn take_apart(
+        &mut self,
+        bytes: usize,
+        count: usize,
+        apart: Duration,
+    ) -> Result<Times, Failure> {
+        let record = vec![0xa5; bytes.next_multiple_of(SECTOR)];
+        let mut times = Times::default();
+        for _ in 0..count {
+            std::thread::sleep(apart);
+            let before = Instant::now();
+            self.0.append(&record)?;
+            times.push(before.elapsed());
+        }
+        Ok(times)
+    }
 }
 
 /// The bytes of all records in the log of a replica's directory, without padding. `docs/storage.md` has the format.

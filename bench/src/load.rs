@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use comity::automerge::transaction::Transactable as _;
 use comity::{ObjType, OpenOptions, ROOT, ReadDoc as _, Replica, Space, Transact, TxError};
+use comity_path::{Conditions, Path};
 use tokio::task::JoinSet;
 
 use crate::Failure;
@@ -84,17 +85,28 @@ pub(crate) struct Pair {
     pub(crate) written: Space,
     pub(crate) followed: Space,
     directory: tempfile::TempDir,
+    _path: Option<Path>,
 }
 
 impl Pair {
     pub(crate) async fn open() -> Result<Self, Failure> {
+        Self::over(None).await
+    }
+
+    /// With a path between them.
+    pub(crate) async fn over(conditions: Option<Conditions>) -> Result<Self, Failure> {
         let directory = tempfile::tempdir()?;
         let author = Replica::open(directory.path().join("author")).await?;
-        author.listen("127.0.0.1:0".parse()?).await?;
+        let address = author.listen("127.0.0.1:0".parse()?).await?;
+        let path = conditions.map(|conditions| Path::to(address, conditions, 1)).transpose()?;
         let written = author.create_space("bench").await?;
         let follower = Replica::open(directory.path().join("follower")).await?;
-        let followed = follower.connect(&written.invite().await?).await?;
-        let pair = Self { author, follower, written, followed, directory };
+        let mut ticket = written.invite().await?;
+        if let Some(path) = &path {
+            ticket.addresses = vec![path.near()];
+        }
+        let followed = follower.connect(&ticket).await?;
+        let pair = Self { author, follower, written, followed, directory, _path: path };
         pair.agree().await?;
         Ok(pair)
     }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use comity_path::{client, server};
+use comity_path::{Conditions, Path, client, server};
 
 use crate::Failure;
 use crate::figures::Times;
@@ -14,18 +14,27 @@ pub(crate) struct Quic {
     server: quinn::Connection,
     // Connections end with their endpoints.
     _endpoints: [quinn::Endpoint; 2],
+    _path: Option<Path>,
 }
 
 impl Quic {
     pub(crate) async fn connect() -> Result<Self, Failure> {
+        Self::over(None).await
+    }
+
+    /// With a path between them.
+    pub(crate) async fn over(conditions: Option<Conditions>) -> Result<Self, Failure> {
         let any: SocketAddr = "127.0.0.1:0".parse()?;
         let listening = quinn::Endpoint::server(server()?, any)?;
         let mut dialing = quinn::Endpoint::client(any)?;
         dialing.set_default_client_config(client()?);
-        let connecting = dialing.connect(listening.local_addr()?, "localhost")?;
+        let path =
+            conditions.map(|conditions| Path::to(listening.local_addr()?, conditions, 1)).transpose()?;
+        let near = path.as_ref().map_or(listening.local_addr(), |path| Ok(path.near()))?;
+        let connecting = dialing.connect(near, "localhost")?;
         let accepting = async { Ok::<_, Failure>(listening.accept().await.ok_or("nobody came")?.await?) };
         let (client, server) = tokio::join!(connecting, accepting);
-        Ok(Self { client: client?, server: server?, _endpoints: [listening, dialing] })
+        Ok(Self { client: client?, server: server?, _endpoints: [listening, dialing], _path: path })
     }
 
     /// How long so many bytes take on one stream, until the last was read.
@@ -56,8 +65,8 @@ impl Quic {
         if received? == bytes { Ok(begun.elapsed()) } else { Err("the stream lost bytes".into()) }
     }
 
-    /// How long a message of 300 bytes and its echo take, one after the other on one stream.
-    pub(crate) async fn pings(&self, count: usize) -> Result<Times, Failure> {
+    /// How long a message of 300 bytes and its echo take, one after the other on one stream, with so much time between them.
+    pub(crate) async fn pings(&self, count: usize, apart: Duration) -> Result<Times, Failure> {
         let server = self.server.clone();
         let echoing = tokio::spawn(async move {
             let (mut send, mut receive) = server.accept_bi().await.map_err(|error| error.to_string())?;
@@ -70,6 +79,9 @@ impl Quic {
         let (mut send, mut receive) = self.client.open_bi().await?;
         let (mut message, mut times) = ([0xa5; 300], Times::default());
         for _ in 0..count {
+            if !apart.is_zero() {
+                tokio::time::sleep(apart).await;
+            }
             let before = Instant::now();
             send.write_all(&message).await?;
             receive.read_exact(&mut message).await?;

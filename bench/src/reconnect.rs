@@ -5,7 +5,10 @@ use std::time::{Duration, Instant};
 
 use comity_crdts::{Kind, ObjectAddress, SpaceId, Value};
 
+use crate::figures::Samples;
+use crate::load::Pair;
 use crate::options::Options;
+use crate::plot::figure;
 use crate::replicas::Replicas;
 use crate::table::{self, mib};
 use crate::{Failure, Verdict, machine};
@@ -18,6 +21,7 @@ const WAYS_MAX: u64 = 2;
 const OBJECTS_AT_ONCE: u64 = 512;
 /// How often each is measured; the median counts.
 const TIMES: usize = 9;
+const WITHIN: Duration = Duration::from_secs(10);
 
 /// What one connection came to.
 struct Cost {
@@ -69,7 +73,43 @@ pub(crate) fn run(options: &Options) -> Result<Verdict, Failure> {
     ];
     rows.iter_mut().for_each(|row| row.resize(heads.len(), "–".to_owned()));
     table::print(&heads, &rows);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let real = runtime.block_on(over_quic())?;
+    let names =
+        ["frames, bytes", "UDP payload with the QUIC handshake, bytes", "until both have a session, ms"];
+    table::print(
+        &["one space, two replicas over QUIC on the loopback", "median"],
+        &names
+            .iter()
+            .zip(&real)
+            .map(|(name, value)| vec![(*name).to_owned(), figure(value.median())])
+            .collect::<Vec<_>>(),
+    );
     Ok(verdict)
+}
+
+/// Frames and UDP payload in both directions, bytes, and how long it takes until both have a session, ms.
+async fn over_quic() -> Result<[Samples; 3], Failure> {
+    let pair = Pair::open().await?;
+    let mut real = <[Samples; 3]>::default();
+    for _ in 0..TIMES {
+        pair.follower.go_offline().await?;
+        while !pair.author.connected().is_empty() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let begun = Instant::now();
+        pair.follower.go_online();
+        pair.follower.wait_connected(pair.author.id(), WITHIN).await?;
+        pair.author.wait_connected(pair.follower.id(), WITHIN).await?;
+        let took = begun.elapsed();
+        // Answers and acknowledgements of packets are on their way still.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let traffic = pair.traffic().await?;
+        let all = [traffic.frames as f64, traffic.udp as f64, took.as_secs_f64() * 1e3];
+        real.iter_mut().zip(all).for_each(|(samples, sample)| samples.push(sample));
+    }
+    pair.close().await;
+    Ok(real)
 }
 
 fn measure(

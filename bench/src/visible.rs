@@ -1,5 +1,7 @@
 //! How long it takes until another replica shows a change, against what the network and the disk alone would take.
 
+mod far;
+
 use std::time::{Duration, Instant};
 
 use comity::{Space, Watch};
@@ -27,26 +29,45 @@ const TICK: Duration = Duration::from_millis(2);
 
 const ABOUT: &str = "One change at a time at one replica, until a watch at another one, connected over QUIC on the loopback, has \
     delivered it; there it is durable then. With nothing else going on, and while others write at half of the highest rate that was \
-    measured before. The limit is a message of 300 bytes and its echo on a bare QUIC stream, and one `fdatasync`, both p50 of the same repeat.";
+    measured before. The limit is a message of 300 bytes and its echo on a bare QUIC stream, and one `fdatasync`, both p50 of the same repeat and, \
+    like the changes, with 5 ms before each: a processor and a disk that have rested take longer than in a loop that does nothing else, which is shown as well.";
 
-/// Measures. Options: `--repeats`, 5; `--n` changes in each, 200; `--out`, a folder.
+/// Measures. Options: `--repeats`, 5; `--n` changes in each, 200, and `--far-n`, 50, over long paths; `--out`, a folder.
 pub(crate) fn run(options: &Options) -> Result<Verdict, Failure> {
-    let (repeats, count) = (options.value("repeats", REPEATS)?, options.value("n", 200)?);
+    let (repeats, count) = (options.value("repeats", REPEATS)?.max(1), options.value("n", 200)?);
+    let far_count = options.value("far-n", 50)?;
     let out: String = options.value("out", String::new())?;
     let mut report = Report::begin("visible", ABOUT);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let measured = runtime.block_on(measure(repeats.max(1), count))?;
-    let Measured { ping, sync, limit, idle, loaded, rate } = measured;
+    let (measured, far) = runtime.block_on(async {
+        let directory = tempfile::tempdir()?;
+        let mut syncs = Syncs::open(directory.path())?;
+        let near = measure(repeats, count, &mut syncs).await?;
+        Ok::<_, Failure>((near, far::measure((repeats, far_count), &mut syncs).await?))
+    })?;
+    let Measured { ping, sync, limit, looped, idle, loaded, rate } = measured;
     let mut table =
         Table::new("Until it is seen:", "", &[("p50", "µs"), ("p99", "µs"), ("p50 over the limit", "")]);
     let none = || Cell::Text("—".to_owned());
     table.row("QUIC echo", [ping[0].clone().into(), ping[1].clone().into(), none()]);
     table.row("`fdatasync`", [sync[0].clone().into(), sync[1].clone().into(), none()]);
     table.row("limit: both", [limit.clone().into(), none(), Cell::Text("1".to_owned())]);
+    table.row(
+        "both, one after the other without rest",
+        [looped.clone().into(), none(), looped.over(&limit).into()],
+    );
     table.row("idle", [idle[0].clone().into(), idle[1].clone().into(), idle[0].over(&limit).into()]);
     let name = format!("at half load, {:.0} changes/s", rate / 2.0);
     table.row(name, [loaded[0].clone().into(), loaded[1].clone().into(), loaded[0].over(&limit).into()]);
     report.tables.push(table);
+    report.tables.push(far::table(&far));
+    for far in far.iter().skip(1) {
+        report.promises.push(Promise {
+            about: format!("{}: p50 until another replica shows a change, in limits", far.name),
+            measured: far.seen.over(&far.limit).median(),
+            bound: Bound::AtMost(TIMES_THE_LIMIT),
+        });
+    }
     report.promises.push(Promise {
         about: "idle: p50 until another replica shows a change, in limits".to_owned(),
         measured: idle[0].over(&limit).median(),
@@ -71,6 +92,8 @@ struct Measured {
     ping: [Samples; 2],
     sync: [Samples; 2],
     limit: Samples,
+    /// As the limit, without rest between them.
+    looped: Samples,
     idle: [Samples; 2],
     loaded: [Samples; 2],
     /// The highest rate that was measured, changes a second.
@@ -82,9 +105,7 @@ fn take(into: &mut [Samples; 2], times: &Times) {
     into[1].push(times.percentile_us(99));
 }
 
-async fn measure(repeats: usize, count: usize) -> Result<Measured, Failure> {
-    let directory = tempfile::tempdir()?;
-    let mut syncs = Syncs::open(directory.path())?;
+async fn measure(repeats: usize, count: usize, syncs: &mut Syncs) -> Result<Measured, Failure> {
     let pair = Pair::open().await?;
     let quic = Quic::connect().await?;
     let mut measured = Measured::default();
@@ -93,11 +114,14 @@ async fn measure(repeats: usize, count: usize) -> Result<Measured, Failure> {
     pair.agree().await?;
     measured.rate = CALIBRATION as f64 / begun.elapsed().as_secs_f64();
     for _ in 0..repeats {
-        let (pings, syncs) =
-            (quic.pings(count).await?, syncs.take(RECORD_BYTES, Duration::from_millis(200))?);
-        measured.limit.push(pings.percentile_us(50) + syncs.percentile_us(50));
+        let (pings, synced) =
+            (quic.pings(count, Duration::ZERO).await?, syncs.take(RECORD_BYTES, Duration::from_millis(200))?);
+        measured.looped.push(pings.percentile_us(50) + synced.percentile_us(50));
+        let (pings, synced) =
+            (quic.pings(count, APART).await?, syncs.take_apart(RECORD_BYTES, count, APART)?);
+        measured.limit.push(pings.percentile_us(50) + synced.percentile_us(50));
         take(&mut measured.ping, &pings);
-        take(&mut measured.sync, &syncs);
+        take(&mut measured.sync, &synced);
         take(&mut measured.idle, &seen(&pair, count).await?);
         let background = tokio::spawn(background(pair.written.clone(), measured.rate / 2.0));
         let loaded = seen(&pair, count).await;
