@@ -16,13 +16,14 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use url::Url;
 
-use crate::{Failure, Outcome, fill};
+use super::{Outcome, fill};
+use crate::Failure;
 
 /// For how long nothing may move before everything is said to be over; it is not counted.
 const QUIET: Duration = Duration::from_millis(500);
 const LIMIT: Duration = Duration::from_secs(600);
 
-pub(crate) async fn run(documents: u64, changes: u64) -> Result<Outcome, Failure> {
+pub(super) async fn run(documents: u64, changes: u64) -> Result<Outcome, Failure> {
     let (kept, followed) = (Kept::default(), Kept::default());
     let (author, follower) = (repo("author", kept).await, repo("follower", followed.clone()).await);
     let wire = Wire::default();
