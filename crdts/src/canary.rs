@@ -191,6 +191,14 @@ canaries! {
     TouchedCompared,
     /// What is made again from the log is made on top of what is wrong.
     RemadeOverOld,
+    /// A repair is told of when it is made, not when it is synced.
+    RepairToldEarly,
+    /// Files of the log are let go of although the database has not followed them.
+    LogGoneBeforeDatabase,
+    /// Of groups that the database follows together only the last one is put.
+    FollowedInPart,
+    /// Readers are shown the database without the groups that only the log holds.
+    RecentNotShown,
     /// A space in which a peer was found to stand as this replica does is not opened when something happens in it.
     QuietForEver,
     /// What is shared with a peer is compared as it was when the peer was met first.

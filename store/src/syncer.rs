@@ -6,6 +6,7 @@ mod compaction;
 use std::io;
 use std::sync::Arc;
 
+use comity_crdts::canary;
 use comity_engine::{Position, StoreError};
 
 use crate::data_file::Unsettled;
@@ -257,7 +258,10 @@ impl Syncer {
         let replayed = Replayed { group, file: self.log.number() };
         self.dirty = self.dirty.plus(Amount::of_layer(&flush.layer));
         self.ahead.push(Ahead { layer: flush.layer, replayed });
-        let durable = shared.overlay.end_flush(flush.through);
+        let mut durable = shared.overlay.end_flush(flush.through);
+        if canary!(RecentNotShown) {
+            durable = Arc::new(Durable::new(Arc::clone(durable.base())));
+        }
         shared.published().publish(flush.through, durable);
         guard.disarm();
         Ok(flush.through)
@@ -286,7 +290,9 @@ impl Syncer {
 
     /// Makes the database durable as it is. Every group in it was synced in the log before.
     fn checkpoint(&mut self) -> Result<(), StoreError> {
-        self.follow()?;
+        if !canary!(LogGoneBeforeDatabase) {
+            self.follow()?;
+        }
         let shared = Arc::clone(&self.shared);
         let guard = shared.health().guard();
         let commit = || {
@@ -364,7 +370,8 @@ fn follow(shared: &Shared, current: &Generation, ahead: &[Ahead]) -> Result<Base
     let transaction = begin_eventual(&current.database)?;
     let mut tables = Tables::open(&transaction)?;
     let layers: Vec<_> = ahead.iter().map(|ahead| &*ahead.layer).collect();
-    tables.follow(&layers)?;
+    let left_out = if canary!(FollowedInPart) { layers.len() - 1 } else { 0 };
+    tables.follow(&layers[left_out..])?;
     drop(tables);
     if let Some(last) = ahead.last() {
         last.replayed.write(&transaction)?;

@@ -1,7 +1,7 @@
 //! Objects that were found to be wrong are put right: one batch takes their rows away, puts those in their place that the log
 //! of record made in a view, and applies what was applied since.
 
-use comity_crdts::{Frontier, Kind, ObjectAddress, ObjectId, SpaceId};
+use comity_crdts::{Frontier, Kind, ObjectAddress, ObjectId, SpaceId, canary};
 
 use crate::audit::fetch::Unkept;
 use crate::audit::members::is_member_list;
@@ -132,7 +132,12 @@ impl Engine {
             if is_member_list(&object) {
                 self.reload_members(id, store)?;
             }
-            self.audits.untold.push(AuditEvent::Repaired { space: id, object, was, is });
+            let event = AuditEvent::Repaired { space: id, object, was, is };
+            if canary!(RepairToldEarly) {
+                self.tell(event);
+            } else {
+                self.audits.untold.push(event);
+            }
         }
         Ok(Vec::new())
     }

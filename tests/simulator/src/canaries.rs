@@ -18,9 +18,11 @@ pub fn expected(canary: Canary) -> Oracle {
         Canary::InstanceIgnored | Canary::IncarnationCounted => Oracle::Uniqueness,
         Canary::DependencySkipped => Oracle::CausalDelivery,
         Canary::DigestOfArrival | Canary::RosterOfArrival => Oracle::Convergence,
-        Canary::RemoveForgetsDot | Canary::RemoveTakesConcurrent | Canary::DocumentKeptLoaded => {
-            Oracle::Absence
-        }
+        Canary::RemoveForgetsDot
+        | Canary::RemoveTakesConcurrent
+        | Canary::DocumentKeptLoaded
+        | Canary::FollowedInPart
+        | Canary::RecentNotShown => Oracle::Absence,
         Canary::AckBeforeSync
         | Canary::AckAfterFailedSync
         | Canary::RemoteCountsItself
@@ -60,7 +62,7 @@ pub fn expected(canary: Canary) -> Oracle {
         | Canary::SubscribedWithoutHash
         | Canary::OwnVersionTaken => Oracle::Acceptance,
         Canary::LengthBelieved | Canary::DeadlineRepeated | Canary::TailKeptInMind => Oracle::Robustness,
-        Canary::ForkIgnored => Oracle::LossReport,
+        Canary::ForkIgnored | Canary::LogGoneBeforeDatabase => Oracle::LossReport,
         Canary::HashMapOrder => Oracle::Determinism,
         Canary::SentBeforeSync => Oracle::Wire,
         Canary::ClockFloorForgotten | Canary::ClockFollowsWall => Oracle::Clock,
@@ -77,7 +79,10 @@ pub fn expected(canary: Canary) -> Oracle {
         Canary::AnnouncementForgotten | Canary::RemovedStallCut => Oracle::Forgetting,
         Canary::UnsubscribeForgotten => Oracle::Copies,
         Canary::LagForgetsStaged | Canary::EstimateNeverEnds => Oracle::Lag,
-        Canary::PartsNotInspected | Canary::TouchedCompared | Canary::RemadeOverOld => Oracle::Audit,
+        Canary::PartsNotInspected
+        | Canary::TouchedCompared
+        | Canary::RemadeOverOld
+        | Canary::RepairToldEarly => Oracle::Audit,
         Canary::ThrottledForEver => Oracle::Throttle,
     }
 }
