@@ -22,7 +22,20 @@ const RAW: bool = false;
 
 /// `bytes` compressed, when they are many and it saves an eighth of them. O(bytes).
 pub(crate) fn pack(bytes: &[u8]) -> Option<Vec<u8>> {
-    if !(PACK_BYTES_MIN..=RUN_BYTES_MAX).contains(&bytes.len()) {
+    if bytes.len() > RUN_BYTES_MAX { None } else { pack_saving(bytes, PACK_LEVEL, 8) }
+}
+
+/// `bytes` compressed quickly, when they are many and it saves a quarter of them: whoever is sent so much waits for it.
+/// What little is saved on takes longest, both to pack (8 µs a KiB of hexadecimal digits, and 1 µs of JSON) and to unpack.
+pub(crate) fn pack_quickly(bytes: &[u8]) -> Option<Vec<u8>> {
+    pack_saving(bytes, QUICK_LEVEL, 4)
+}
+
+/// `bytes` compressed, when they are many and it saves one part in so many of them.
+fn pack_saving(bytes: &[u8], level: u32, parts: usize) -> Option<Vec<u8>> {
+    // The most that is worth sending instead.
+    let pays = |bytes: &[u8]| bytes.len() - bytes.len() / parts;
+    if bytes.len() < PACK_BYTES_MIN {
         return None;
     }
     if bytes.len() > 2 * PROBE_BYTES {
@@ -30,26 +43,7 @@ pub(crate) fn pack(bytes: &[u8]) -> Option<Vec<u8>> {
         let probe = &bytes[..PROBE_BYTES];
         shorten(probe, QUICK_LEVEL, 2 * PROBE_BYTES).filter(|packed| packed.len() <= pays(probe))?;
     }
-    shorten(bytes, PACK_LEVEL, pays(bytes))
-}
-
-/// `bytes` compressed quickly, when they are many and it saves a quarter of them: whoever is sent so much waits for it.
-/// What little is saved on takes longest, both to pack (8 µs a KiB of hexadecimal digits, and 1 µs of JSON) and to unpack.
-pub(crate) fn pack_quickly(bytes: &[u8]) -> Option<Vec<u8>> {
-    let pays = |bytes: &[u8]| bytes.len() - bytes.len() / 4;
-    if bytes.len() < PACK_BYTES_MIN {
-        return None;
-    }
-    if bytes.len() > 2 * PROBE_BYTES {
-        let probe = &bytes[..PROBE_BYTES];
-        shorten(probe, QUICK_LEVEL, 2 * PROBE_BYTES).filter(|packed| packed.len() <= pays(probe))?;
-    }
-    shorten(bytes, QUICK_LEVEL, pays(bytes))
-}
-
-/// The most that is worth sending instead of `bytes`.
-fn pays(bytes: &[u8]) -> usize {
-    bytes.len() - bytes.len() / 8
+    shorten(bytes, level, pays(bytes))
 }
 
 thread_local! {
