@@ -395,6 +395,10 @@ impl Core {
         while let Some(output) = self.engine.poll_output() {
             match output {
                 Output::Reply { request, reply } => {
+                    if let Ok(Reply::Deleted(space)) = &reply {
+                        // Who watches it is to learn that there is nothing to wait for.
+                        moved.insert(*space);
+                    }
                     if let Some(then) = self.replies.remove(&request) {
                         then(reply);
                     }
@@ -489,6 +493,9 @@ impl Core {
                     event => tracing::error!(?event, "an audit"),
                 }
                 drop(self.signals.audit.send(event.clone()));
+            }
+            Notice::PartUnfit { space, lane, peer } => {
+                tracing::warn!(%space, %lane, %peer, "what a peer sent of a lane does not go on from what is held here")
             }
             Notice::Frozen { space, lane, why } => tracing::error!(%space, %lane, %why, "a lane is frozen"),
             _ => {}

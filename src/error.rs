@@ -262,6 +262,12 @@ pub enum ResolveError {
         /// What there is.
         kinds: Vec<Kind>,
     },
+    /// What the key of the map leads to is not what it was when the conflict was read. Nothing was changed: read it again.
+    #[error("{location}: what is there has changed since the conflict was read")]
+    Changed {
+        /// Where the conflict is.
+        location: Location,
+    },
     /// Values are in conflict and a kind was chosen, or the other way round.
     #[error("{location}: {rule}")]
     OtherMatter {
@@ -313,8 +319,8 @@ pub enum WatchError {
         /// The space that is watched.
         space: SpaceId,
     },
-    /// Storage failed. After [`StoreError::ViewExpired`] ask again; after others the replica has to be opened
-    /// again.
+    /// Storage failed. After [`StoreError::ViewExpired`] ask again; [`StoreError::UnknownSpace`] says that the space was
+    /// deleted; after others the replica has to be opened again.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The replica was shut down.

@@ -67,7 +67,8 @@ impl DocumentFeed {
     /// Cancel safe. Must be called on a tokio runtime, whose threads for blocking work read from the disk.
     ///
     /// # Errors
-    /// [`WatchError::Stopped`] when the replica was shut down; [`WatchError::Store`] when storage fails.
+    /// [`WatchError::Stopped`] when the replica was shut down; [`WatchError::Store`] when storage fails, or the space was
+    /// deleted.
     pub async fn next(&mut self) -> Result<DocumentUpdate, WatchError> {
         loop {
             if self.position.is_some() {
@@ -97,9 +98,7 @@ impl DocumentFeed {
             Ok(_) => WatchError::from(error),
         };
         let snapshot = self.reader.snapshot().map_err(failed)?;
-        if comity_engine::is_installing(&snapshot, &self.space).map_err(failed)? {
-            return Err(failed(StoreError::Installing(self.space)));
-        }
+        comity_engine::check_readable(&snapshot, &self.space).map_err(failed)?;
         let (documents, space) = (Arc::clone(&self.documents), self.space);
         let (address, position) = (self.address.clone(), self.position);
         let read =

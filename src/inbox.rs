@@ -64,15 +64,18 @@ pub(crate) fn resolve(tx: &mut Tx<'_>, conflict: &Conflict, choice: Choice) -> R
             tx.register_resolve_at(location, chosen.value.clone(), &conflict.seen())
         }
         (Matter::Siblings { .. }, Choice::Kind(_)) => other("values are in conflict: choose one of them"),
-        (Matter::Kinds(kinds), Choice::Kind(chosen)) => {
+        (Matter::Kinds { kinds, state }, Choice::Kind(chosen)) => {
             if !kinds.contains(&chosen) {
                 let (location, kinds) = (location.clone(), kinds.clone());
                 return Err(TxError::refuse(ResolveError::NoKind { location, chosen, kinds }));
             }
-            let mut rest = kinds.iter().filter(|kind| **kind != chosen);
-            rest.try_for_each(|kind| tx.remove_kind_at(location, *kind))
+            if tx.kinds_at(location)?.1 != *state {
+                return Err(TxError::refuse(ResolveError::Changed { location: location.clone() }));
+            }
+            let rest: Vec<Kind> = kinds.iter().copied().filter(|kind| *kind != chosen).collect();
+            tx.remove_kinds_at(location, &rest)
         }
-        (Matter::Kinds(_), _) => other("kinds are in conflict: choose one of them"),
+        (Matter::Kinds { .. }, _) => other("kinds are in conflict: choose one of them"),
         (_, _) => other("this version cannot resolve it"),
     }
 }
@@ -91,9 +94,11 @@ impl Space {
     ///
     /// The values that the conflict shows are replaced, however long ago it was read, and no others: what was written
     /// since stays beside the choice, as a conflict once more. Values that somebody replaced meanwhile stay replaced.
-    /// Of several kinds, what is under the others is removed as it is known here when the write is made.
+    /// Of several kinds, what is under the others is removed, and goes into the journal; when any of them was changed
+    /// since, nothing is, and the resolution is refused.
     ///
-    /// Refused with a [`ResolveError`] as the source when the choice is none in this conflict.
+    /// Refused with a [`ResolveError`] as the source when the choice is none in this conflict, or what several kinds hold
+    /// has changed.
     pub fn resolve(&self, conflict: &Conflict, choice: impl Into<Choice>) -> Transact {
         let (conflict, choice) = (conflict.clone(), choice.into());
         self.transact(move |tx| tx.resolve(&conflict, choice))

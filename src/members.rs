@@ -59,7 +59,8 @@ impl Space {
         }
     }
 
-    /// Deletes what this replica holds of the space. The space is unknown here from then on; rows and entries go in
+    /// Deletes what this replica holds of the space. The space is unknown here from then on, which reads and watches of it say
+    /// as well; rows and entries go in
     /// the background, in short steps that go on after a crash, and O(rows) in all. Nobody else is told: a member that
     /// is to be one no longer leaves first, and waits until others have heard of it.
     ///
@@ -67,7 +68,7 @@ impl Space {
     /// [`RequestError`] when the replica does not hold the space or storage fails.
     pub async fn delete(self) -> Result<(), RequestError> {
         match self.replica().request(Command::DeleteSpace { space: self.id() }).await? {
-            Reply::Deleted => Ok(()),
+            Reply::Deleted(_) => Ok(()),
             other => unreachable!("it was asked to delete, not {other:?}"),
         }
     }

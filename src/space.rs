@@ -97,7 +97,8 @@ impl Space {
     }
 
     /// Makes one atomic change set of everything the closure does. The closure runs on the core's thread, alone
-    /// in its space, for at most a second; an error or a panic in it rolls everything back.
+    /// in its space; an error or a panic in it rolls everything back. After a second its operations are refused, and
+    /// the whole of it when it ends. Nothing interrupts it before that, so one that blocks holds up the replica.
     ///
     /// Await the result for a durable write, or configure it first.
     pub fn transact<R, F>(&self, body: F) -> Transact<R>
@@ -111,14 +112,12 @@ impl Space {
     /// The newest durable state. It shows whole change sets only, and expires after 30 s.
     ///
     /// # Errors
-    /// [`StoreError`] when storage fails; [`StoreError::Installing`] while the state is being replaced by that of another
-    /// replica, which [`Replica::status`](crate::Replica::status) tells of.
+    /// [`StoreError`] when storage fails; [`StoreError::UnknownSpace`] when the space was deleted;
+    /// [`StoreError::Installing`] while the state is being replaced by that of another replica, which [`Replica::status`](crate::Replica::status) tells of.
     pub fn view(&self) -> Result<View, StoreError> {
         let shared = &self.replica.shared;
         let snapshot = shared.reader.snapshot()?;
-        if comity_engine::is_installing(&snapshot, &self.id)? {
-            return Err(StoreError::Installing(self.id));
-        }
+        comity_engine::check_readable(&snapshot, &self.id)?;
         Ok(View::new(snapshot, self.id, (&shared.registry, &shared.documents)))
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use comity_crdts::{
-    BoundedCounter, Document, Kind, ObjectAddress, Policy, PolicyRegistry, ReplicaId, SpaceId,
+    BoundedCounter, Document, Frontier, Kind, ObjectAddress, Policy, PolicyRegistry, ReplicaId, SpaceId,
     check_collection,
 };
 use comity_engine::{
@@ -195,16 +195,24 @@ impl View {
         comity_engine::region_of(&self.snapshot, &self.space, replica)
     }
 
-    /// Whether there is no value in a register that is one.
-    pub(crate) fn is_register_empty(&self, location: &Location) -> Result<bool, StoreError> {
-        match register_at(&self.snapshot, &self.space, location) {
-            Ok(register) => Ok(register.is_empty()),
-            Err(ReadError::Store(error)) => Err(error),
+    /// Whether a register, if it is one, holds a value that is within a frontier. Where the log does not tell any more, it is
+    /// taken not to.
+    pub(crate) fn holds_value_of(&self, location: &Location, seen: &Frontier) -> Result<bool, StoreError> {
+        let register = match register_at(&self.snapshot, &self.space, location) {
+            Ok(register) => register,
+            Err(ReadError::Store(error)) => return Err(error),
             // What it holds is not known.
-            Err(ReadError::Held { .. }) => Ok(false),
+            Err(ReadError::Held { .. }) => return Ok(false),
             // Its place was read from a change set that was applied.
-            Err(error) => Err(StoreError::Corrupt { detail: error.to_string() }),
+            Err(error) => return Err(StoreError::Corrupt { detail: error.to_string() }),
+        };
+        for dot in register.dots() {
+            let lsn = comity_engine::position_of(&self.snapshot, &self.space, (&dot.origin, dot.seq))?;
+            if lsn.is_some_and(|lsn| lsn <= seen.at(&dot.origin)) {
+                return Ok(true);
+            }
         }
+        Ok(false)
     }
 
     /// At most `limit` conflicts after the place `after`, in the order of their places: registers whose

@@ -228,20 +228,21 @@ async fn hand_over<R: Send + 'static>(
     Ok(answer)
 }
 
-/// Runs a closure and refuses it when it held up its space for too long.
+/// Runs a closure and refuses it when it held up its space for too long, each of its operations from then on.
 fn timed<R>(
     tx: &mut comity_engine::Tx<'_>,
     registry: &Arc<PolicyRegistry>,
     body: impl FnOnce(&mut Transaction<'_, '_>) -> Result<R, TxError>,
 ) -> Result<R, TxError> {
     let started = Instant::now();
+    let too_slow = move || {
+        let (millis, millis_max) =
+            (started.elapsed().as_millis() as u64, TRANSACTION_TIME_MAX.as_millis() as u64);
+        (millis > millis_max).then_some(TxError::TooSlow { millis, millis_max })
+    };
+    tx.refuse_when(too_slow);
     let result = body(&mut Transaction::new(tx, registry))?;
-    let (millis, millis_max) =
-        (started.elapsed().as_millis() as u64, TRANSACTION_TIME_MAX.as_millis() as u64);
-    if millis > millis_max {
-        return Err(TxError::TooSlow { millis, millis_max });
-    }
-    Ok(result)
+    too_slow().map_or(Ok(result), Err)
 }
 
 impl<R: Send + 'static> IntoFuture for Transact<R> {

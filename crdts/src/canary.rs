@@ -179,6 +179,8 @@ canaries! {
     JournalNotCarried,
     /// A session has the highest version that its own side speaks.
     OwnVersionTaken,
+    /// Additions that a removal beats are not journalled.
+    AdditionNotJournalled,
     /// What was held is dropped once it is known, not carried out.
     HeldDropped,
     /// What is known is carried out although something before it on the same object is held.

@@ -138,7 +138,7 @@ function conflicts() {
   return { node, show };
 }
 
-function conflict({ location: place, matter, policy, siblings = [], kinds = [] }) {
+function conflict({ location: place, matter, policy, siblings = [], kinds = [], state }) {
   const seen = siblings.map(({ dot }) => dot);
   const resolve = (choice, from) => attempt(async () => {
     await ask("POST", inSpace("/conflicts/resolve"), { location: place, seen, ...choice });
@@ -150,7 +150,7 @@ function conflict({ location: place, matter, policy, siblings = [], kinds = [] }
   const versions = siblings.map((sibling) => el("div", { class: "version", data: sibling.author ? colour(sibling.author) : { hue: 3 } },
     el("div", {}, el("p", { class: "label" }, `${sibling.region ?? nameOf(sibling.author)}, ${when(sibling.written_ms)}`), el("p", { class: "value" }, readable(sibling.value))),
     keep({ keep: sibling.dot }, readable(sibling.value))));
-  versions.push(...kinds.map((kind) => el("div", { class: "version" }, el("p", { class: "value" }, `a ${kind}`), keep({ kind }, `a ${kind}`))));
+  versions.push(...kinds.map((kind) => el("div", { class: "version" }, el("p", { class: "value" }, `a ${kind}`), keep({ kind, state }, `a ${kind}`))));
   if (siblings.length) {
     const other = el("input", { "aria-label": "Another value", placeholder: "Text, or any JSON", autocomplete: "off" });
     const submit = (event) => {
@@ -176,6 +176,8 @@ function parsed(text) {
 const REASONS = {
   "sibling-replaced": "one of several, replaced by",
   "sibling-removed": "one of several, removed by",
+  "removal-won": "added, while somebody removed it:",
+  "kind-removed": "one of several kinds, removed by",
   "document-removed": "an edit of a document that was removed by",
   "change-refused": "a change of a document that was refused",
 };
@@ -212,7 +214,7 @@ function aside(entry) {
     setText(byId("news"), `Restored: ${readable(entry.value)}`);
     event.target.textContent = "Restored";
   });
-  const canRestore = entry.reason.startsWith("sibling");
+  const canRestore = !["change-refused", "document-removed"].includes(entry.reason);
   const reason = `${REASONS[entry.reason] ?? entry.reason} ${entry.by_author ? nameOf(entry.by_author) : ""}${entry.detail ? `: ${entry.detail}` : ""}`;
   return el("div", { class: "entry", data: entry.author ? colour(entry.author) : { hue: 3 } }, el("span", { class: "region-dot", "aria-hidden": "true" }),
     el("span", { class: "value" }, canRestore ? readable(entry.value) : "a change of the document"),

@@ -9,6 +9,7 @@ use std::time::Duration;
 use comity_crdts::{Frontier, LaneId, OriginId, ReplicaId, SpaceId, canary};
 
 use crate::apply::Effects;
+use crate::beaten;
 use crate::change::{Body, LaneEntry, encode_stored};
 use crate::engine::{Engine, Timer};
 use crate::io::{CommandError, Now, Reply, RequestId};
@@ -290,6 +291,14 @@ impl Engine {
         // What is held is judged by what its author had seen, and is not carried out yet.
         let (is_more, rows) =
             if space.holds() { (false, 0) } else { compact(&mut work, &id, &space.cut, COMPACT_ROWS_MAX)? };
+        let additions =
+            if space.holds() { 0 } else { beaten::forget(&mut work, &id, &space.cut, COMPACT_ROWS_MAX)? };
+        let is_more = is_more || additions == COMPACT_ROWS_MAX;
+        let mut additions_forgotten = space.additions_forgotten.clone();
+        if additions > 0 && !additions_forgotten.covers(&space.cut) {
+            additions_forgotten.merge(&space.cut);
+            work.put(keys::additions_forgotten(&id), encode(&additions_forgotten));
+        }
         let mut forgotten = space.forgotten.clone();
         if rows > 0 && !forgotten.covers(&space.cut) {
             forgotten.merge(&space.cut);
@@ -303,6 +312,7 @@ impl Engine {
             self.committed = store.commit(batch)?;
         }
         space.forgotten = forgotten;
+        space.additions_forgotten = additions_forgotten;
         space.forget_ids_ms = forget_ids_ms;
         (space.compactable, space.prunable) = (is_more, is_more_pruned);
         if is_more || is_more_pruned {

@@ -1,23 +1,27 @@
 //! What operations do to rows. The same code applies local operations as they are made and remote change
 //! sets as they become ready.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 
+use comity_crdts::limits::ELEMENT_BYTES_MAX;
 use comity_crdts::{
     Context, Dot, ElementDots, Frontier, Hlc, Kind, LaneId, MvRegister, ObjectAddress, ObjectId, RawChange,
     ReplicaId, RwRow, Sibling, SpaceId, Value, Writer, canary,
 };
 
+use crate::beaten::{beaten, remember};
 use crate::conflicts::{note_kinds, note_siblings};
 use crate::extension::{Extensions, Meaning};
 use crate::hash::hash;
 use crate::held::note_extended;
-use crate::journal::{SetAside, record_siblings};
+use crate::journal::{Beaten, Discarded, SetAside, record_beaten, record_discarded, record_siblings};
 use crate::keys;
 use crate::members::{Place, Said, state};
 use crate::op::{Op, Role};
-use crate::rows::{Object, Parts, Share, decode_element, decode_rw_element, element_share, rw_element_share};
+use crate::rows::{
+    Object, Parts, Share, damaged, decode_element, decode_rw_element, element_share, rw_element_share,
+};
 use crate::site::Site;
 use crate::store::{StateRead, StoreError};
 use crate::unstable::{Unstable, UnstableRow, note_unstable};
@@ -77,6 +81,8 @@ pub(crate) struct Effects {
     pub(crate) held: i64,
     /// An object of a later version's kind was changed.
     pub(crate) has_later_kinds: bool,
+    /// Keys of maps that led to several kinds when the change set in this place began to remove what they lead to.
+    several_kinds: (Option<(LaneId, u64)>, BTreeSet<Vec<u8>>),
 }
 
 /// The change set on its way into the state.
@@ -293,6 +299,14 @@ impl Application<'_> {
         target: &mut Target<'_>,
     ) -> Result<(), StoreError> {
         let (site, origin) = (target.site, dot.origin);
+        if matches!(
+            op,
+            Op::CounterReset { .. } | Op::SetClear { .. } | Op::RegisterReset { .. } | Op::FlagDisable { .. }
+        ) && self.meets_kinds(work, effects, step)?
+        {
+            target.store_elements(work);
+            self.discard(work, effects, (step, dot, op), target)?;
+        }
         if let Op::SetClear { .. } = op {
             // The rows are what is cleared.
             target.store_elements(work);
@@ -319,20 +333,28 @@ impl Application<'_> {
             }
             (Object::Flag(dots), Op::FlagEnable { observed }) => dots.add(dot, observed),
             (Object::Flag(dots), Op::FlagDisable { observed }) => dots.remove(observed),
-            (Object::DwFlag(row), Op::DwFlagEnable) => row.add(&self.context(dot)),
+            (Object::DwFlag(row), Op::DwFlagEnable) => {
+                row.add(&self.context(dot));
+                let row = (&site.row[..], &*row);
+                self.added(work, effects, (step, dot), row, &Value::Bool(true))?;
+            }
             (Object::DwFlag(row), Op::DwFlagDisable) => {
                 row.remove(&self.context(dot));
                 self.unstable(work, effects, step, (&site.row, Unstable::Flag));
+                self.removed(work, effects, (step, dot), &site.row, &Value::Bool(true))?;
             }
             (Object::RwSet(parts), Op::RwSetAdd { element }) => {
-                update_rw_element(work, parts, &site.id, element, |row| row.add(&self.context(dot)))?;
+                let (key, row) =
+                    update_rw_element(work, parts, &site.id, element, |row| row.add(&self.context(dot)))?;
+                self.added(work, effects, (step, dot), (&key, &row), element)?;
             }
             (Object::RwSet(parts), Op::RwSetRemove { element })
                 if !(canary!(AbsentRemovalForgotten) && parts.count == 0) =>
             {
-                let row =
+                let (key, _) =
                     update_rw_element(work, parts, &site.id, element, |row| row.remove(&self.context(dot)))?;
-                self.unstable(work, effects, step, (&row, Unstable::Element));
+                self.unstable(work, effects, step, (&key, Unstable::Element));
+                self.removed(work, effects, (step, dot), &key, element)?;
             }
             (Object::Bounded(counter), Op::BoundedIncrement(amount)) => counter.increment(origin, *amount),
             (Object::Bounded(counter), Op::BoundedDecrement(amount)) => counter.decrement(origin, *amount),
@@ -355,6 +377,10 @@ impl Application<'_> {
         (register, op): (&mut MvRegister, &Op),
     ) -> Result<(), StoreError> {
         let held = register.len();
+        let named = match op {
+            Op::RegisterSet { observed, .. } | Op::RegisterReset { observed } => observed.len(),
+            _ => 0,
+        };
         let removed = match op {
             Op::RegisterSet { value, hlc, observed } => {
                 register.set(dot, Sibling { hlc: *hlc, value: value.clone() }, observed)
@@ -363,13 +389,139 @@ impl Application<'_> {
             op => unreachable!("{op:?} reached a register"),
         };
         let location = (step.address, step.path);
-        if held > 1 && !removed.is_empty() {
+        // Whoever named several made a decision between them, also when some have gone since.
+        if held.max(named) > 1 && !removed.is_empty() {
             let by = matches!(op, Op::RegisterSet { .. });
             let aside = SetAside { by: dot, at: self.at, was_written: by, siblings: removed };
             record_siblings(work, self.space, location, aside)?;
             effects.journalled = true;
         }
         note_siblings(work, self.space, location, (held, register.len()));
+        Ok(())
+    }
+
+    /// Whether some key on the way to what a step is done to leads to several kinds, or did when its change set began to
+    /// remove some of them.
+    fn meets_kinds(
+        &self,
+        work: &Work<'_>,
+        effects: &mut Effects,
+        step: &Step<'_>,
+    ) -> Result<bool, StoreError> {
+        if step.path.is_empty() {
+            return Ok(false);
+        }
+        let (place, met) = &mut effects.several_kinds;
+        if *place != Some(self.place) {
+            met.clear();
+            *place = Some(self.place);
+        }
+        for depth in 1..=step.path.len() {
+            let key = keys::conflict(self.space, step.address, &step.path[..depth], keys::CONFLICT_KINDS);
+            if met.contains(&key) {
+                return Ok(true);
+            }
+            if work.get(&key)?.is_some() {
+                met.insert(key);
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Journals what an operation removes from under a key of a map that leads to several kinds.
+    fn discard(
+        &self,
+        work: &mut Work<'_>,
+        effects: &mut Effects,
+        (step, dot, op): (&Step<'_>, Dot, &Op),
+        target: &Target<'_>,
+    ) -> Result<(), StoreError> {
+        let mut gone = Vec::new();
+        let mut note = |kind, dot, written, value| gone.push(Discarded { kind, dot, written, value });
+        match (&*target.object, op) {
+            (Object::Counter(counter), Op::CounterReset { columns }) => {
+                let mut after = counter.clone();
+                after.reset(&self.context(dot), columns);
+                let sum = counter.value() - after.value();
+                let value = i64::try_from(sum).map_or_else(|_| Value::Text(sum.to_string()), Value::I64);
+                if sum != 0 {
+                    note(Kind::Counter, dot, self.at, value);
+                }
+            }
+            (Object::Set(_), Op::SetClear { observed }) => {
+                let (from, until) = keys::elements(&target.site.id);
+                for (key, bytes) in work.scan(&from, &until, usize::MAX)? {
+                    let mut dots = decode_element(&bytes)?;
+                    let first = dots.dots().next();
+                    dots.clear(observed);
+                    if let Some(first) = first.filter(|_| !dots.is_present()) {
+                        let element = Value::from_bytes(keys::element_bytes(&key), ELEMENT_BYTES_MAX);
+                        let element = element.map_err(|error| damaged("element row", &error))?;
+                        note(Kind::Set, first, self.at, element);
+                    }
+                }
+            }
+            // Of several siblings each is journalled anyway.
+            (Object::Register(register), Op::RegisterReset { observed }) if register.len() == 1 => {
+                let removed = register.siblings().filter(|(dot, _)| observed.contains(dot));
+                removed.for_each(|(dot, sibling)| {
+                    note(Kind::Register, *dot, sibling.hlc, sibling.value.clone());
+                });
+            }
+            (Object::Flag(dots), Op::FlagDisable { observed }) => {
+                let first = dots.dots().next();
+                let mut after = dots.clone();
+                after.remove(observed);
+                if let Some(first) = first.filter(|_| !after.is_present()) {
+                    note(Kind::Flag, first, self.at, Value::Bool(true));
+                }
+            }
+            _ => {}
+        }
+        effects.journalled |= !gone.is_empty();
+        for discarded in &gone {
+            record_discarded(work, self.space, (step.address, step.path), (dot, self.at), discarded)?;
+        }
+        Ok(())
+    }
+
+    /// Looks after an addition where removing wins: one that a removal has beaten already is journalled, any other
+    /// remembered for as long as a removal may.
+    fn added(
+        &self,
+        work: &mut Work<'_>,
+        effects: &mut Effects,
+        (step, dot): (&Step<'_>, Dot),
+        (key, row): (&[u8], &RwRow),
+        value: &Value,
+    ) -> Result<(), StoreError> {
+        let Some(removal) = row.tokens().next() else {
+            return remember(work, self.space, key, (&self.context(dot), self.at));
+        };
+        if canary!(AdditionNotJournalled) {
+            return Ok(());
+        }
+        let aside = Beaten { dot, written: self.at, value, by: removal.dot, at: self.at };
+        record_beaten(work, self.space, step.address, &aside)?;
+        effects.journalled = true;
+        Ok(())
+    }
+
+    /// Journals the additions that a removal beats.
+    fn removed(
+        &self,
+        work: &mut Work<'_>,
+        effects: &mut Effects,
+        (step, dot): (&Step<'_>, Dot),
+        key: &[u8],
+        value: &Value,
+    ) -> Result<(), StoreError> {
+        for addition in beaten(work, self.space, key, &self.context(dot))? {
+            let aside = Beaten { dot: addition.place.dot, written: addition.at, value, by: dot, at: self.at };
+            record_beaten(work, self.space, step.address, &aside)?;
+            effects.journalled = true;
+        }
         Ok(())
     }
 
@@ -457,14 +609,14 @@ fn clear_elements(
     Ok(())
 }
 
-/// Updates an element of a remove-wins set. Returns its row's key.
+/// Updates an element of a remove-wins set. Returns its row, and the key of that.
 fn update_rw_element(
     work: &mut Work<'_>,
     parts: &mut Parts,
     id: &ObjectId,
     element: &Value,
     update: impl FnOnce(&mut RwRow),
-) -> Result<Vec<u8>, StoreError> {
+) -> Result<(Vec<u8>, RwRow), StoreError> {
     let bytes = element.to_bytes();
     let key = keys::element(id, &bytes);
     let mut row = load_rw_element(work, &key)?;
@@ -474,7 +626,7 @@ fn update_rw_element(
     let mut out = Writer::new();
     row.encode(&mut out);
     work.put(key.clone(), out.finish());
-    Ok(key)
+    Ok((key, row))
 }
 
 /// The dots of an element, none when it has no row.

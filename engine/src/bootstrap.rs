@@ -97,6 +97,18 @@ pub fn is_installing(read: &dyn StateRead, space: &SpaceId) -> Result<bool, Stor
     Ok(mark(read, space)?.is_some())
 }
 
+/// Whether a space can be read in the state that is read. O(log n).
+///
+/// # Errors
+/// [`StoreError::UnknownSpace`] when it is not held, [`StoreError::Installing`] while its state is being replaced by that of
+/// another replica; others when storage fails.
+pub fn check_readable(read: &dyn StateRead, space: &SpaceId) -> Result<(), StoreError> {
+    if read.get(&keys::space(space))?.is_none() {
+        return Err(StoreError::UnknownSpace(*space));
+    }
+    if is_installing(read, space)? { Err(StoreError::Installing(*space)) } else { Ok(()) }
+}
+
 fn mark(read: &dyn StateRead, space: &SpaceId) -> Result<Option<Mark>, StoreError> {
     read.get(&keys::install_mark(space))?.map(|bytes| decode("mark of an installation", &bytes)).transpose()
 }

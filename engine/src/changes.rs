@@ -13,12 +13,12 @@ use std::collections::BTreeMap;
 
 use comity_crdts::{Frontier, Kind, LaneId, ObjectAddress, OriginId, ReplicaId, SpaceId};
 
-use crate::bootstrap::is_installing;
+use crate::bootstrap::check_readable;
 use crate::change::{Body, ChangeSet, LaneEntry, decode_stored};
 use crate::keys;
 use crate::limits::{CHANGES_PAGE_BYTES, CHANGES_PAGE_ENTRIES, CHANGES_PAGE_ROWS};
 use crate::read::frontier;
-use crate::retention::kept;
+use crate::retention::{kept, lane_floor};
 use crate::rows::damaged;
 use crate::settings::region_of;
 use crate::space::{LaneRow, Progress, decode};
@@ -203,9 +203,10 @@ impl ChangeCursor {
     /// # Errors
     /// [`ChangesError`].
     pub fn read(&mut self, read: &dyn LogRead, limit: PageLimit) -> Result<ChangePage, ChangesError> {
-        if is_installing(read, &self.space)? {
+        match check_readable(read, &self.space) {
             // What is there is neither the one state nor the other.
-            return Ok(ChangePage::default());
+            Err(StoreError::Installing(_)) => return Ok(ChangePage::default()),
+            readable => readable?,
         }
         let installs = kept(read, &self.space)?.installs;
         if installs != self.installs {
@@ -423,6 +424,55 @@ pub(crate) fn entry(
     let Some(bytes) = read.lane_entry(space, &lane, lsn)? else { return Ok(None) };
     let decoded = decode_stored(space, &lane, &bytes).map_err(|error| damaged("lane entry", &error))?;
     Ok(Some((bytes.len(), decoded.1)))
+}
+
+/// Which entry of its lane the change set of an origin with this number is; `None` for one that is not here, or not kept any
+/// more. O(log entries) reads.
+///
+/// # Errors
+/// [`StoreError`] when storage fails or an entry is damaged.
+pub fn position_of(
+    read: &dyn LogRead,
+    space: &SpaceId,
+    (origin, seq): (&OriginId, u64),
+) -> Result<Option<u64>, StoreError> {
+    let Some(row) = read.get(&keys::lane(space, origin))? else { return Ok(None) };
+    let tip = decode::<LaneRow>("lane row", &row)?.tip;
+    let floor = lane_floor(read, space, origin)?;
+    if seq > tip.seq {
+        return Ok(None);
+    }
+    // The first entry that is, or comes after, the change set: not every entry is one, so they are not numbered alike.
+    let (mut first, mut last) = (floor + 1, tip.lsn);
+    while first < last {
+        let middle = first + (last - first) / 2;
+        if number_at(read, space, (origin, middle), floor)? < seq {
+            first = middle + 1
+        } else {
+            last = middle
+        }
+    }
+    let found = entry(read, space, (*origin, first))?;
+    let is_it =
+        found.is_some_and(|(_, entry)| matches!(entry.body, Body::Change(change) if change.seq == seq));
+    Ok(is_it.then_some(first))
+}
+
+/// The number of the last change set up to an entry, of those that are kept; 0 when there is none.
+fn number_at(
+    read: &dyn LogRead,
+    space: &SpaceId,
+    (origin, lsn): (&OriginId, u64),
+    floor: u64,
+) -> Result<u64, StoreError> {
+    for lsn in (floor + 1..=lsn).rev() {
+        let found = entry(read, space, (*origin, lsn))?;
+        let (_, found) = found.ok_or_else(|| damaged("lane", &"an entry that is kept is missing"))?;
+        if let Body::Change(change) = found.body {
+            return Ok(change.seq);
+        }
+    }
+    Ok(0)
 }
 
 /// Who owns a lane, and in which region that is.

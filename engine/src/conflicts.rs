@@ -14,6 +14,7 @@ use crate::rows::{Object, damaged};
 use crate::settings::{policy_of, region_of};
 use crate::site::Site;
 use crate::space::{decode, encode};
+use crate::status::StateDigest;
 use crate::store::{StateRead, StoreError};
 use crate::work::Work;
 
@@ -68,7 +69,12 @@ pub enum Matter {
         siblings: Vec<SiblingReport>,
     },
     /// A key of a map leads to objects of several kinds.
-    Kinds(Vec<Kind>),
+    Kinds {
+        /// The kinds.
+        kinds: Vec<Kind>,
+        /// What they hold: equal only where they hold the same.
+        state: StateDigest,
+    },
 }
 
 /// One of several values.
@@ -91,7 +97,7 @@ impl Conflict {
     pub fn seen(&self) -> Vec<Dot> {
         match &self.matter {
             Matter::Siblings { siblings, .. } => siblings.iter().map(|sibling| sibling.dot).collect(),
-            Matter::Kinds(_) => Vec::new(),
+            Matter::Kinds { .. } => Vec::new(),
         }
     }
 }
@@ -195,15 +201,26 @@ fn note_within(
 
 /// The kinds that a map holds under a key. O(kinds).
 pub(crate) fn kinds_under(read: &dyn StateRead, map: &Site, key: &str) -> Result<Vec<Kind>, StoreError> {
+    Ok(kinds_with_state(read, map, key)?.0)
+}
+
+/// The kinds that a map holds under a key, and the digest of what they hold. O(kinds).
+pub(crate) fn kinds_with_state(
+    read: &dyn StateRead,
+    map: &Site,
+    key: &str,
+) -> Result<(Vec<Kind>, StateDigest), StoreError> {
     let (from, until) = keys::fields_of(&map.id, key);
-    let mut kinds = Vec::new();
+    let (mut kinds, mut state) = (Vec::new(), 0_u128);
     for (row, bytes) in read.scan(&from, &until, usize::MAX)? {
         let (_, kind) = keys::field_parts(&row).ok_or_else(|| damaged("map row", &"its key is none"))?;
-        if Object::from_bytes(kind, &bytes)?.is_present() {
+        let object = Object::from_bytes(kind, &bytes)?;
+        if object.is_present() {
             kinds.push(kind);
+            state = state.wrapping_add(object.share_by(&map.nested(key, kind).id, &bytes).digest);
         }
     }
-    Ok(kinds)
+    Ok((kinds, StateDigest(state)))
 }
 
 /// Conflicts of a space, in the order of their objects, after `after`, at most `limit`. A register is one when its
@@ -256,9 +273,10 @@ pub fn conflict_at(
 ) -> Result<Option<Conflict>, StoreError> {
     let top = Site::top(space, &location.object);
     if let Some((key, maps)) = location.path.split_last() {
-        let kinds = kinds_under(read, &top.at_path(maps, Kind::Map), key)?;
+        let (kinds, state) = kinds_with_state(read, &top.at_path(maps, Kind::Map), key)?;
         if kinds.len() > 1 {
-            return Ok(Some(Conflict { location: location.clone(), matter: Matter::Kinds(kinds) }));
+            let matter = Matter::Kinds { kinds, state };
+            return Ok(Some(Conflict { location: location.clone(), matter }));
         }
     }
     let kind = if location.path.is_empty() { location.object.kind() } else { Kind::Register };

@@ -76,7 +76,7 @@ impl Engine {
         self.deletions.insert(id, Deletion::default());
         self.timers.insert((now.monotonic, Timer::Delete(id)));
         self.push(Output::Notify(Notice::TrustChanged));
-        self.await_facts(now, request, Reply::Deleted);
+        self.await_facts(now, request, Reply::Deleted(id));
         self.request_sync();
         Ok(())
     }

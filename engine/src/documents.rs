@@ -12,7 +12,7 @@ mod tail;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use comity_crdts::{Document, ObjectAddress, ObjectId, SpaceId, canary};
+use comity_crdts::{Document, ObjectAddress, ObjectId, RawChange, SpaceId, canary};
 
 use crate::options::TailLimits;
 use crate::rows::{DocumentHeader, Object, damaged};
@@ -163,6 +163,32 @@ impl DocumentCache {
         self.insert(id, Loaded { address, tail, document, reached, bytes, used });
         let loaded = self.loaded.get_mut(&id).expect("it was inserted above");
         Ok(&mut loaded.document)
+    }
+
+    /// Loads a document as it was in another state, if it was there, with changes that are not in the log yet. O(document).
+    pub(crate) fn remake(
+        &mut self,
+        read: &dyn StateRead,
+        place: &DocumentPlace<'_>,
+        (before, changes): (Option<&dyn LogRead>, &[RawChange]),
+        actor: [u8; 16],
+        keep: &BTreeSet<ObjectId>,
+    ) -> Result<(), StoreError> {
+        let mut document = match before {
+            Some(before) => load(before, place, &place.header(before)?, actor)?.0,
+            None => Document::new(actor),
+        };
+        let outcome = document.apply(changes).map_err(|error| damaged("document", &error))?;
+        if outcome.applied.len() < changes.len() {
+            return Err(damaged("document", &"what was just done to it does not apply"));
+        }
+        self.uses += 1;
+        let (header, bytes) = (place.header(read)?, document.weight());
+        self.make_room(bytes, keep);
+        let tail = header.changes - header.snapshot.through;
+        let (address, reached, used) = (place.address.clone(), Reached::of(&header), self.uses);
+        self.insert(place.site.id, Loaded { address, tail, document, reached, bytes, used });
+        Ok(())
     }
 
     fn insert(&mut self, id: ObjectId, loaded: Loaded) {

@@ -235,7 +235,7 @@ pub enum Reply {
     /// This replica takes no part in the space any more, durably.
     Left,
     /// The space is unknown here, durably; its rows are being removed.
-    Deleted,
+    Deleted(SpaceId),
     /// The peer's address is remembered, durably.
     Remembered,
     /// The write reached its durability.
@@ -601,6 +601,16 @@ pub enum Notice {
         lane: LaneId,
         /// Why.
         why: Freeze,
+    },
+    /// What a peer sent as a part of a lane does not go on from what is held here: the owner signed two contents, of which one
+    /// is here and the other there, or the peer spoils it. It is not asked for parts of that lane again on this connection.
+    PartUnfit {
+        /// The space.
+        space: SpaceId,
+        /// The lane.
+        lane: LaneId,
+        /// The peer.
+        peer: ReplicaId,
     },
     /// A peer came with which no protocol version is shared; the connection is about to be closed.
     VersionRefused(VersionRefusal),

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use comity_crdts::{
-    Dot, Hlc, MvRegister, ObjectAddress, ObjectId, Policy, PolicyRegistry, RegisterView, ReplicaId, Sibling,
-    SpaceId, Value, canary,
+    Dot, Hlc, Kind, MvRegister, ObjectAddress, ObjectId, Policy, PolicyRegistry, RegisterView, ReplicaId,
+    Sibling, SpaceId, Value, canary,
 };
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +32,11 @@ pub enum JournalReason {
     SiblingRemoved,
     /// The document was removed by somebody who had not seen the change.
     DocumentRemoved,
+    /// It was added to a remove-wins set, or enabled a disable-wins flag, and somebody removed or disabled the same
+    /// without having seen that. Of an element that was added again by somebody who had seen the removal, this is history.
+    RemovalWon,
+    /// It was removed from under a key of a map that led to several kinds.
+    KindRemoved,
 }
 
 /// One journal entry: who wrote which value when, and what set it aside.
@@ -39,14 +44,18 @@ pub enum JournalReason {
 pub struct JournalEntry {
     /// Where it was.
     pub location: Location,
-    /// The operation whose value this is. Of a change that was in a document when the document was removed only its
+    /// The kind of what held it there.
+    pub kind: Kind,
+    /// The operation whose value this is; of a counter, whose value many made, the one that removed it. Of a change that was in a document when the document was removed only its
     /// author's lane and the number are known that the author gave it within the document.
     pub dot: Dot,
     /// Who wrote it; `None` when the lane it came in is not known here any more.
     pub author: Option<ReplicaId>,
-    /// When it was written.
+    /// When it was written. Of what was under a key with several kinds that is known of registers only, and of all else this
+    /// is when it was removed.
     pub written: Hlc,
-    /// The value; for a document change its raw bytes.
+    /// The value; the element of a set; `true` of a flag; the sum of a counter, as text where it is no 64-bit integer; of a
+    /// document's change the raw bytes.
     pub value: Value,
     /// Why it is here.
     pub reason: JournalReason,
@@ -54,8 +63,7 @@ pub struct JournalEntry {
     pub by: Dot,
     /// Who did that.
     pub by_author: Option<ReplicaId>,
-    /// The stamp of the change set that did it; that of the change itself when the document had been removed before
-    /// it came.
+    /// The stamp of the change set that did it; that of the value itself when what set it aside was known before it came.
     pub at: Hlc,
 }
 
@@ -137,6 +145,73 @@ pub(crate) fn record_siblings(
         record(work, space, object, &row)?;
     }
     Ok(())
+}
+
+/// An addition to a row where removing wins, and the removal that beat it.
+pub(crate) struct Beaten<'a> {
+    pub(crate) dot: Dot,
+    pub(crate) written: Hlc,
+    pub(crate) value: &'a Value,
+    pub(crate) by: Dot,
+    pub(crate) at: Hlc,
+}
+
+/// Journals an addition that a removal has beaten.
+pub(crate) fn record_beaten(
+    work: &mut Work<'_>,
+    space: &SpaceId,
+    object: &ObjectAddress,
+    aside: &Beaten<'_>,
+) -> Result<(), StoreError> {
+    let row = JournalRow {
+        location: LocationRow::new(object, &[]),
+        dot: aside.dot,
+        written: aside.written,
+        value: aside.value.to_bytes(),
+        // Builds before this reason was told apart take over journals, too. The object's kind tells it.
+        reason: JournalReason::SiblingRemoved,
+        by: aside.by,
+        at: aside.at,
+    };
+    record(work, space, object, &row)
+}
+
+/// Something that was removed from under a key of a map that led to several kinds.
+pub(crate) struct Discarded {
+    pub(crate) kind: Kind,
+    pub(crate) dot: Dot,
+    pub(crate) written: Hlc,
+    pub(crate) value: Value,
+}
+
+/// Journals what an operation removed from under a key of a map that led to several kinds.
+pub(crate) fn record_discarded(
+    work: &mut Work<'_>,
+    space: &SpaceId,
+    (object, path): (&ObjectAddress, &[String]),
+    (by, at): (Dot, Hlc),
+    discarded: &Discarded,
+) -> Result<(), StoreError> {
+    // Keys hold no zero byte, so this is none. See `record_beaten` for why the reason does not say it.
+    let kind = format!("\0{}", discarded.kind.tag());
+    let row = JournalRow {
+        location: LocationRow::new(object, &[path, &[kind]].concat()),
+        dot: discarded.dot,
+        written: discarded.written,
+        value: discarded.value.to_bytes(),
+        reason: JournalReason::SiblingRemoved,
+        by,
+        at,
+    };
+    record(work, space, object, &row)
+}
+
+/// The kind that [`record_discarded`] put at the end of a path, taken off.
+fn take_kind(path: &mut Vec<String>) -> Option<Kind> {
+    let tag = path.last()?.strip_prefix('\0')?.parse().ok()?;
+    let kind = Kind::from_tag(tag)?;
+    path.pop();
+    Some(kind)
 }
 
 /// A change that is none of its document, or no longer.
@@ -354,13 +429,23 @@ pub(crate) fn decode_row(
     let row: JournalRow = decode("journal row", bytes)?;
     let value =
         Value::from_bytes(&row.value, row.value.len()).map_err(|error| damaged("journal row", &error))?;
+    let mut location = row.location.location("journal row")?;
+    let discarded = take_kind(&mut location.path);
+    let top = location.object.kind();
+    let reason = match (row.reason, top) {
+        (JournalReason::SiblingRemoved, Kind::RwSet | Kind::DwFlag) => JournalReason::RemovalWon,
+        (JournalReason::SiblingRemoved, _) if discarded.is_some() => JournalReason::KindRemoved,
+        (reason, _) => reason,
+    };
+    let kind = discarded.unwrap_or(if top == Kind::Map { Kind::Register } else { top });
     Ok(JournalEntry {
-        location: row.location.location("journal row")?,
+        location,
+        kind,
         dot: row.dot,
         author: author_of(read, space, &row.dot.origin)?,
         written: row.written,
         value,
-        reason: row.reason,
+        reason,
         by: row.by,
         by_author: author_of(read, space, &row.by.origin)?,
         at: row.at,
@@ -395,9 +480,15 @@ pub fn replay(
     let mut groups: BTreeMap<(Hlc, Dot, Location), Vec<JournalEntry>> = BTreeMap::new();
     let (from, until) = keys::journal(space);
     let mut rows = read.scan(&from, &until, limit)?;
-    if let Some((last, _)) = rows.last().filter(|_| rows.len() == limit) {
-        let (from, until) = keys::journal_rest(last);
-        rows.extend(read.scan(&from, &until, usize::MAX)?);
+    if let Some((key, bytes)) = rows.last().filter(|_| rows.len() == limit) {
+        let last = decode_row(read, space, bytes)?;
+        let (from, until) = keys::journal_rest(key);
+        for row in read.scan(&from, &until, usize::MAX)? {
+            let entry = decode_row(read, space, &row.1)?;
+            if (entry.by, &entry.location) == (last.by, &last.location) {
+                rows.push(row);
+            }
+        }
     }
     for (_, bytes) in rows {
         let entry = decode_row(read, space, &bytes)?;

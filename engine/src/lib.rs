@@ -10,6 +10,7 @@ mod acks;
 mod announce;
 mod apply;
 mod audit;
+mod beaten;
 mod bootstrap;
 mod catalog;
 mod change;
@@ -82,10 +83,13 @@ pub use audit::{
     object_digest, repairs,
 };
 pub use bootstrap::{
-    BootstrapPhase, Offer, SnapshotAnswer, SnapshotEnd, SnapshotSource, SnapshotTask, is_installing,
+    BootstrapPhase, Offer, SnapshotAnswer, SnapshotEnd, SnapshotSource, SnapshotTask, check_readable,
+    is_installing,
 };
 pub use catalog::{collections, space_name, spaces};
-pub use changes::{ChangeCursor, ChangeEvent, ChangePage, ChangesError, Did, ObjectChange, PageLimit, Scope};
+pub use changes::{
+    ChangeCursor, ChangeEvent, ChangePage, ChangesError, Did, ObjectChange, PageLimit, Scope, position_of,
+};
 pub use conflicts::{Conflict, Location, Matter, SiblingReport, conflict_at, conflicts};
 pub use documents::{
     DocumentPosition, DocumentReader, Followed, QuarantinedChange, ReadDocument, Settled, quarantined, settle,

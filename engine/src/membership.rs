@@ -215,7 +215,7 @@ impl Engine {
     pub(crate) fn end_space(&mut self, id: SpaceId) {
         for session in self.sessions.keys().copied().collect::<Vec<_>>() {
             if self.withdraw(session, id) {
-                self.send(session, Class::Control, &Message::Denied(Denied { space: id }));
+                self.say_closed(session, id, &Message::Denied(Denied { space: id }));
             }
         }
     }
@@ -305,10 +305,10 @@ impl Engine {
             let is_admitted = self.spaces.get(&id).is_some_and(|space| space.admits(&peer));
             if is_admitted {
                 // Let in again meanwhile.
-                self.send(session, Class::Control, &Message::Denied(Denied { space: id }));
+                self.say_closed(session, id, &Message::Denied(Denied { space: id }));
                 continue;
             }
-            self.send(session, Class::Control, &Message::Removed(Removed { space: id }));
+            self.say_closed(session, id, &Message::Removed(Removed { space: id }));
             if !self.shares(&peer) {
                 self.timers.insert((now.monotonic + PART_AFTER, Timer::Part(session)));
             }
@@ -320,8 +320,33 @@ impl Engine {
         let untold = |farewell: &Farewell| farewell.session == session && farewell.space == id;
         if self.farewells.iter().any(untold) {
             self.farewells.retain(|farewell| !untold(farewell));
-            self.send(session, Class::Control, &Message::Denied(Denied { space: id }));
+            self.say_closed(session, id, &Message::Denied(Denied { space: id }));
         }
+    }
+
+    /// Tells a peer that a space is closed here on its session. It may have opened it meanwhile.
+    fn say_closed(&mut self, session_id: SessionId, id: SpaceId, message: &Message) {
+        if let Some(session) = self.sessions.get_mut(&session_id) {
+            *session.crossing.entry(id).or_default() += 1;
+        }
+        self.send(session_id, Class::Control, message);
+    }
+
+    /// Whether an opening takes the place of one that the peer made before it heard that the space was closed here: what
+    /// that one led to is over, for the peer, too.
+    pub(crate) fn is_opened_anew(&mut self, session_id: SessionId, id: SpaceId) -> bool {
+        let Some(session) = self.sessions.get_mut(&session_id) else { return false };
+        let Some(crossing) = session.crossing.get_mut(&id).filter(|crossing| **crossing > 0) else {
+            return false;
+        };
+        *crossing -= 1;
+        for subscription in session.serving_space(&id).collect::<Vec<_>>() {
+            session.end_outgoing(subscription);
+        }
+        let part = session.space_mut(&id);
+        (part.opened_by_peer, part.named_by_peer) = (false, Vec::new());
+        self.end_served_of(session_id, id);
+        true
     }
 
     /// What a peer that is not let into a space gets for asking: the same for what is forbidden and what is unknown,

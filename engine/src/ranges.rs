@@ -7,7 +7,7 @@ use std::time::Duration;
 use comity_crdts::{LaneId, SpaceId, canary};
 
 use crate::engine::Engine;
-use crate::io::{Class, CloseReason, Now, SessionId};
+use crate::io::{Class, CloseReason, Notice, Now, Output, SessionId};
 use crate::lag::ENTRY_BYTES_GUESS;
 use crate::limits::{
     PART_BYTES_TARGET, PARTS_ASKED_MAX, PARTS_MAX, PARTS_OF_SESSION_MAX, PARTS_SERVED_MAX, RANGE_PARTS_MIN,
@@ -91,16 +91,13 @@ impl Ranged {
         holders.find(|holder| (holder.session, holder.subscription) == (session, subscription))
     }
 
-    /// A peer does not send a part any more.
-    pub(crate) fn lose(&mut self, session: SessionId, subscription: Option<u32>) -> bool {
-        let mut is_lost = false;
-        for part in &mut self.parts {
-            let is_of = |holder: &mut Holder| {
-                holder.session == session && subscription.is_none_or(|number| number == holder.subscription)
-            };
-            is_lost |= part.holder.take_if(is_of).is_some();
-        }
-        is_lost
+    /// A peer does not send a part any more, or any. Returns by which subscriptions those were to come.
+    pub(crate) fn lose(&mut self, session: SessionId, subscription: Option<u32>) -> Vec<u32> {
+        let is_of = |holder: &mut Holder| {
+            holder.session == session && subscription.is_none_or(|number| number == holder.subscription)
+        };
+        let lost = self.parts.iter_mut().filter_map(|part| part.holder.take_if(is_of));
+        lost.map(|holder| holder.subscription).collect()
     }
 
     /// What was to come by the subscription before and did not is a part as well.
@@ -141,7 +138,7 @@ impl Space {
     pub(crate) fn lose_parts(&mut self, session: SessionId) {
         self.unfit.retain(|(_, of)| *of != session);
         for (lane, ranged) in &mut self.ranges {
-            if ranged.lose(session, None) {
+            if !ranged.lose(session, None).is_empty() {
                 self.review.insert(*lane);
             }
         }
@@ -150,7 +147,7 @@ impl Space {
     /// A peer does not send a part, and is not asked for others.
     pub(crate) fn lose_part(&mut self, (lane, session): (LaneId, SessionId), subscription: u32) {
         if let Some(ranged) = self.ranges.get_mut(&lane)
-            && ranged.lose(session, Some(subscription))
+            && !ranged.lose(session, Some(subscription)).is_empty()
         {
             self.unfit.insert((lane, session));
             self.review.insert(lane);
@@ -439,6 +436,9 @@ impl Engine {
                 let about = (run.first, run.awaited);
                 match self.accept_run(now, (session, subscription), about, &run.bytes, store) {
                     Ok(()) => {}
+                    Err(Refusal::Close(CloseReason::Signature | CloseReason::Malformed)) => {
+                        self.spurn(session, (id, lane));
+                    }
                     Err(Refusal::Close(reason)) => self.close(session, reason),
                     Err(Refusal::Store(error)) => {
                         // What it was is asked for again.
@@ -449,6 +449,23 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// A part does not go on from where the lane stands. Unlike a subscription a part is asked for without saying what is held
+    /// here, so who sent it may be on the other branch of a fork. Once all are unfit, one of them is subscribed to, which
+    /// brings that to light; it is no reason to end a connection, and each can cause it once.
+    fn spurn(&mut self, session_id: SessionId, (id, lane): (SpaceId, LaneId)) {
+        let Some(peer) = self.sessions.get(&session_id).map(|session| session.peer) else { return };
+        let Some(space) = self.spaces.get_mut(&id) else { return };
+        space.unfit.insert((lane, session_id));
+        space.review.insert(lane);
+        let lost =
+            space.ranges.get_mut(&lane).map(|ranged| ranged.lose(session_id, None)).unwrap_or_default();
+        for subscription in lost {
+            self.end_part(session_id, subscription);
+        }
+        self.dirty.insert(id);
+        self.push(Output::Notify(Notice::PartUnfit { space: id, lane, peer }));
     }
 
     /// The run that a lane goes on with, if it is here and there is room for it. Ends what the lane has come past.

@@ -10,9 +10,11 @@
 use std::collections::BTreeMap;
 
 use comity_crdts::{
-    Context, Dot, Frontier, Kind, LaneId, ObjectAddress, ResettableCounter, RwRow, SpaceId, Writer, canary,
+    Context, Dot, Frontier, Hlc, Kind, LaneId, ObjectAddress, ResettableCounter, RwRow, SpaceId, Writer,
+    canary,
 };
 
+use crate::beaten::{Addition, remember_again};
 use crate::change::{Body, ChangeSet, LaneEntry, LaneTip, decode_stored};
 use crate::changes::{entry, places};
 use crate::engine::Engine;
@@ -59,7 +61,12 @@ impl Engine {
     ) -> Result<(), StoreError> {
         let extensions = self.extensions;
         let Some(space) = self.spaces.get_mut(&id) else { return Ok(()) };
-        let Some(kept) = space.still_forgotten(&lane_id, entries) else { return Ok(()) };
+        let kept = space.still_forgotten(&lane_id, entries);
+        let additions_kept = space.additions_still_forgotten(&lane_id, entries);
+        if kept.is_none() && (additions_kept.is_none() || space.kept.dropped > 0) {
+            // A lane is not given up for what the journal may then lack.
+            return Ok(());
+        }
         if space.kept.dropped > 0 {
             let is_late = |(entry, _): &&(LaneEntry, LaneTip)| {
                 judged_by(entry).is_some_and(|seen| !sees(seen, &lane_id, &space.forgotten))
@@ -69,11 +76,20 @@ impl Engine {
         }
         let mut work = Work::over(&*store);
         let log = Log { store: &*store, space: &id, applied: space.progress.applied, extensions };
-        let unstable = log.remake(&mut work, (&space.forgotten, &kept))?;
-        work.put(keys::forgotten(&id), encode(&kept));
+        let mut unstable = Frontier::new();
+        if let Some(kept) = &kept {
+            unstable = log.remake(&mut work, (&space.forgotten, kept))?;
+            work.put(keys::forgotten(&id), encode(kept));
+        }
+        if let Some(kept) = &additions_kept {
+            log.remake_additions(&mut work, (&space.additions_forgotten, kept))?;
+            work.put(keys::additions_forgotten(&id), encode(kept));
+        }
         let batch = work.into_batch();
         self.committed = store.commit(batch)?;
-        space.forgotten = kept;
+        space.forgotten = kept.unwrap_or_else(|| std::mem::take(&mut space.forgotten));
+        space.additions_forgotten =
+            additions_kept.map_or_else(|| std::mem::take(&mut space.additions_forgotten), Box::new);
         space.unstable.merge(&unstable);
         if let Some(lane) = space.lanes.get_mut(&lane_id) {
             lane.was_late = true;
@@ -94,7 +110,25 @@ impl Space {
         lane_id: &LaneId,
         entries: &[(LaneEntry, LaneTip)],
     ) -> Option<Frontier> {
-        let mut kept = self.forgotten.clone();
+        self.still(&self.forgotten, lane_id, entries)
+    }
+
+    /// The same of additions that a removal might beat.
+    fn additions_still_forgotten(
+        &self,
+        lane_id: &LaneId,
+        entries: &[(LaneEntry, LaneTip)],
+    ) -> Option<Frontier> {
+        self.still(&self.additions_forgotten, lane_id, entries)
+    }
+
+    fn still(
+        &self,
+        forgotten: &Frontier,
+        lane_id: &LaneId,
+        entries: &[(LaneEntry, LaneTip)],
+    ) -> Option<Frontier> {
+        let mut kept = forgotten.clone();
         if kept.is_empty() || canary!(CutOfOne) || canary!(UnconfirmedRemoves) {
             return None;
         }
@@ -103,7 +137,7 @@ impl Space {
                 kept = meet(&kept, seen, lane_id);
             }
         }
-        if kept == self.forgotten {
+        if kept == *forgotten {
             return None;
         }
         match self.lanes.get(lane_id).map(Box::as_ref) {
@@ -178,7 +212,24 @@ impl Log<'_> {
     }
 
     /// The rows in which entries of a lane, after one and up to another, left what can be forgotten.
-    fn targets(&self, lane: LaneId, (after, until): (u64, u64), rows: &mut Rows) -> Result<(), StoreError> {
+    fn targets(&self, lane: LaneId, range: (u64, u64), rows: &mut Rows) -> Result<(), StoreError> {
+        self.each_entry(lane, range, |change| {
+            self.each_op(change, |_, address, op| {
+                let target = Remade::target(self.space, address, op).filter(|_| is_forgotten(op));
+                if let Some((row, remade)) = target {
+                    rows.entry(row).or_insert(remade);
+                }
+            });
+        })
+    }
+
+    /// Shows the change sets of a lane after one entry and up to another.
+    fn each_entry(
+        &self,
+        lane: LaneId,
+        (after, until): (u64, u64),
+        mut visit: impl FnMut(&ChangeSet),
+    ) -> Result<(), StoreError> {
         let (store, space) = (self.store, self.space);
         let mut next = after + 1;
         while next <= until {
@@ -188,22 +239,78 @@ impl Log<'_> {
             for (_, bytes) in entries.iter().take_while(|(lsn, _)| *lsn <= until) {
                 let (_, entry) =
                     decode_stored(space, &lane, bytes).map_err(|error| damaged("lane entry", &error))?;
-                let Body::Change(change) = entry.body else { continue };
-                self.each_op(&change, |_, address, op| {
-                    let target = Remade::target(space, address, op).filter(|_| is_forgotten(op));
-                    if let Some((row, remade)) = target {
-                        rows.entry(row).or_insert(remade);
-                    }
-                });
+                if let Body::Change(change) = entry.body {
+                    visit(&change);
+                }
             }
             next = last + 1;
         }
         Ok(())
     }
 
-    /// Applies every entry there is to some rows, in the order of applying, but for what is held and was not carried out.
-    /// `noted` gets the operations on the rows that leave something to be forgotten.
+    /// Applies every entry there is to some rows. `noted` gets the operations on the rows that leave something to be
+    /// forgotten.
     fn replay(&self, rows: &mut Rows, noted: &mut Noted) -> Result<(), StoreError> {
+        self.each_applied(|x, _, address, op| {
+            let Some((row, _)) = Remade::target(self.space, address, op) else { return };
+            let Some(remade) = rows.get_mut(&row) else { return };
+            remade.apply(x, op);
+            if is_forgotten(op) {
+                let path = within(op).0.to_vec();
+                noted.insert(((x.lane, x.lsn), row), (address.clone(), path));
+            }
+        })
+    }
+
+    /// Remembers additions again that were forgotten between `kept` and `forgotten`, as if they had not been.
+    fn remake_additions(
+        &self,
+        work: &mut Work<'_>,
+        (forgotten, kept): (&Frontier, &Frontier),
+    ) -> Result<(), StoreError> {
+        let mut rows: BTreeMap<Vec<u8>, (RwRow, Vec<Addition>)> = BTreeMap::new();
+        for (lane, until) in forgotten.ahead_of(kept) {
+            self.each_entry(lane, (kept.at(&lane), until), |change| {
+                self.each_op(change, |_, address, op| {
+                    if let Some(row) = adds_to(self.space, address, op) {
+                        rows.entry(row).or_default();
+                    }
+                });
+            })?;
+        }
+        if rows.is_empty() {
+            return Ok(());
+        }
+        self.each_applied(|x, at, address, op| {
+            let Some((row, _)) = Remade::target(self.space, address, op) else { return };
+            let Some((row, additions)) = rows.get_mut(&row) else { return };
+            match op {
+                Op::DwFlagEnable | Op::RwSetAdd { .. } => {
+                    row.add(x);
+                    additions.retain(|addition| !x.sees(&addition.place));
+                    if row.is_member() {
+                        additions.push(Addition { place: x.place(), at });
+                    }
+                }
+                _ => {
+                    row.remove(x);
+                    additions.clear();
+                }
+            }
+        })?;
+        for (row, (_, mut additions)) in rows {
+            additions.retain(|addition| !addition.place.is_within(kept));
+            remember_again(work, self.space, &row, &additions);
+        }
+        Ok(())
+    }
+
+    /// Shows every operation of every entry that was applied, in the order of applying, but for what is held and was not
+    /// carried out.
+    fn each_applied(
+        &self,
+        mut visit: impl FnMut(&Context<'_>, Hlc, &ObjectAddress, &Op),
+    ) -> Result<(), StoreError> {
         let (read, space): (&dyn LogRead, _) = (self.store, self.space);
         let mut held: BTreeMap<ObjectAddress, u64> = BTreeMap::new();
         let mut first = 1;
@@ -219,15 +326,13 @@ impl Log<'_> {
                     }
                 }
                 self.each_op(&change, |dot, address, op| {
-                    let Some((row, _)) = Remade::target(space, address, op) else { return };
-                    let Some(remade) = rows.get_mut(&row) else { return };
-                    if held.get(address).is_some_and(|from| number >= *from) {
-                        return;
-                    }
-                    remade.apply(&Context { dot, frontier: &change.context, lane, lsn }, op);
-                    if is_forgotten(op) {
-                        let path = within(op).0.to_vec();
-                        noted.insert(((lane, lsn), row), (address.clone(), path));
+                    if held.get(address).is_none_or(|from| number < *from) {
+                        visit(
+                            &Context { dot, frontier: &change.context, lane, lsn },
+                            change.hlc,
+                            address,
+                            op,
+                        );
                     }
                 });
             }
@@ -258,6 +363,12 @@ impl Log<'_> {
 /// Whether an operation leaves something that can be forgotten once it is stable.
 fn is_forgotten(op: &Op) -> bool {
     matches!(within(op).1, Op::DwFlagDisable | Op::RwSetRemove { .. } | Op::CounterReset { .. })
+}
+
+/// The row to which an operation adds something where removing wins.
+pub(crate) fn adds_to(space: &SpaceId, address: &ObjectAddress, op: &Op) -> Option<Vec<u8>> {
+    let is_addition = matches!(op, Op::DwFlagEnable | Op::RwSetAdd { .. });
+    is_addition.then(|| Remade::target(space, address, op)).flatten().map(|(row, _)| row)
 }
 
 /// Where in its object an operation is, and what it does there.

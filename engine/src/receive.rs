@@ -191,8 +191,17 @@ impl Engine {
         if session.spaces.len() >= SESSION_SPACES_MAX || open.lanes.len() > LANES_MAX {
             return Err(CloseReason::TooMany.into());
         }
+        let is_again = session.space_mut(&open.space).opened_by_peer;
+        if is_again && !self.is_opened_anew(session_id, open.space) {
+            return Err(CloseReason::Unexpected.into());
+        }
+        let (Some(session), Some(space)) =
+            (self.sessions.get_mut(&session_id), self.spaces.get_mut(&open.space))
+        else {
+            return Ok(());
+        };
         let part = session.space_mut(&open.space);
-        if part.opened_by_peer || open.lanes.iter().any(|lane| part.named_by_peer.contains(&lane.lane)) {
+        if open.lanes.iter().any(|lane| part.named_by_peer.contains(&lane.lane)) {
             return Err(CloseReason::Unexpected.into());
         }
         part.opened_by_peer = true;

@@ -179,6 +179,8 @@ pub(crate) struct Session {
     pub(crate) spaces: BTreeMap<SpaceId, PeerSpace>,
     /// Spaces that were closed on this session and not opened by the peer since: what it says of them is stale.
     pub(crate) withdrawn: BTreeSet<SpaceId>,
+    /// How many openings of each space may still come that the peer made before it heard that it was closed here.
+    pub(crate) crossing: BTreeMap<SpaceId, u32>,
     /// The peer's numbers for spaces.
     pub(crate) peer_refs: BTreeMap<u32, SpaceId>,
     pub(crate) incoming: BTreeMap<u32, Incoming>,
@@ -218,6 +220,7 @@ impl Session {
             comparison: Comparison::default(),
             spaces: BTreeMap::new(),
             withdrawn: BTreeSet::new(),
+            crossing: BTreeMap::new(),
             peer_refs: BTreeMap::new(),
             incoming: BTreeMap::new(),
             receiving: BTreeSet::new(),

@@ -276,6 +276,8 @@ pub(crate) struct Space {
     pub(crate) cut: Frontier,
     /// What may be forgotten here. Who brings what was made without having seen it makes it come back.
     pub(crate) forgotten: Frontier,
+    /// Additions that a removal might beat and that may be forgotten here. The same goes for them.
+    pub(crate) additions_forgotten: Box<Frontier>,
     /// Entries that left something behind which can be forgotten once they are within the cut, and the first
     /// entries of lanes that greet: what the next announcement is for.
     pub(crate) unstable: Frontier,
@@ -355,6 +357,7 @@ impl Space {
             sessions: BTreeSet::new(),
             cut: Frontier::new(),
             forgotten: Frontier::new(),
+            additions_forgotten: Box::default(),
             unstable: Frontier::new(),
             compactable: false,
             announce_due: None,
@@ -419,6 +422,9 @@ impl Space {
         space.unstable.merge(&unstable_entries(read, &id)?);
         if let Some(bytes) = read.get(&keys::forgotten(&id))? {
             space.forgotten = decode("row of what is forgotten", &bytes)?;
+        }
+        if let Some(bytes) = read.get(&keys::additions_forgotten(&id))? {
+            space.additions_forgotten = decode("row of forgotten additions", &bytes)?;
         }
         space.kept = kept(read, &id)?;
         space.held = held::count(read, &id)?;

@@ -97,6 +97,9 @@ pub enum StoreError {
     /// The state of the space is being replaced by that of another replica, so that nothing of it can be read for now.
     #[error("the state of space {0} is being installed")]
     Installing(SpaceId),
+    /// The space is not held here: it was deleted, or never was.
+    #[error("space {0} is not held here")]
+    UnknownSpace(SpaceId),
     /// A view was kept longer than allowed. Open a new one.
     #[error("the view expired; open a new one")]
     ViewExpired,

@@ -44,7 +44,7 @@ pub struct Tx<'a> {
     /// Of the objects whose groups come after the first [`UNINDEXED_MAX`].
     index: BTreeMap<ObjectAddress, usize>,
     edited: BTreeSet<ObjectId>,
-    /// Documents whose edits so far are not in memory any more, nor anywhere else yet.
+    /// Documents whose edits so far are not in memory any more, and could not be made again.
     lost: BTreeSet<ObjectId>,
     ops: usize,
     /// Of the values in the operations so far: a lower bound of the change set's size, so that a transaction
@@ -57,6 +57,8 @@ pub struct Tx<'a> {
     is_confirmed: bool,
     /// Where this replica is, if it has not said so in this space yet.
     region: Option<String>,
+    /// Why nothing more may be done, once there is a reason.
+    refusal: Option<Box<dyn Fn() -> Option<TxError> + 'a>>,
     /// What is done is said in operations of the version that does not exist.
     #[cfg(feature = "future-operations")]
     is_future: bool,
@@ -111,6 +113,7 @@ impl<'a> Tx<'a> {
             operation: None,
             is_confirmed,
             region,
+            refusal: None,
             #[cfg(feature = "future-operations")]
             is_future: false,
         }
@@ -170,6 +173,7 @@ impl<'a> Tx<'a> {
 
     /// The group of an object, made when absent.
     fn group(&mut self, address: &ObjectAddress) -> Result<usize, TxError> {
+        self.check_refusal()?;
         if self.ops >= CHANGE_SET_OPS_MAX {
             return Err(TxError::TooManyOps { ops_max: CHANGE_SET_OPS_MAX });
         }
@@ -191,6 +195,16 @@ impl<'a> Tx<'a> {
     fn group_of(&self, address: &ObjectAddress) -> Option<usize> {
         let first = self.groups.iter().take(UNINDEXED_MAX).position(|group| group.address == *address);
         first.or_else(|| self.index.get(address).copied())
+    }
+
+    /// From here on, operations are refused as soon as `refusal` says why. Reads are not.
+    pub fn refuse_when(&mut self, refusal: impl Fn() -> Option<TxError> + 'a) {
+        self.refusal = Some(Box::new(refusal));
+    }
+
+    /// Whether anything more may be done.
+    fn check_refusal(&self) -> Result<(), TxError> {
+        self.refusal.as_ref().and_then(|refusal| refusal()).map_or(Ok(()), Err)
     }
 
     fn check_size(&self, added: usize) -> Result<usize, TxError> {

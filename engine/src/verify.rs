@@ -35,6 +35,8 @@ pub enum Matters {
     Journal,
     /// The operation ids that are remembered, and their index.
     Operations,
+    /// What is remembered of additions that removals may beat.
+    Additions,
 }
 
 /// Something that is wrong, and where.

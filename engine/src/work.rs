@@ -39,6 +39,11 @@ impl<'a> Work<'a> {
         Self { recent: Some(RefCell::default()), ..Self::over(below) }
     }
 
+    /// What there was before the batch.
+    pub(crate) fn below(&self) -> &'a dyn LogRead {
+        self.below
+    }
+
     pub(crate) fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
         self.state.insert(key, Some(value));
     }

@@ -90,7 +90,7 @@ fn rows(world: &World, node: usize) -> Vec<(Vec<u8>, Vec<u8>)> {
 
 fn delete(world: &mut World, node: usize, space: SpaceId) {
     let reply = world.command(node, Command::DeleteSpace { space });
-    assert!(matches!(reply, Ok(Reply::Deleted)), "{reply:?}");
+    assert!(matches!(reply, Ok(Reply::Deleted(_))), "{reply:?}");
 }
 
 #[test]
@@ -158,7 +158,7 @@ fn a_space_that_was_deleted_can_be_joined_again_as_somebody_new_in_it() {
     let early = world.ask(1, join.clone());
     assert!(matches!(world.nodes[1].replies.remove(&early), Some(Err(CommandError::Deleting(_)))));
     world.run();
-    assert!(matches!(world.nodes[1].replies.remove(&request), Some(Ok(Reply::Deleted))));
+    assert!(matches!(world.nodes[1].replies.remove(&request), Some(Ok(Reply::Deleted(_)))));
     assert!(world.is_connected(session), "another space is shared over it");
     // It is a member still, as the others see it.
     world.command(1, join).unwrap();

@@ -121,7 +121,8 @@ impl Decrease {
 
     async fn make(self) -> Result<Receipt, DecreaseError> {
         let Self { counter, amount, durability, within } = self;
-        let deadline = Instant::now() + within;
+        // Without one it goes on asking.
+        let deadline = Instant::now().checked_add(within);
         loop {
             let write = counter.0.write(move |tx, at| tx.bounded_decrement_at(at, amount));
             let refused = match write.durability(durability.clone()).within(within).await {
@@ -131,7 +132,7 @@ impl Decrease {
             let Some((object, held, value)) = lacking(&refused) else { return Err(refused.into()) };
             let insufficient =
                 |held, value| DecreaseError::Insufficient { object, needed: amount, held, value, within };
-            let left = deadline.saturating_duration_since(Instant::now());
+            let left = deadline.map_or(within, |at| at.saturating_duration_since(Instant::now()));
             if left.is_zero() {
                 return Err(insufficient(held, value));
             }

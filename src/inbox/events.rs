@@ -19,7 +19,8 @@ use crate::watch::Watch;
 pub enum ConflictEvent {
     /// A change set touched the place, and there is this conflict now. It may be there since long before.
     Open(Conflict),
-    /// A write replaced several values that were concurrent, and there is no conflict in that place now.
+    /// A write replaced several values that were concurrent, or removed one of them of which its author had not
+    /// seen the others, and there is no conflict in that place now.
     #[non_exhaustive]
     Settled {
         /// The place.
@@ -158,9 +159,7 @@ impl ConflictEvents {
         let Some(looking) = &mut self.looking else { return Ok(None) };
         while let Some((location, touch)) = looking.places.front() {
             let snapshot = self.reader.snapshot()?;
-            if comity_engine::is_installing(&snapshot, &space)? {
-                return Err(StoreError::Installing(space));
-            }
+            comity_engine::check_readable(&snapshot, &space)?;
             let view = View::new(snapshot, space, (&self.registry, &self.documents));
             let event = told(&view, looking, location, touch)?;
             looking.places.pop_front();
@@ -190,7 +189,7 @@ fn told(
     let was_several = match touch.replaced.len() {
         0 => false,
         // Whoever removed one value alone may have left another that it had not seen.
-        1 => touch.is_cleared && !view.is_register_empty(location)?,
+        1 => touch.is_cleared && view.holds_value_of(location, &looking.before.frontier)?,
         _ => true,
     };
     if !was_several || always_decides(&view.policy_of(location.object.collection())?) {

@@ -75,9 +75,9 @@ pub(crate) fn conflict_json(conflict: &Conflict) -> Json {
                 .collect();
             json!({"location": location, "matter": "siblings", "policy": policy.name(), "siblings": siblings})
         }
-        Matter::Kinds(kinds) => {
+        Matter::Kinds { kinds, state } => {
             let kinds: Vec<&str> = kinds.iter().map(|kind| kind.name()).collect();
-            json!({"location": location, "matter": "kinds", "kinds": kinds})
+            json!({"location": location, "matter": "kinds", "kinds": kinds, "state": state.to_string()})
         }
         other => json!({"location": location, "matter": "other", "detail": format!("{other:?}")}),
     }
@@ -140,6 +140,8 @@ pub(crate) struct Decision {
     keep: Option<String>,
     /// Of several kinds under one key of a map, the one to keep.
     kind: Option<String>,
+    /// What `state` was of several kinds when they were seen: if anything of them was changed since, nothing is decided.
+    state: Option<String>,
 }
 
 /// Null is a value.
@@ -164,16 +166,27 @@ pub(crate) async fn resolve(
         move || Ok((view.conflict_at(&location)?, location.to_string()))
     })
     .await?;
-    match as_seen(found, &seen, &shown) {
+    match as_seen(found, &seen, decision.state.as_deref(), &shown) {
         Ok(conflict) => asked.write(space.resolve(&conflict, choice)).await,
         Err(problem) => asked.write(refused(&space, problem)).await,
     }
 }
 
 /// The conflict with the values that were seen, and no others.
-fn as_seen(found: Option<Conflict>, seen: &[Dot], shown: &str) -> Result<Conflict, Problem> {
+fn as_seen(
+    found: Option<Conflict>,
+    seen: &[Dot],
+    state: Option<&str>,
+    shown: &str,
+) -> Result<Conflict, Problem> {
     let none = || Trouble::NoConflict.because(format!("{shown}: there is no conflict in this place now"));
     let mut conflict = found.ok_or_else(none)?;
+    if let (Matter::Kinds { state: is, .. }, Some(was)) = (&conflict.matter, state)
+        && is.to_string() != was
+    {
+        let detail = format!("{shown}: what is there was changed since it was seen; read it again");
+        return Err(Trouble::NoConflict.because(detail));
+    }
     if let Matter::Siblings { siblings, .. } = &mut conflict.matter
         && !seen.is_empty()
     {
@@ -214,11 +227,14 @@ pub(crate) fn entry_json(entry: &JournalEntry) -> Json {
         JournalReason::SiblingReplaced => ("sibling-replaced", None),
         JournalReason::SiblingRemoved => ("sibling-removed", None),
         JournalReason::DocumentRemoved => ("document-removed", None),
+        JournalReason::RemovalWon => ("removal-won", None),
+        JournalReason::KindRemoved => ("kind-removed", None),
         JournalReason::ChangeRefused { detail } => ("change-refused", Some(detail.clone())),
         other => ("other", Some(format!("{other:?}"))),
     };
     json!({
         "location": location_json(&entry.location),
+        "kind": entry.kind.name(),
         "dot": names::dot(&entry.dot),
         "value": to_json(&entry.value),
         "author": entry.author.map(|author| author.to_string()),

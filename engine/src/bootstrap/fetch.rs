@@ -26,6 +26,9 @@ use crate::store::{Position, StateRead, Store, StoreError};
 use crate::version::WITH_WIDE_WINDOWS;
 use crate::work::Work;
 
+/// Why a state is refused that is older than the log here.
+const LACKS: &str = "it lacks what is not kept here any more";
+
 /// A source that sends nothing for so long is given up.
 const SNAPSHOT_STALL: Duration = Duration::from_secs(60);
 /// How often that doubles at most.
@@ -388,10 +391,8 @@ impl Engine {
             return Ok(());
         }
         let Some(space) = self.spaces.get(&id) else { return Ok(()) };
-        // What is not kept here any more and is not in it either would be lost.
-        if space.lanes.iter().any(|(lane, held)| offer.frontier.at(lane) < held.floor.lsn) {
-            let fault = "it lacks what is not kept here any more".to_owned();
-            self.refuse_source(now, id, (fault, LACKING_FOR));
+        if !space.can_take_over(&offer) {
+            self.refuse_source(now, id, (LACKS.to_owned(), LACKING_FOR));
             return Ok(());
         }
         self.pump(id);
@@ -580,10 +581,20 @@ impl Engine {
         store: &mut dyn Store,
     ) -> Result<(), StoreError> {
         let Some(space) = self.spaces.get_mut(&id) else { return Ok(()) };
-        let Some(bootstrap) = space.bootstrap.as_mut() else { return Ok(()) };
-        let Some(pass) = bootstrap.pass.as_mut().filter(|pass| pass.is_verifying) else { return Ok(()) };
+        let pass = space.bootstrap.as_ref().and_then(|bootstrap| bootstrap.pass.as_ref());
+        let Some(pass) = pass.filter(|pass| pass.is_verifying) else { return Ok(()) };
         let offer = pass.offer.clone().unwrap_or_default();
+        let can_take_over = space.can_take_over(&offer);
+        let Some(pass) = space.bootstrap.as_mut().and_then(|bootstrap| bootstrap.pass.as_mut()) else {
+            return Ok(());
+        };
         match result {
+            Ok(Verified { fault: None }) if !can_take_over => {
+                // More was let go of here while it came.
+                pass.is_verifying = false;
+                self.refuse_source(now, id, (LACKS.to_owned(), LACKING_FOR));
+                Ok(())
+            }
             Ok(Verified { fault: None }) => {
                 let begun = self.begin_install(now, id, offer, store);
                 let bootstrap = self.spaces.get_mut(&id).and_then(|space| space.bootstrap.as_mut());
@@ -625,6 +636,14 @@ impl Engine {
     pub(crate) fn pass_source(&self, id: &SpaceId) -> Option<(SessionId, u32)> {
         let pass = self.spaces.get(id)?.bootstrap.as_ref()?.pass.as_ref()?;
         Some((pass.session, pass.number))
+    }
+}
+
+impl Space {
+    /// Whether nothing is lost when a state takes the place of this one: what is not kept here any more and is not in it either
+    /// would be.
+    fn can_take_over(&self, offer: &Offer) -> bool {
+        self.lanes.iter().all(|(lane, held)| offer.frontier.at(lane) >= held.floor.lsn)
     }
 }
 

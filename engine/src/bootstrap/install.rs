@@ -186,7 +186,8 @@ impl Engine {
         };
         let mut work = Work::over(&*store);
         let mut room = INSTALL_ROWS_MAX;
-        for section in [keys::HELD_CHANGES, keys::HELD, 0x37, 0x38, 0x39, 0x53] {
+        let additions = [keys::ADDITIONS, keys::ADDITIONS_BY_ENTRY];
+        for section in [keys::HELD_CHANGES, keys::HELD, 0x37, 0x38, 0x39, 0x53].into_iter().chain(additions) {
             let (from, until) = keys::within(&keys::with_space(section, &id));
             for (key, _) in work.scan(&from, &until, room)? {
                 room -= 1;

@@ -83,8 +83,7 @@ impl Tx<'_> {
     /// against the document, and none is kept unless all can be. Returns how many were not there yet.
     ///
     /// # Errors
-    /// [`TxError`] when a change is refused, with why, or the limits of a transaction are exceeded; the transaction cannot
-    /// go on with the document if it had edited it.
+    /// [`TxError`] when a change is refused, with why, or the limits of a transaction are exceeded.
     pub fn document_import(
         &mut self,
         collection: &str,
@@ -140,7 +139,7 @@ impl Tx<'_> {
         self.check_known(&Location::from(address.clone()))?;
         let site = Site::top(&self.space.id, address);
         if self.lost.contains(&site.id) {
-            let reason = "an earlier edit of it in this transaction was undone with all before it".to_owned();
+            let reason = "what this transaction did to it could not be made again".to_owned();
             let (object, source) = (address.clone().into(), DocumentError::Poisoned { reason });
             return Err(TxError::Document { object, source });
         }
@@ -150,14 +149,31 @@ impl Tx<'_> {
         Ok(documents.load(&self.work, &place, actor, &self.edited)?)
     }
 
-    /// Drops a document whose memory is not what the transaction did. The rows hold what was committed, but not what
-    /// the transaction did to it before, so it cannot go on with the document.
+    /// Drops a document whose memory is not what the transaction did, and makes it again where the transaction did
+    /// something to it before, which nothing else holds yet.
     fn lose(&mut self, address: &ObjectAddress) {
-        let id = ObjectId::derive(&self.space.id, address);
-        self.space.documents.evict(&id);
-        if self.edited.contains(&id) {
-            self.lost.insert(id);
+        let site = Site::top(&self.space.id, address);
+        self.space.documents.evict(&site.id);
+        if self.edited.contains(&site.id) && self.remake(address, &site).is_err() {
+            self.lost.insert(site.id);
         }
+    }
+
+    /// Makes a document again from what is committed and what the transaction did to it.
+    fn remake(&mut self, address: &ObjectAddress, site: &Site) -> Result<(), TxError> {
+        let ops = self.group_of(address).map_or(&[][..], |group| &self.groups[group].ops);
+        let removal = ops.iter().rposition(|op| matches!(op, Op::DocumentRemove { .. }));
+        let made = &ops[removal.map_or(0, |removal| removal + 1)..];
+        let changes = made.iter().filter_map(|op| match op {
+            Op::DocumentChange(change) => Some(change.clone()),
+            _ => None,
+        });
+        let changes: Vec<RawChange> = changes.collect();
+        let actor = actor(&self.incarnation.origin, &self.incarnation.nonce);
+        let Space { documents, id, .. } = &mut *self.space;
+        let place = DocumentPlace { space: id, address, site };
+        let before = (removal.is_none()).then(|| self.work.below());
+        Ok(documents.remake(&self.work, &place, (before, &changes), actor, &self.edited)?)
     }
 
     fn store_edit(

@@ -11,7 +11,7 @@ use comity_crdts::{
 
 use crate::apply::load_element;
 use crate::conflicts::Location;
-use crate::journal::{JournalEntry, JournalReason};
+use crate::journal::{JournalEntry, JournalReason, SetAside, record_siblings};
 use crate::keys;
 use crate::op::Op;
 use crate::rows::Object;
@@ -146,8 +146,20 @@ impl Tx<'_> {
     /// [`TxError`] when the name or the value is out of limits.
     pub fn register_resolve_at(&mut self, at: &Location, value: Value, seen: &[Dot]) -> Result<(), TxError> {
         let register = self.load_register(at)?;
-        let observed = register.dots().into_iter().filter(|dot| seen.contains(dot)).collect();
-        self.register_set(at, &register, value, observed)
+        let observed: Vec<Dot> = register.dots().into_iter().filter(|dot| seen.contains(dot)).collect();
+        let was_among_others = seen.len() > 1 && register.len() == 1 && observed.len() == 1;
+        self.register_set(at, &register, value, observed)?;
+        if was_among_others {
+            // It is decided against one of several that were seen, also when the others have gone since.
+            let group = self.group_of(&at.object).map_or(0, |group| self.groups[group].ops.len());
+            let index = group.saturating_sub(1) as u16;
+            let by = Dot { origin: self.incarnation.origin, seq: self.seq(), index };
+            let siblings = register.siblings().map(|(dot, sibling)| (*dot, sibling.clone())).collect();
+            let aside = SetAside { by, at: self.hlc, was_written: true, siblings };
+            record_siblings(&mut self.work, &self.space.id, (&at.object, &at.path), aside)?;
+            self.effects.journalled = true;
+        }
+        Ok(())
     }
 
     fn register_set(
@@ -311,10 +323,38 @@ impl Tx<'_> {
     /// # Errors
     /// [`TxError::NotRestorable`] for a change to a document.
     pub fn restore(&mut self, entry: &JournalEntry) -> Result<(), TxError> {
-        if !matches!(entry.reason, JournalReason::SiblingReplaced | JournalReason::SiblingRemoved) {
-            return Err(TxError::NotRestorable { object: entry.location.clone() });
+        let (at, value) = (&entry.location, entry.value.clone());
+        match entry.reason {
+            JournalReason::SiblingReplaced | JournalReason::SiblingRemoved => {
+                self.register_write_at(at, value)
+            }
+            JournalReason::RemovalWon if at.object.kind() == Kind::RwSet => self.rw_set_add_at(at, value),
+            JournalReason::RemovalWon => self.dw_flag_enable_at(at),
+            JournalReason::KindRemoved => self.restore_kind(entry),
+            _ => Err(TxError::NotRestorable { object: at.clone() }),
         }
-        self.register_write_at(&entry.location, entry.value.clone())
+    }
+
+    /// Puts back what was under a key of a map that led to several kinds.
+    fn restore_kind(&mut self, entry: &JournalEntry) -> Result<(), TxError> {
+        let (at, value) = (&entry.location, &entry.value);
+        match (entry.kind, value) {
+            (Kind::Counter, Value::I64(sum)) => self.counter_add_at(at, *sum),
+            (Kind::Counter, Value::Text(sum)) => {
+                let mut left: i128 =
+                    sum.parse().map_err(|_| TxError::NotRestorable { object: at.clone() })?;
+                while left != 0 {
+                    let part = left.clamp(i64::MIN.into(), i64::MAX.into()) as i64;
+                    self.counter_add_at(at, part)?;
+                    left -= i128::from(part);
+                }
+                Ok(())
+            }
+            (Kind::Set, element) => self.set_add_at(at, element.clone()),
+            (Kind::Flag, _) => self.flag_enable_at(at),
+            (Kind::Register, value) => self.register_write_at(at, value.clone()),
+            _ => Err(TxError::NotRestorable { object: at.clone() }),
+        }
     }
 }
 

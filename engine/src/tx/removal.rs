@@ -3,11 +3,12 @@
 use comity_crdts::limits::{CHANGE_SET_OPS_MAX, ELEMENT_BYTES_MAX, LANES_MAX};
 use comity_crdts::{Dot, Kind, Observed, Value};
 
-use crate::conflicts::{Location, kinds_under};
+use crate::conflicts::{Location, kinds_under, kinds_with_state};
 use crate::keys;
 use crate::op::Op;
 use crate::rows::{Object, damaged, decode_element, decode_rw_element};
 use crate::site::Site;
+use crate::status::StateDigest;
 use crate::store::StateRead;
 use crate::tx::objects::{check_path, checked_dots};
 use crate::tx::{Tx, TxError};
@@ -49,10 +50,32 @@ impl Tx<'_> {
         if at.path.is_empty() {
             return self.remove_at(at);
         }
-        check_path(at, kind)?;
+        self.remove_kinds_at(at, &[kind])
+    }
+
+    /// As [`Tx::remove_at`], of some of the kinds that a map holds under a key.
+    ///
+    /// # Errors
+    /// As [`Tx::remove_at`].
+    pub fn remove_kinds_at(&mut self, at: &Location, kinds: &[Kind]) -> Result<(), TxError> {
         let mut removals = Removals::new();
-        self.gather(&mut removals, at, kind)?;
+        for kind in kinds {
+            check_path(at, *kind)?;
+            self.gather(&mut removals, at, *kind)?;
+        }
         self.push_all(removals)
+    }
+
+    /// The kinds that a map holds under a key, and the digest of what they hold.
+    ///
+    /// # Errors
+    /// [`TxError`] when a name is out of limits or storage fails.
+    pub fn kinds_at(&self, at: &Location) -> Result<(Vec<Kind>, StateDigest), TxError> {
+        check_path(at, Kind::Map)?;
+        let Some((key, maps)) = at.path.split_last() else { return Ok((Vec::new(), StateDigest::default())) };
+        self.check_known(at)?;
+        let map = Site::top(&self.space.id, &at.object).at_path(maps, Kind::Map);
+        Ok(kinds_with_state(&self.work, &map, key)?)
     }
 
     /// Makes all operations, or none when one of them would be refused.

@@ -1,15 +1,16 @@
 //! Looking at everything at once: after every start, and when all is calm.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use comity_crdts::{Dot, Value};
-use comity_engine::{LaneStatus, SpaceStatus};
+use comity_engine::{JournalReason, LaneStatus, SpaceStatus};
 
 use crate::builds::Build;
+use crate::judge::name;
 use crate::oracle::{Oracle, Violation};
-use crate::plan::FaultClass;
-use crate::truth::{Counts, merge};
+use crate::plan::{FaultClass, Object};
+use crate::truth::{Counts, WriteRef, merge};
 use crate::world::World;
 
 impl World {
@@ -118,6 +119,7 @@ impl World {
                 self.audit_objects(*node, space)?;
                 self.audit_journal(*node, space)?;
                 self.audit_carried_journal(*node, space)?;
+                self.audit_set_aside(*node, space)?;
             }
             if self.truth.spaces[space].forked {
                 self.audit_fork(space)?;
@@ -151,7 +153,7 @@ impl World {
         Ok(())
     }
 
-    /// What a replica's own writes removed two or more at a time is in its journal. `O7`.
+    /// What a replica's own writes removed two or more at a time is in its journal.
     fn audit_journal(&self, node: usize, space: usize) -> Result<(), Violation> {
         let of_space = self.nodes[node].set_aside.iter().filter(|aside| aside.space == space);
         let kept = of_space.filter(|aside| {
@@ -167,7 +169,7 @@ impl World {
         }
         let view = self.nodes[node].disk.view();
         let journal = comity_engine::journal(view.as_ref(), &self.truth.ids[space], usize::MAX);
-        let journal = journal.map_err(|error| self.violation(Oracle::Siblings, error.to_string()))?;
+        let journal = journal.map_err(|error| self.violation(Oracle::Journal, error.to_string()))?;
         let is = |value: &i64| {
             journal.iter().any(|entry| matches!(entry.value, Value::I64(number) if number == *value))
         };
@@ -176,7 +178,7 @@ impl World {
             Some(value) => {
                 let detail =
                     format!("value {value} was set aside at replica {node} and is not in its journal");
-                Err(self.violation(Oracle::Siblings, detail))
+                Err(self.violation(Oracle::Journal, detail))
             }
         }
     }
@@ -185,7 +187,7 @@ impl World {
     fn journalled(&self, node: usize, space: usize) -> Result<BTreeSet<(i64, Dot)>, Violation> {
         let view = self.nodes[node].disk.view();
         let journal = comity_engine::journal(view.as_ref(), &self.truth.ids[space], usize::MAX);
-        let journal = journal.map_err(|error| self.violation(Oracle::Siblings, error.to_string()))?;
+        let journal = journal.map_err(|error| self.violation(Oracle::Journal, error.to_string()))?;
         let value = |entry: &comity_engine::JournalEntry| match entry.value {
             Value::I64(number) => Some((number, entry.by)),
             _ => None,
@@ -193,7 +195,80 @@ impl World {
         Ok(journal.iter().filter_map(value).collect())
     }
 
-    /// What everybody else has in the journal, of what came with a snapshot, came with its journal. `O7`.
+    /// What went in the order in which a replica applied everything is in its journal.
+    fn audit_set_aside(&self, node: usize, space: usize) -> Result<(), Violation> {
+        let held = &self.nodes[node].held[space];
+        // What an operation does to a row that is not what was written need not be what it had to do.
+        let may_miss = !held.installed.is_empty()
+            || self.truth.spaces[space].forked
+            || self.plan.builds.is_some()
+            || self.tally.decayed > 0;
+        let must: Vec<_> =
+            held.shown.aside().iter().filter(|(object, _)| !self.is_recalled(*object)).collect();
+        if may_miss || must.is_empty() {
+            return Ok(());
+        }
+        let view = self.nodes[node].disk.view();
+        let journal = comity_engine::journal(view.as_ref(), &self.truth.ids[space], usize::MAX);
+        let journal = journal.map_err(|error| self.violation(Oracle::Journal, error.to_string()))?;
+        let mut values = BTreeSet::new();
+        let mut changes: BTreeMap<&str, BTreeSet<Vec<u8>>> = BTreeMap::new();
+        let mut additions = BTreeSet::new();
+        for entry in &journal {
+            let key = entry.location.object.key();
+            match (&entry.reason, &entry.value) {
+                (JournalReason::DocumentRemoved, Value::Bytes(change)) => {
+                    changes.entry(key).or_default().insert(change.clone());
+                }
+                (JournalReason::RemovalWon, value) => {
+                    additions.insert((key, value.clone(), self.write_of(space, &entry.dot)));
+                }
+                (_, Value::I64(number)) => {
+                    values.insert((key, *number));
+                }
+                _ => {}
+            }
+        }
+        let mut edits: BTreeMap<String, usize> = BTreeMap::new();
+        for (object, (write, index)) in must {
+            let key = name(*object);
+            let is_there = match object {
+                Object::Document(_) => {
+                    let count = edits.entry(key.clone()).or_default();
+                    *count += 1;
+                    *count <= changes.get(key.as_str()).map_or(0, BTreeSet::len)
+                }
+                Object::RwElement(_, element) => {
+                    additions.contains(&(key.as_str(), Value::I64((*element).into()), Some(*write)))
+                }
+                Object::DwFlag(_) => additions.contains(&(key.as_str(), Value::Bool(true), Some(*write))),
+                _ => values.contains(&(key.as_str(), self.value(*write, *index))),
+            };
+            if !is_there {
+                let detail = format!(
+                    "what write {write} did to {key} is not shown at replica {node} and not in its journal"
+                );
+                return Err(self.violation(Oracle::Journal, detail));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether what is known of additions to an object may be forgotten before everybody has seen them.
+    fn is_recalled(&self, object: Object) -> bool {
+        self.plan.is_copied() && matches!(object, Object::RwElement(..) | Object::DwFlag(_))
+    }
+
+    /// The write that made an operation.
+    fn write_of(&self, space: usize, dot: &Dot) -> Option<WriteRef> {
+        let truth = &self.truth.spaces[space];
+        let lane = truth.numbers.get(&dot.origin).copied()?;
+        let mut changes =
+            truth.lanes[lane].entries.iter().filter(|(write, _)| !self.truth.write(*write).silent);
+        changes.nth(dot.seq as usize - 1).map(|(write, _)| *write)
+    }
+
+    /// What everybody else has in the journal, of what came with a snapshot, came with its journal.
     fn audit_carried_journal(&self, node: usize, space: usize) -> Result<(), Violation> {
         let (truth, held) = (&self.truth.spaces[space], &self.nodes[node].held[space]);
         // What a source had that was put back since, or took over a state itself, nobody knows.
@@ -224,7 +299,7 @@ impl World {
             None => Ok(()),
             Some((value, _)) => {
                 let detail = format!("value {value} is in every journal but that of replica {node}");
-                Err(self.violation(Oracle::Siblings, detail))
+                Err(self.violation(Oracle::Journal, detail))
             }
         }
     }

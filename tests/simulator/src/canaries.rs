@@ -30,8 +30,9 @@ pub fn expected(canary: Canary) -> Oracle {
         | Canary::FollowerCounted
         | Canary::HaveBeforeSync => Oracle::Acknowledgement,
         Canary::CounterAddsTwice | Canary::AppliedTwice | Canary::HeldDropped => Oracle::Counters,
-        Canary::SiblingPruned | Canary::SiblingKept | Canary::LoserNotJournalled | Canary::HeldOvertaken => {
-            Oracle::Siblings
+        Canary::SiblingPruned | Canary::SiblingKept | Canary::HeldOvertaken => Oracle::Siblings,
+        Canary::LoserNotJournalled | Canary::AdditionNotJournalled | Canary::JournalNotCarried => {
+            Oracle::Journal
         }
         Canary::TokenPartReached | Canary::TokenBeforeSync => Oracle::Sessions,
         Canary::QuorumReadOfOne | Canary::FreshBeforeArrival => Oracle::Freshness,
@@ -75,7 +76,6 @@ pub fn expected(canary: Canary) -> Oracle {
         Canary::FloorBeyondCut => Oracle::Retention,
         Canary::ExtrasForgotten => Oracle::Prefix,
         Canary::PieceOfAnotherView => Oracle::Convergence,
-        Canary::JournalNotCarried => Oracle::Siblings,
         Canary::AnnouncementForgotten | Canary::RemovedStallCut => Oracle::Forgetting,
         Canary::UnsubscribeForgotten => Oracle::Copies,
         Canary::LagForgetsStaged | Canary::EstimateNeverEnds => Oracle::Lag,

@@ -22,10 +22,14 @@ pub enum Oracle {
     Acknowledgement,
     /// O6: a counter is the sum of the visible additions, each counted once.
     Counters,
-    /// O7: every value that nothing visible has replaced is shown, and none that something has; of several
-    /// siblings replaced at once each is in the journal of the replica that did it.
+    /// O7: every value that nothing visible has replaced is shown, and none that something has.
     /// Does not look at what a policy shows, which is a view.
     Siblings,
+    /// Every value is shown, was replaced or taken away while it was alone by somebody who had seen it, or is in the journal:
+    /// each of several siblings, what removals have beaten, and edits of removed documents. Judged by the order in which a
+    /// replica applies. Of a replica that took over a state, looks only at its own writes and at what is in all other journals;
+    /// does not look at what removals have beaten in runs with copies, nor at runs in which something was held or rows decayed.
+    Journal,
     /// O8: a client that presents its token sees what it saw and wrote before, or is told that it cannot.
     Sessions,
     /// O9: what is kept beside the data stays in proportion: lanes to incarnations, nothing staged at rest.
@@ -104,6 +108,7 @@ impl Oracle {
             Self::Acknowledgement => "O5 acknowledgement",
             Self::Counters => "O6 counters",
             Self::Siblings => "O7 siblings",
+            Self::Journal => "journal",
             Self::Sessions => "O8 sessions",
             Self::Bounds => "O9 bounds",
             Self::Liveness => "O10 liveness",

@@ -61,7 +61,10 @@ impl World {
         let is_held = |write: &&WriteRef| {
             let truth = self.truth.write(**write);
             let entry = self.truth.spaces[space].lanes[truth.lane].entries.get(truth.lsn as usize - 1);
-            let is_it = entry.is_some_and(|(there, _)| there == *write);
+            // Who was put back unnoticed may have written something else in its place.
+            let place = (space, truth.lane, truth.lsn.into());
+            let has_two = self.truth.alternates.keys().any(|(s, lane, lsn, _)| (*s, *lane, *lsn) == place);
+            let is_it = entry.is_some_and(|(there, _)| there == *write) && !has_two;
             is_it && self.nodes[node].held[space].applied(truth.lane) >= truth.lsn
         };
         made.iter().filter(is_held).copied().collect()

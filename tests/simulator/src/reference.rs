@@ -52,17 +52,30 @@ impl Sum {
 #[derive(Clone, Debug, Default)]
 struct Strict {
     put: bool,
+    /// Who put it there and was seen by nobody who did something to it since.
+    last: Vec<Mark>,
     removals: Vec<Mark>,
 }
 
 impl Strict {
-    fn put(&mut self, seen: impl Fn(&Mark) -> bool) {
+    /// Returns whether a removal has beaten it already.
+    fn put(&mut self, mark: Mark, seen: impl Fn(&Mark) -> bool) -> Option<Mark> {
         self.put = true;
         self.removals.retain(|removal| !seen(removal));
+        self.last.retain(|other| !seen(other));
+        if !self.removals.is_empty() {
+            return Some(mark);
+        }
+        self.last.push(mark);
+        None
     }
 
-    fn remove(&mut self, mark: Mark) {
+    /// Returns who put it there and is beaten.
+    fn remove(&mut self, mark: Mark, seen: impl Fn(&Mark) -> bool) -> Vec<Mark> {
         self.removals.push(mark);
+        let mut beaten = std::mem::take(&mut self.last);
+        beaten.retain(|other| !seen(other));
+        beaten
     }
 
     fn is_there(&self) -> bool {
@@ -110,6 +123,8 @@ pub(crate) struct Reference {
     maps: BTreeMap<u16, BTreeMap<u16, Nested>>,
     bounded: BTreeMap<u16, i128>,
     policies: Vec<(Mark, u16)>,
+    /// What went although it may have been the value that was shown, or was not seen by who made it go.
+    aside: Vec<(Object, Mark)>,
 }
 
 /// A document: every edit of it, those of them that no other has seen, and its removals.
@@ -123,6 +138,13 @@ struct Paper {
 fn put(marks: &mut Vec<Mark>, mark: Mark, seen: impl Fn(&Mark) -> bool) {
     marks.retain(|other| !seen(other));
     marks.push(mark);
+}
+
+/// Takes out what was seen. Returns that, if there was anything beside it, or is said to have been.
+fn take_values(values: &mut Vec<Mark>, was_among_others: bool, seen: impl Fn(&Mark) -> bool) -> Vec<Mark> {
+    let held = values.len();
+    let gone = values.extract_if(.., |other| seen(other)).collect();
+    if held > 1 || was_among_others { gone } else { Vec::new() }
 }
 
 fn take_out(elements: &mut BTreeMap<u16, Vec<Mark>>, seen: impl Fn(&Mark) -> bool) {
@@ -150,7 +172,8 @@ impl Reference {
             let seen = |other: &Mark| if other.0 == write { other.1 < mark.1 } else { saw(other.0) };
             match deed.effect {
                 Effect::Resolve { register } => {
-                    put(self.registers.entry(register).or_default(), mark, |other| deed.over.contains(other));
+                    let several = deed.over.len() > 1;
+                    self.assign(register, Some(mark), several, |other| deed.over.contains(other));
                 }
                 effect if !self.apply_within(mark, effect, &seen) => self.apply_one(mark, effect, &seen),
                 _ => {}
@@ -167,31 +190,42 @@ impl Reference {
             }
             Effect::Remove { set, element } => take_one(self.sets.entry(set).or_default(), element, seen),
             Effect::Empty { set } => take_out(self.sets.entry(set).or_default(), seen),
-            Effect::Assign { register } => put(self.registers.entry(register).or_default(), mark, seen),
-            Effect::Clear { register } => {
-                self.registers.entry(register).or_default().retain(|other| !seen(other));
-            }
+            Effect::Assign { register } => self.assign(register, Some(mark), false, seen),
+            Effect::Clear { register } => self.assign(register, None, false, seen),
             Effect::Edit { document } => {
                 let paper = self.documents.entry(document).or_default();
                 if paper.removals.iter().all(seen) {
                     put(&mut paper.last, mark, seen);
                     paper.all.push(mark);
+                } else {
+                    self.aside.push((Object::Document(document), mark));
                 }
             }
             Effect::Discard { document } => {
                 let paper = self.documents.entry(document).or_default();
-                (paper.all, paper.last) = (Vec::new(), Vec::new());
+                paper.last = Vec::new();
                 paper.removals.push(mark);
+                let lost = std::mem::take(&mut paper.all).into_iter().filter(|edit| !seen(edit));
+                self.aside.extend(lost.map(|edit| (Object::Document(document), edit)));
             }
             Effect::Enable { flag } => put(self.flags.entry(flag).or_default(), mark, seen),
             Effect::Disable { flag } => self.flags.entry(flag).or_default().retain(|other| !seen(other)),
-            Effect::Permit { flag } => self.dw_flags.entry(flag).or_default().put(seen),
-            Effect::Forbid { flag } => self.dw_flags.entry(flag).or_default().remove(mark),
+            Effect::Permit { flag } => {
+                let beaten = self.dw_flags.entry(flag).or_default().put(mark, seen);
+                self.aside.extend(beaten.map(|put| (Object::DwFlag(flag), put)));
+            }
+            Effect::Forbid { flag } => {
+                let beaten = self.dw_flags.entry(flag).or_default().remove(mark, seen);
+                self.aside.extend(beaten.into_iter().map(|put| (Object::DwFlag(flag), put)));
+            }
             Effect::Admit { set, element } => {
-                self.rw_sets.entry(set).or_default().entry(element).or_default().put(seen);
+                let row = self.rw_sets.entry(set).or_default().entry(element).or_default();
+                self.aside.extend(row.put(mark, seen).map(|put| (Object::RwElement(set, element), put)));
             }
             Effect::Ban { set, element } => {
-                self.rw_sets.entry(set).or_default().entry(element).or_default().remove(mark);
+                let row = self.rw_sets.entry(set).or_default().entry(element).or_default();
+                let beaten = row.remove(mark, seen).into_iter();
+                self.aside.extend(beaten.map(|put| (Object::RwElement(set, element), put)));
             }
             Effect::Raise { bounded, amount } => {
                 *self.bounded.entry(bounded).or_default() += i128::from(amount);
@@ -207,6 +241,20 @@ impl Reference {
         }
     }
 
+    /// Puts a value into a register, if there is one, in the place of some that are there.
+    fn assign(
+        &mut self,
+        register: u16,
+        value: Option<Mark>,
+        named_several: bool,
+        replaced: impl Fn(&Mark) -> bool,
+    ) {
+        let values = self.registers.entry(register).or_default();
+        let gone = take_values(values, named_several, replaced);
+        values.extend(value);
+        self.aside.extend(gone.into_iter().map(|value| (Object::Register(register), value)));
+    }
+
     /// What is done within maps. Returns whether it is.
     fn apply_within(&mut self, mark: Mark, effect: Effect, seen: &impl Fn(&Mark) -> bool) -> bool {
         let (map, key) = match effect {
@@ -220,15 +268,21 @@ impl Reference {
         let nested = self.maps.entry(map).or_default().entry(key).or_default();
         match effect {
             Effect::AddWithin { delta, .. } => nested.sum.add(mark, delta),
-            Effect::AssignWithin { .. } => put(&mut nested.values, mark, seen),
+            Effect::AssignWithin { .. } => {
+                let gone = take_values(&mut nested.values, false, seen);
+                nested.values.push(mark);
+                self.aside.extend(gone.into_iter().map(|value| (Object::Key(map, key), value)));
+            }
             Effect::InsertWithin { element, .. } => {
                 put(nested.elements.entry(element).or_default(), mark, seen);
             }
             Effect::RemoveWithin { element, .. } => take_one(&mut nested.elements, element, seen),
             _ => {
+                let several = nested.kinds().into_iter().filter(|is_there| *is_there).count() > 1;
                 nested.sum.reset(seen);
-                nested.values.retain(|other| !seen(other));
                 take_out(&mut nested.elements, seen);
+                let gone = take_values(&mut nested.values, several, seen);
+                self.aside.extend(gone.into_iter().map(|value| (Object::Key(map, key), value)));
             }
         }
         true
@@ -289,6 +343,11 @@ impl Reference {
     /// The policies that somebody set last.
     pub(crate) fn policies(&self) -> Vec<u16> {
         self.policies.iter().map(|(_, policy)| *policy).collect()
+    }
+
+    /// What a replica that applied these writes in this order must have in its journal.
+    pub(crate) fn aside(&self) -> &[(Object, Mark)] {
+        &self.aside
     }
 
     /// Everything that was ever touched.

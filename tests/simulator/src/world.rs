@@ -513,6 +513,9 @@ impl World {
                 }
                 Err(self.violation(Oracle::Acceptance, format!("replica {node} froze a lane: {notice:?}")))
             }
+            Notice::PartUnfit { .. } if !self.may_fork && !self.may_lie => {
+                Err(self.violation(Oracle::Acceptance, format!("replica {node}: {notice:?}")))
+            }
             _ => Ok(()),
         }
     }

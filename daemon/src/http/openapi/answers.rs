@@ -287,6 +287,8 @@ pub(crate) struct Conflict {
     policy: Option<String>,
     siblings: Option<Vec<Sibling>>,
     kinds: Option<Vec<String>>,
+    /// Of several kinds, what they hold: equal only where they hold the same.
+    state: Option<String>,
 }
 
 /// A page of the journal.
@@ -302,6 +304,8 @@ pub(crate) struct Journal {
 #[derive(ToSchema)]
 pub(crate) struct Aside {
     location: Value,
+    /// The kind of what held it there.
+    kind: String,
     dot: String,
     value: Value,
     author: Option<String>,
