@@ -104,10 +104,14 @@ impl Space {
         self.transact(move |tx| tx.resolve(&conflict, choice))
     }
 
-    /// Writes a value from the journal again, replacing every value visible here: an ordinary write, which puts what
-    /// it replaces into the journal if there were several.
+    /// Writes what is in the journal again: an ordinary write. A value replaces every value visible here, and puts what
+    /// it replaces into the journal if there were several. An element is added, a flag enabled, the sum of a counter added.
+    /// Of a document that was removed while others edited it, the document is made equal to what it was with all edits that the
+    /// same removal set aside; what one of its name holds by now stays in its history. That reads every entry of the
+    /// space, on the core's thread.
     ///
-    /// Refused with [`TxError::NotRestorable`] for a change to a document.
+    /// Refused with [`TxError::NotRestorable`] for a change that a document refused, and where the log does not hold any
+    /// more what an edit builds on.
     pub fn restore(&self, entry: &JournalEntry) -> Transact {
         let entry = entry.clone();
         self.transact(move |tx| tx.restore(&entry))

@@ -107,7 +107,7 @@ impl<'t, 'a> Transaction<'t, 'a> {
     /// As [`Space::restore`](crate::Space::restore).
     ///
     /// # Errors
-    /// [`TxError::NotRestorable`] for a change to a document.
+    /// As there; [`TxError`] when a limit is exceeded.
     pub fn restore(&mut self, entry: &JournalEntry) -> Result<(), TxError> {
         self.tx.restore(entry)
     }

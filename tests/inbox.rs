@@ -9,9 +9,9 @@ use std::time::{Duration, SystemTime};
 
 use comity::{
     Conflict, ConflictEvent, ConflictEvents, ConflictPolicy, CustomPolicy, Dot, JournalLimits, JournalReason,
-    Kind, Location, Matter, ObjectAddress, OpenError, OpenOptions, Policy, ROOT, RegisterView, RegistryError,
-    Replica, ResolveError, Sibling, Space, Token, TransactError, Transactable, TxError, Value, WatchError,
-    WriteError,
+    Kind, Location, Matter, ObjectAddress, OpenError, OpenOptions, Policy, ROOT, ReadDoc, RegisterView,
+    RegistryError, Replica, ResolveError, Sibling, Space, Token, TransactError, Transactable, TxError, Value,
+    WatchError, WriteError,
 };
 
 use regions::{PATIENCE, Region, converge, eventually, loopback, pair, patient_open, within};
@@ -147,7 +147,7 @@ async fn what_was_set_aside_is_in_the_journal_and_can_be_restored() {
     converge(&[&eu, &us]).await;
     assert_eq!(us.space.register("posts", "title").value().unwrap(), Some("one".into()));
 
-    // A change to a document that was removed meanwhile is there too, and is no value that could be written.
+    // An edit of a document that was removed meanwhile is there too, and brings the document back.
     eu.space.document("notes", "today").edit(|doc| Ok(doc.put(ROOT, "a", 1)?)).await.unwrap();
     converge(&[&eu, &us]).await;
     us.replica.go_offline().await.unwrap();
@@ -160,11 +160,10 @@ async fn what_was_set_aside_is_in_the_journal_and_can_be_restored() {
     let entries = eu.space.journal_of(&note, 10).unwrap();
     assert_eq!(entries.len(), 1);
     assert_eq!((&entries[0].reason, entries[0].author), (&JournalReason::DocumentRemoved, Some(us.id())));
-    let error = eu.space.restore(&entries[0]).await.unwrap_err();
-    assert!(
-        matches!(&error, WriteError::Refused(TransactError::Refused(TxError::NotRestorable { .. }))),
-        "{error}"
-    );
+    eu.space.restore(&entries[0]).await.unwrap();
+    converge(&[&eu, &us]).await;
+    let restored = us.space.document("notes", "today").read().unwrap();
+    assert_eq!(restored.automerge().keys(ROOT).collect::<Vec<_>>(), ["a", "b"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -211,15 +211,16 @@ function journal() {
 function aside(entry) {
   const restore = (event) => attempt(async () => {
     await ask("POST", inSpace("/journal/restore"), { location: entry.location, dot: entry.dot });
-    setText(byId("news"), `Restored: ${readable(entry.value)}`);
+    setText(byId("news"), `Restored: ${entry.kind === "document" ? placeText(entry.location) : readable(entry.value)}`);
     event.target.textContent = "Restored";
   });
-  const canRestore = !["change-refused", "document-removed"].includes(entry.reason);
+  const canRestore = entry.reason !== "change-refused";
+  const isChange = entry.kind === "document";
   const reason = `${REASONS[entry.reason] ?? entry.reason} ${entry.by_author ? nameOf(entry.by_author) : ""}${entry.detail ? `: ${entry.detail}` : ""}`;
   return el("div", { class: "entry", data: entry.author ? colour(entry.author) : { hue: 3 } }, el("span", { class: "region-dot", "aria-hidden": "true" }),
-    el("span", { class: "value" }, canRestore ? readable(entry.value) : "a change of the document"),
+    el("span", { class: "value" }, isChange ? "a change of the document" : readable(entry.value)),
     el("span", { class: "small muted" }, `${placeText(entry.location)} · written in ${nameOf(entry.author)}, ${when(entry.written_ms)} · ${reason}`),
-    canRestore ? el("button", { type: "button", "aria-label": `Restore ${readable(entry.value)}`, on: { click: restore } }, "Restore") : undefined);
+    canRestore ? el("button", { type: "button", "aria-label": isChange ? "Restore the document" : `Restore ${readable(entry.value)}`, on: { click: restore } }, "Restore") : undefined);
 }
 
 const MAKERS = { overview, conflicts, journal, objects: () => makeObjects({ inSpace, hashOf, where, nameOf, colour, when }) };

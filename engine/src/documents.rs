@@ -6,6 +6,7 @@
 
 mod admit;
 mod apply;
+mod lost;
 mod reading;
 mod settle;
 mod tail;
@@ -20,6 +21,7 @@ use crate::site::Site;
 use crate::store::{LogRead, StateRead, StoreError};
 
 pub(crate) use apply::{flush, store_edit};
+pub use lost::lost_document;
 pub use reading::{DocumentPosition, DocumentReader, Followed, ReadDocument};
 pub use settle::{Settled, settle};
 use tail::TailRow;

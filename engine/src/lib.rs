@@ -92,7 +92,8 @@ pub use changes::{
 };
 pub use conflicts::{Conflict, Location, Matter, SiblingReport, conflict_at, conflicts};
 pub use documents::{
-    DocumentPosition, DocumentReader, Followed, QuarantinedChange, ReadDocument, Settled, quarantined, settle,
+    DocumentPosition, DocumentReader, Followed, QuarantinedChange, ReadDocument, Settled, lost_document,
+    quarantined, settle,
 };
 pub use engine::Engine;
 pub use extension::Extensions;

@@ -214,10 +214,16 @@ fn what_the_journal_holds_can_be_written_again() {
     world.connect_all();
     let entries = journal(&world, 0, space);
     let change = entries.iter().find(|entry| entry.reason == JournalReason::DocumentRemoved).unwrap();
-    let refused = world.write(0, space, |tx| tx.restore(change));
-    assert!(
-        matches!(&refused, Err(TransactError::Refused(TxError::NotRestorable { object })) if *object == change.location)
-    );
+    world.write(0, space, |tx| tx.restore(change)).unwrap();
+    for node in 0..2 {
+        let document = comity_engine::document(&world.nodes[node].disk.view(), &space, "spec", "k").unwrap();
+        assert_eq!(document.automerge().keys(ROOT).collect::<Vec<_>>(), ["before", "lost"], "node {node}");
+    }
+    let refused =
+        JournalEntry { reason: JournalReason::ChangeRefused { detail: String::new() }, ..change.clone() };
+    let refused = world.write(0, space, |tx| tx.restore(&refused));
+    assert!(matches!(&refused, Err(TransactError::Refused(TxError::NotRestorable { object, .. }))
+        if *object == change.location));
 }
 
 #[test]

@@ -258,6 +258,16 @@ pub fn restore(tx: &mut Transaction<'_>, heads: &[[u8; 32]]) -> Result<(), JsonE
     update::put_root(tx, &map)
 }
 
+/// Makes the document equal to another one, by a new edit; as [`restore`].
+///
+/// # Errors
+/// As [`put`].
+pub fn copy(tx: &mut Transaction<'_>, other: &impl ReadDoc) -> Result<(), JsonError> {
+    let source = Source { document: other, version: None, has_marks: true };
+    let map = source.read(&ROOT, &Held::Object(ObjType::Map), &mut Pointer::default())?;
+    update::put_root(tx, &map)
+}
+
 /// The scalar that JSON stands for, strings included, or `None` when it stands for a list or a map.
 pub(crate) fn scalar_from_json(value: &Value) -> Result<Option<ScalarValue>, JsonError> {
     Ok(match Node::from_json(value, &mut Pointer::default())? {

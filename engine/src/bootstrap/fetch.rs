@@ -26,9 +26,6 @@ use crate::store::{Position, StateRead, Store, StoreError};
 use crate::version::WITH_WIDE_WINDOWS;
 use crate::work::Work;
 
-/// Why a state is refused that is older than the log here.
-const LACKS: &str = "it lacks what is not kept here any more";
-
 /// A source that sends nothing for so long is given up.
 const SNAPSHOT_STALL: Duration = Duration::from_secs(60);
 /// How often that doubles at most.
@@ -391,8 +388,8 @@ impl Engine {
             return Ok(());
         }
         let Some(space) = self.spaces.get(&id) else { return Ok(()) };
-        if !space.can_take_over(&offer) {
-            self.refuse_source(now, id, (LACKS.to_owned(), LACKING_FOR));
+        if let Some(why) = space.refuses(&offer) {
+            self.refuse_source(now, id, (why.to_owned(), LACKING_FOR));
             return Ok(());
         }
         self.pump(id);
@@ -584,15 +581,15 @@ impl Engine {
         let pass = space.bootstrap.as_ref().and_then(|bootstrap| bootstrap.pass.as_ref());
         let Some(pass) = pass.filter(|pass| pass.is_verifying) else { return Ok(()) };
         let offer = pass.offer.clone().unwrap_or_default();
-        let can_take_over = space.can_take_over(&offer);
+        let refusal = space.refuses(&offer);
         let Some(pass) = space.bootstrap.as_mut().and_then(|bootstrap| bootstrap.pass.as_mut()) else {
             return Ok(());
         };
         match result {
-            Ok(Verified { fault: None }) if !can_take_over => {
-                // More was let go of here while it came.
+            Ok(Verified { fault: None }) if refusal.is_some() => {
+                // More was let go of here while it came, or the log brought what it has.
                 pass.is_verifying = false;
-                self.refuse_source(now, id, (LACKS.to_owned(), LACKING_FOR));
+                self.refuse_source(now, id, (refusal.unwrap_or_default().to_owned(), LACKING_FOR));
                 Ok(())
             }
             Ok(Verified { fault: None }) => {
@@ -640,10 +637,12 @@ impl Engine {
 }
 
 impl Space {
-    /// Whether nothing is lost when a state takes the place of this one: what is not kept here any more and is not in it either
-    /// would be.
-    fn can_take_over(&self, offer: &Offer) -> bool {
-        self.lanes.iter().all(|(lane, held)| offer.frontier.at(lane) >= held.floor.lsn)
+    /// Why a state is not taken over: something would be lost by it, or nothing gained.
+    fn refuses(&self, offer: &Offer) -> Option<&'static str> {
+        if self.lanes.iter().any(|(lane, held)| offer.frontier.at(lane) < held.floor.lsn) {
+            return Some("it lacks what is not kept here any more");
+        }
+        self.frontier.covers(&offer.frontier).then_some("it has nothing that is not here")
     }
 }
 

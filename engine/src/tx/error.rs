@@ -110,10 +110,12 @@ pub enum TxError {
         rule: &'static str,
     },
     /// The journal entry cannot be restored by a write.
-    #[error("{object}: what the journal holds is no value that can be written")]
+    #[error("{object}: {rule}")]
     NotRestorable {
         /// Where it was.
         object: Location,
+        /// Why.
+        rule: &'static str,
     },
     /// The region's name is empty or too long.
     #[error("the region name {name:?} has {bytes} bytes; 1 to {bytes_max} are allowed")]

@@ -5,12 +5,13 @@ use comity_crdts::limits::{
     MAP_DEPTH_MAX, VALUE_BYTES_MAX,
 };
 use comity_crdts::{
-    AddressError, BoundedCounter, Dot, ElementDots, Kind, MvRegister, OriginId, Policy, ReplicaId,
-    ResettableCounter, Value, canary, check_collection,
+    AddressError, BoundedCounter, Document, Dot, ElementDots, Kind, MvRegister, OriginId, Policy, ReplicaId,
+    ResettableCounter, Value, canary, check_collection, json,
 };
 
 use crate::apply::load_element;
 use crate::conflicts::Location;
+use crate::documents::lost_document;
 use crate::journal::{JournalEntry, JournalReason, SetAside, record_siblings};
 use crate::keys;
 use crate::op::Op;
@@ -18,6 +19,9 @@ use crate::rows::Object;
 use crate::settings::{REGION_BYTES_MAX, policy_address, region_address, region_of};
 use crate::site::Site;
 use crate::tx::{Tx, TxError};
+
+/// What is not of the kind that the journal says it is.
+const NO_SUM: &str = "what the journal holds is no value of this kind";
 
 impl Tx<'_> {
     /// The site of something of this kind.
@@ -318,10 +322,13 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Writes a value from the journal again, replacing every value visible here: an ordinary write.
+    /// Writes what is in the journal again: an ordinary write. A value replaces every value visible here; of a document that was
+    /// removed, the document is made equal to what it was with all that the same removal set aside, and what is in one of
+    /// its name by now stays in its history. That takes reading every entry of the space.
     ///
     /// # Errors
-    /// [`TxError::NotRestorable`] for a change to a document.
+    /// [`TxError::NotRestorable`] for a change that a document refused, and for a removed document of which something is not in
+    /// the log any more.
     pub fn restore(&mut self, entry: &JournalEntry) -> Result<(), TxError> {
         let (at, value) = (&entry.location, entry.value.clone());
         match entry.reason {
@@ -331,8 +338,27 @@ impl Tx<'_> {
             JournalReason::RemovalWon if at.object.kind() == Kind::RwSet => self.rw_set_add_at(at, value),
             JournalReason::RemovalWon => self.dw_flag_enable_at(at),
             JournalReason::KindRemoved => self.restore_kind(entry),
-            _ => Err(TxError::NotRestorable { object: at.clone() }),
+            JournalReason::DocumentRemoved => {
+                let lost = lost_document(self.state(), &self.space(), entry)?;
+                let not_kept = "what the change builds on is not kept in the log any more";
+                let lost =
+                    lost.ok_or_else(|| TxError::NotRestorable { object: at.clone(), rule: not_kept })?;
+                self.restore_document(at, &lost)
+            }
+            JournalReason::ChangeRefused { .. } => {
+                let rule = "a change that the document refused is no value that can be written";
+                Err(TxError::NotRestorable { object: at.clone(), rule })
+            }
         }
+    }
+
+    /// Makes a document equal to another one.
+    fn restore_document(&mut self, at: &Location, other: &Document) -> Result<(), TxError> {
+        let (collection, key) = (at.object.collection(), at.object.key());
+        self.document_edit(collection, key, |document| {
+            json::copy(document, other.automerge())
+                .map_err(|source| TxError::Json { object: at.clone(), source })
+        })
     }
 
     /// Puts back what was under a key of a map that led to several kinds.
@@ -342,7 +368,7 @@ impl Tx<'_> {
             (Kind::Counter, Value::I64(sum)) => self.counter_add_at(at, *sum),
             (Kind::Counter, Value::Text(sum)) => {
                 let mut left: i128 =
-                    sum.parse().map_err(|_| TxError::NotRestorable { object: at.clone() })?;
+                    sum.parse().map_err(|_| TxError::NotRestorable { object: at.clone(), rule: NO_SUM })?;
                 while left != 0 {
                     let part = left.clamp(i64::MIN.into(), i64::MAX.into()) as i64;
                     self.counter_add_at(at, part)?;
@@ -353,7 +379,7 @@ impl Tx<'_> {
             (Kind::Set, element) => self.set_add_at(at, element.clone()),
             (Kind::Flag, _) => self.flag_enable_at(at),
             (Kind::Register, value) => self.register_write_at(at, value.clone()),
-            _ => Err(TxError::NotRestorable { object: at.clone() }),
+            _ => Err(TxError::NotRestorable { object: at.clone(), rule: NO_SUM }),
         }
     }
 }

@@ -104,6 +104,14 @@ impl Nested {
         self.elements.keys().copied().collect()
     }
 
+    /// How many kinds there are of what others wrote.
+    fn kinds_but_of(&self, write: WriteRef) -> usize {
+        let is_other = |mark: &Mark| mark.0 != write;
+        let sum = self.sum.additions.iter().any(|(mark, _)| is_other(mark));
+        let elements = self.elements.values().flatten().any(is_other);
+        usize::from(sum) + usize::from(self.values.iter().any(is_other)) + usize::from(elements)
+    }
+
     /// Which of a counter, a map (with the register) and a set are there.
     pub(crate) fn kinds(&self) -> [bool; 3] {
         [!self.sum.additions.is_empty(), !self.values.is_empty(), !self.elements.is_empty()]
@@ -172,8 +180,7 @@ impl Reference {
             let seen = |other: &Mark| if other.0 == write { other.1 < mark.1 } else { saw(other.0) };
             match deed.effect {
                 Effect::Resolve { register } => {
-                    let several = deed.over.len() > 1;
-                    self.assign(register, Some(mark), several, |other| deed.over.contains(other));
+                    self.assign(register, Some(mark), |other| deed.over.contains(other));
                 }
                 effect if !self.apply_within(mark, effect, &seen) => self.apply_one(mark, effect, &seen),
                 _ => {}
@@ -190,8 +197,8 @@ impl Reference {
             }
             Effect::Remove { set, element } => take_one(self.sets.entry(set).or_default(), element, seen),
             Effect::Empty { set } => take_out(self.sets.entry(set).or_default(), seen),
-            Effect::Assign { register } => self.assign(register, Some(mark), false, seen),
-            Effect::Clear { register } => self.assign(register, None, false, seen),
+            Effect::Assign { register } => self.assign(register, Some(mark), seen),
+            Effect::Clear { register } => self.assign(register, None, seen),
             Effect::Edit { document } => {
                 let paper = self.documents.entry(document).or_default();
                 if paper.removals.iter().all(seen) {
@@ -242,15 +249,9 @@ impl Reference {
     }
 
     /// Puts a value into a register, if there is one, in the place of some that are there.
-    fn assign(
-        &mut self,
-        register: u16,
-        value: Option<Mark>,
-        named_several: bool,
-        replaced: impl Fn(&Mark) -> bool,
-    ) {
+    fn assign(&mut self, register: u16, value: Option<Mark>, replaced: impl Fn(&Mark) -> bool) {
         let values = self.registers.entry(register).or_default();
-        let gone = take_values(values, named_several, replaced);
+        let gone = take_values(values, false, replaced);
         values.extend(value);
         self.aside.extend(gone.into_iter().map(|value| (Object::Register(register), value)));
     }
@@ -278,10 +279,12 @@ impl Reference {
             }
             Effect::RemoveWithin { element, .. } => take_one(&mut nested.elements, element, seen),
             _ => {
-                let several = nested.kinds().into_iter().filter(|is_there| *is_there).count() > 1;
+                // What the same write put there nobody has seen beside anything.
+                let several = nested.kinds_but_of(mark.0) > 1;
                 nested.sum.reset(seen);
                 take_out(&mut nested.elements, seen);
-                let gone = take_values(&mut nested.values, several, seen);
+                let mut gone = take_values(&mut nested.values, several, seen);
+                gone.retain(|value| value.0 != mark.0);
                 self.aside.extend(gone.into_iter().map(|value| (Object::Key(map, key), value)));
             }
         }

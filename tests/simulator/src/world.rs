@@ -6,8 +6,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use comity_crdts::Nonce;
 use comity_engine::{
-    Class, Engine, Input, Notice, Now, Output, SessionId, Settled, SnapshotAnswer, SnapshotTask, Store,
-    StoreError,
+    Class, Engine, Freeze, Input, Notice, Now, Output, SessionId, Settled, SnapshotAnswer, SnapshotTask,
+    Store, StoreError,
 };
 
 use crate::calm::Copies;
@@ -506,6 +506,16 @@ impl World {
         match notice {
             Notice::Applied(applied) => self.announced(node, &applied),
             Notice::Audit(event) => self.audited(node, &event),
+            // A founder knows nobody whom only its copy has let in, takes itself to be alone, and lets go of what they lack.
+            Notice::Frozen { space, why: Freeze::Late { .. }, .. }
+                if self.plan.keeping.is_some() && self.plan.is_copied() =>
+            {
+                self.nodes[node].reported = true;
+                if let Some(space) = self.truth.space(&space) {
+                    self.truth.spaces[space].forked = true;
+                }
+                Ok(())
+            }
             Notice::Frozen { .. } => {
                 self.nodes[node].reported = true;
                 if self.may_fork || self.may_lie {
