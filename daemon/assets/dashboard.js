@@ -178,6 +178,7 @@ const REASONS = {
   "sibling-removed": "one of several, removed by",
   "removal-won": "added, while somebody removed it:",
   "kind-removed": "one of several kinds, removed by",
+  "branch-lost": "written on a branch that could not be kept, by",
   "document-removed": "an edit of a document that was removed by",
   "change-refused": "a change of a document that was refused",
 };

@@ -120,12 +120,12 @@ impl Engine {
         now: &Now,
         id: SpaceId,
         store: &mut dyn Store,
-        with: impl FnOnce(&mut Work<'_>),
+        with: impl FnOnce(&mut Work<'_>) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
         let Some(space) = self.spaces.get_mut(&id) else { return Ok(()) };
         let mut work = Work::over(&*store);
+        with(&mut work)?;
         let delivery = space.deliver(now, &mut work, true)?;
-        with(&mut work);
         let (batch, delivery, progress) = space.finish_delivery(work, delivery)?;
         self.committed = match store.commit(batch) {
             Ok(position) => position,

@@ -9,8 +9,10 @@ use comity_crdts::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::change::ChangeSet;
 use crate::conflicts::{Location, LocationRow};
 use crate::keys;
+use crate::op::Op;
 use crate::read::author_of;
 use crate::rows::damaged;
 use crate::space::{decode, encode};
@@ -37,6 +39,9 @@ pub enum JournalReason {
     RemovalWon,
     /// It was removed from under a key of a map that led to several kinds.
     KindRemoved,
+    /// It was written here and could not be kept when the state of another replica was taken over: it was on the other
+    /// branch of a lane that was rolled back, or built on what was.
+    BranchLost,
 }
 
 /// One journal entry: who wrote which value when, and what set it aside.
@@ -176,7 +181,7 @@ pub(crate) fn record_beaten(
     record(work, space, object, &row)
 }
 
-/// Something that was removed from under a key of a map that led to several kinds.
+/// Something that went, and the kind of what held it.
 pub(crate) struct Discarded {
     pub(crate) kind: Kind,
     pub(crate) dot: Dot,
@@ -192,10 +197,53 @@ pub(crate) fn record_discarded(
     (by, at): (Dot, Hlc),
     discarded: &Discarded,
 ) -> Result<(), StoreError> {
-    // Keys hold no zero byte, so this is none. See `record_beaten` for why the reason does not say it.
-    let kind = format!("\0{}", discarded.kind.tag());
+    record_marked(work, space, (object, path), (by, at), discarded, "")
+}
+
+/// Journals what a change set did that is not kept: what it wrote and added. What it removed is there still.
+pub(crate) fn record_lost(
+    work: &mut Work<'_>,
+    space: &SpaceId,
+    change: &ChangeSet,
+) -> Result<(), StoreError> {
+    for group in &change.groups {
+        for (index, op) in group.ops.iter().enumerate() {
+            let (path, op) = match op {
+                Op::Nested { path, op } => (&path[..], &**op),
+                op => (&[][..], op),
+            };
+            let value = match op {
+                Op::CounterAdd(delta) => Value::I64(*delta),
+                Op::RegisterSet { value, .. } => value.clone(),
+                Op::SetAdd { element, .. } | Op::RwSetAdd { element } => element.clone(),
+                Op::FlagEnable { .. } | Op::DwFlagEnable => Value::Bool(true),
+                Op::DocumentChange(change) => Value::Bytes(change.bytes().to_vec()),
+                _ => continue,
+            };
+            let dot = Dot { origin: change.origin, seq: change.seq, index: index as u16 };
+            let lost = Discarded { kind: op.kind(), dot, written: change.hlc, value };
+            record_marked(work, space, (&group.address, path), (dot, change.hlc), &lost, LOST)?;
+        }
+    }
+    Ok(())
+}
+
+/// What is said of a row beside its kind when its change set was lost.
+const LOST: &str = "l";
+
+/// Journals something with its kind at the end of its path. Keys hold no zero byte, so that is none. See `record_beaten` for
+/// why the reason does not say it.
+fn record_marked(
+    work: &mut Work<'_>,
+    space: &SpaceId,
+    (object, path): (&ObjectAddress, &[String]),
+    (by, at): (Dot, Hlc),
+    discarded: &Discarded,
+    more: &str,
+) -> Result<(), StoreError> {
+    let mark = format!("\0{}{more}", discarded.kind.tag());
     let row = JournalRow {
-        location: LocationRow::new(object, &[path, &[kind]].concat()),
+        location: LocationRow::new(object, &[path, &[mark]].concat()),
         dot: discarded.dot,
         written: discarded.written,
         value: discarded.value.to_bytes(),
@@ -206,12 +254,16 @@ pub(crate) fn record_discarded(
     record(work, space, object, &row)
 }
 
-/// The kind that [`record_discarded`] put at the end of a path, taken off.
-fn take_kind(path: &mut Vec<String>) -> Option<Kind> {
-    let tag = path.last()?.strip_prefix('\0')?.parse().ok()?;
-    let kind = Kind::from_tag(tag)?;
+/// What [`record_marked`] put at the end of a path, taken off.
+fn take_mark(path: &mut Vec<String>) -> Option<(Kind, JournalReason)> {
+    let mark = path.last()?.strip_prefix('\0')?;
+    let (tag, reason) = match mark.strip_suffix(LOST) {
+        Some(tag) => (tag, JournalReason::BranchLost),
+        None => (mark, JournalReason::KindRemoved),
+    };
+    let kind = Kind::from_tag(tag.parse().ok()?)?;
     path.pop();
-    Some(kind)
+    Some((kind, reason))
 }
 
 /// A change that is none of its document, or no longer.
@@ -430,14 +482,13 @@ pub(crate) fn decode_row(
     let value =
         Value::from_bytes(&row.value, row.value.len()).map_err(|error| damaged("journal row", &error))?;
     let mut location = row.location.location("journal row")?;
-    let discarded = take_kind(&mut location.path);
     let top = location.object.kind();
-    let reason = match (row.reason, top) {
-        (JournalReason::SiblingRemoved, Kind::RwSet | Kind::DwFlag) => JournalReason::RemovalWon,
-        (JournalReason::SiblingRemoved, _) if discarded.is_some() => JournalReason::KindRemoved,
-        (reason, _) => reason,
+    let (kind, reason) = match (row.reason, top, take_mark(&mut location.path)) {
+        (JournalReason::SiblingRemoved, _, Some(marked)) => marked,
+        (JournalReason::SiblingRemoved, Kind::RwSet | Kind::DwFlag, _) => (top, JournalReason::RemovalWon),
+        (reason, Kind::Map, _) => (Kind::Register, reason),
+        (reason, top, _) => (top, reason),
     };
-    let kind = discarded.unwrap_or(if top == Kind::Map { Kind::Register } else { top });
     Ok(JournalEntry {
         location,
         kind,

@@ -276,6 +276,9 @@ pub(crate) struct Space {
     pub(crate) cut: Frontier,
     /// What may be forgotten here. Who brings what was made without having seen it makes it come back.
     pub(crate) forgotten: Frontier,
+    /// The own lane when this replica started, and how far it had come. What came after is known to nobody else if the store
+    /// turns out to have been rolled back before.
+    pub(crate) started_at: Option<Box<(LaneId, u64)>>,
     /// Additions that a removal might beat and that may be forgotten here. The same goes for them.
     pub(crate) additions_forgotten: Box<Frontier>,
     /// Entries that left something behind which can be forgotten once they are within the cut, and the first
@@ -357,6 +360,7 @@ impl Space {
             sessions: BTreeSet::new(),
             cut: Frontier::new(),
             forgotten: Frontier::new(),
+            started_at: None,
             additions_forgotten: Box::default(),
             unstable: Frontier::new(),
             compactable: false,
@@ -447,6 +451,7 @@ impl Space {
             }
             _ => None,
         };
+        space.started_at = space.own_lane().map(|own| Box::new((own, space.frontier.at(&own))));
         Ok(space)
     }
 
@@ -570,7 +575,7 @@ mod tests {
 
     #[test]
     fn what_there_are_ten_thousands_of_is_small() {
-        assert!(size_of::<Space>() <= 1_280, "{}", size_of::<Space>());
+        assert!(size_of::<Space>() <= 1_296, "{}", size_of::<Space>());
         assert!(size_of::<Lane>() <= 616, "{}", size_of::<Lane>());
     }
 }

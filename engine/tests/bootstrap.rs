@@ -9,8 +9,8 @@ use std::time::Duration;
 use comity_crdts::{Frontier, Kind, SpaceId, Value};
 use comity_engine::wire::{Message, SnapshotPiece, WalkRow, decode_piece, encode_piece};
 use comity_engine::{
-    BootstrapLimits, BootstrapPhase, ChangeCursor, ChangesError, Input, Offer, PageLimit, Retention, Role,
-    StateRead, TransactError, Tx, TxError,
+    BootstrapLimits, BootstrapPhase, ChangeCursor, ChangesError, Input, JournalReason, Offer, PageLimit,
+    Retention, Role, StateRead, TransactError, Tx, TxError,
 };
 use world::World;
 use world::removals::writers;
@@ -346,4 +346,46 @@ fn a_source_that_lies_about_the_state_is_found_out_before_any_of_it_is_seen() {
         world.assert_converged(space);
         assert_same(&world, space, (node, 1));
     }
+}
+
+#[test]
+fn what_a_rolled_back_replica_wrote_on_another_branch_is_journalled_when_it_cannot_be_kept() {
+    let (mut world, space) = old_space(20);
+    let backup = world.backup(2);
+    for number in 200..260 {
+        world.write((number % 3) as usize, space, |tx| everything(tx, number)).unwrap();
+    }
+    world.pass_for(40);
+    world.disconnect_all(None);
+    // Nothing shows that this is an old copy, so it goes on in its lane, where others hold something else by now.
+    let instance = world.nodes[2].instance;
+    world.restore(2, backup, instance);
+    world
+        .write(2, space, |tx| {
+            tx.set_add("mine", "set", Value::I64(1))?;
+            tx.counter_add("mine", "counter", 7)?;
+            tx.register_write("mine", "register", Value::from("late"))
+        })
+        .unwrap();
+    world.connect_all();
+    world.pass_for(20);
+    assert_same(&world, space, (2, 0));
+    let journal = |world: &World| {
+        let view = world.nodes[2].disk.view();
+        let entries = comity_engine::journal(&view, &space, usize::MAX).unwrap();
+        entries.into_iter().filter(|entry| entry.reason == JournalReason::BranchLost).collect::<Vec<_>>()
+    };
+    let lost = journal(&world);
+    let mut kinds: Vec<Kind> = lost.iter().map(|entry| entry.kind).collect();
+    kinds.sort_unstable();
+    assert_eq!(kinds, [Kind::Counter, Kind::Set, Kind::Register]);
+    assert!(lost.iter().all(|entry| entry.author == Some(world.replica(2)) && entry.by == entry.dot));
+    for entry in &lost {
+        world.write(2, space, |tx| tx.restore(entry)).unwrap();
+    }
+    world.pass_for(2);
+    assert_same(&world, space, (2, 0));
+    let view = world.nodes[0].disk.view();
+    assert_eq!(comity_engine::set_len(&view, &space, "mine", "set").unwrap(), 1);
+    assert_eq!(comity_engine::counter(&view, &space, "mine", "counter").unwrap(), 7);
 }

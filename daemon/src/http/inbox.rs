@@ -229,6 +229,7 @@ pub(crate) fn entry_json(entry: &JournalEntry) -> Json {
         JournalReason::DocumentRemoved => ("document-removed", None),
         JournalReason::RemovalWon => ("removal-won", None),
         JournalReason::KindRemoved => ("kind-removed", None),
+        JournalReason::BranchLost => ("branch-lost", None),
         JournalReason::ChangeRefused { detail } => ("change-refused", Some(detail.clone())),
         other => ("other", Some(format!("{other:?}"))),
     };

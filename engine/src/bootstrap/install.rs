@@ -21,17 +21,18 @@ use crate::bootstrap::rows::{clear_parts, delete_row, put_aside, put_lane, put_r
 use crate::bootstrap::staged::{StagedPiece, staged_rows};
 use crate::bootstrap::walk::{OBJECTS, Path};
 use crate::bootstrap::{Mark, Offer, SnapshotEnd, mark};
-use crate::change::{Body, LaneEntry, LaneTip, decode_stored};
-use crate::changes::places;
+use crate::change::{Body, ChangeSet, LaneEntry, LaneTip, decode_stored};
+use crate::changes::{entry, places};
 use crate::engine::{Engine, Timer};
 use crate::io::{Class, Notice, Now, Output, SessionId};
+use crate::journal::record_lost;
 use crate::keys;
 use crate::limits::{INSTALL_BATCHES_MAX, INSTALL_BYTES_MAX, INSTALL_ROWS_MAX, SYNC_RETRY};
 use crate::message::{Message, SnapshotStop};
 use crate::retention::{Kept, kept};
 use crate::rows::damaged;
 use crate::run::RUN_ENTRIES_MAX;
-use crate::space::{LaneRow, Progress, SpaceRow, Staged, decode, encode};
+use crate::space::{LaneRow, Progress, Space, SpaceRow, Staged, decode, encode};
 use crate::status::Freeze;
 use crate::store::{LaneSpan, Position, StateRead, Store, StoreError};
 use crate::work::Work;
@@ -58,6 +59,13 @@ pub(crate) struct Installing {
     done: Option<Position>,
 }
 
+fn change_of(entry: LaneEntry) -> Option<ChangeSet> {
+    match entry.body {
+        Body::Change(change) => Some(change),
+        Body::Checkpoint(_) => None,
+    }
+}
+
 impl Installing {
     pub(crate) fn load(read: &dyn StateRead, space: &SpaceId) -> Result<Option<Self>, StoreError> {
         let mark = mark(read, space)?;
@@ -81,6 +89,15 @@ pub fn flipped(facts: &[crate::store::Put]) -> Option<(SpaceId, Frontier)> {
 
 fn put_mark(work: &mut Work<'_>, id: &SpaceId, offer: &Offer, stage: Stage) {
     work.put_fact(keys::install_mark(id), encode(&Mark { offer: offer.clone(), stage }));
+}
+
+impl Space {
+    /// Whether an entry was made here since this replica started, in a lane of which a snapshot has more: the store had been
+    /// rolled back then, and what the snapshot has under the number is something else.
+    fn is_other_branch(&self, (lane, lsn): (&LaneId, u64), offer: &Offer) -> bool {
+        let Some((own, started_at)) = self.started_at.as_deref() else { return false };
+        own == lane && lsn > *started_at && offer.frontier.at(lane) > self.frontier.at(lane)
+    }
 }
 
 impl Engine {
@@ -253,6 +270,12 @@ impl Engine {
         for (place, (lane, lsn)) in places(&*store, &id, first, last)? {
             work.delete(keys::apply_log(&id, place));
             if lsn <= installing.offer.frontier.at(&lane) || canary!(ExtrasForgotten) {
+                if space.is_other_branch((&lane, lsn), &installing.offer) {
+                    let found = entry(&*store, &id, (lane, lsn))?;
+                    if let Some(change) = found.and_then(|(_, entry)| change_of(entry)) {
+                        record_lost(&mut work, &id, &change)?;
+                    }
+                }
                 work.drop_entries(LaneSpan { space: id, lane, first: lsn, count: 1 });
             } else {
                 work.put_fact(keys::extra(&id, place), [lane.0.as_slice(), &lsn.to_be_bytes()].concat());
@@ -309,6 +332,7 @@ impl Engine {
         held.durable =
             old.durable.iter().map(|(lane, lsn)| (lane, lsn.min(held.frontier.at(&lane)))).collect();
         held.clock = old.clock;
+        held.started_at = old.started_at;
         held.sessions = old.sessions;
         held.peer_durable = old.peer_durable;
         held.fresh = old.fresh;
@@ -342,9 +366,15 @@ impl Engine {
                 None => lost.push(LaneSpan { space: id, lane, first: lsn, count: 1 }),
             }
         }
+        let mut changes = Vec::new();
+        for span in &lost {
+            let entry = entry(&*store, &id, (span.lane, span.first))?;
+            changes.extend(entry.and_then(|(_, entry)| change_of(entry)));
+        }
         self.commit_delivery(now, id, store, |work| {
             taken.into_iter().for_each(|key| work.delete_fact(key));
             lost.into_iter().for_each(|span| work.drop_entries(span));
+            changes.iter().try_for_each(|change| record_lost(work, &id, change))
         })
     }
 
@@ -408,6 +438,11 @@ impl Engine {
             if let Some(first) = lane.staged.front().map(|staged| staged.after.lsn) {
                 let count = lane.staged.len() as u64;
                 work.drop_entries(LaneSpan { space: id, lane: *lane_id, first, count });
+                for staged in &lane.staged {
+                    if let Body::Change(change) = &staged.entry.body {
+                        record_lost(&mut work, &id, change)?;
+                    }
+                }
                 lane.drop_staged();
                 own_is_lost |= own == Some(*lane_id);
             }

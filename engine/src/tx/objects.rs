@@ -337,7 +337,7 @@ impl Tx<'_> {
             }
             JournalReason::RemovalWon if at.object.kind() == Kind::RwSet => self.rw_set_add_at(at, value),
             JournalReason::RemovalWon => self.dw_flag_enable_at(at),
-            JournalReason::KindRemoved => self.restore_kind(entry),
+            JournalReason::KindRemoved | JournalReason::BranchLost => self.restore_kind(entry),
             JournalReason::DocumentRemoved => {
                 let lost = lost_document(self.state(), &self.space(), entry)?;
                 let not_kept = "what the change builds on is not kept in the log any more";
@@ -377,6 +377,8 @@ impl Tx<'_> {
                 Ok(())
             }
             (Kind::Set, element) => self.set_add_at(at, element.clone()),
+            (Kind::RwSet, element) => self.rw_set_add_at(at, element.clone()),
+            (Kind::DwFlag, _) => self.dw_flag_enable_at(at),
             (Kind::Flag, _) => self.flag_enable_at(at),
             (Kind::Register, value) => self.register_write_at(at, value.clone()),
             _ => Err(TxError::NotRestorable { object: at.clone(), rule: NO_SUM }),

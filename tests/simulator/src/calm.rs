@@ -139,7 +139,8 @@ impl World {
                 return Err(self.violation(Oracle::Throttle, detail));
             }
         }
-        let is_whole = |space: &usize| !self.truth.spaces[*space].forked;
+        // Of two processes with one key who hears one takes it for what the other holds as well.
+        let is_whole = |space: &usize| !self.truth.spaces[*space].forked && !self.plan.has(FaultClass::Clone);
         for space in (0..self.truth.spaces.len()).filter(is_whole) {
             for node in &self.taking_part(space) {
                 let Some(status) = self.status(*node, space) else { continue };

@@ -79,7 +79,8 @@ pub enum Oracle {
     /// Does not look at runs with few bytes, nor with two processes of one key.
     Copies,
     /// What replicas say of lag: no less than others lack, no more than others have, and nothing when all is calm; and
-    /// catching up takes no time then. Outside of calm it does not look at runs with copies, loss or lies.
+    /// catching up takes no time then. Outside of calm it does not look at runs with copies, loss or lies, nor ever where two
+    /// processes have one key.
     Lag,
     /// A writer is held up only when too few others follow, and not for ever.
     Throttle,
