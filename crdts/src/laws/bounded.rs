@@ -131,7 +131,7 @@ fn intent() -> impl Strategy<Value = Intent> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(500))]
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
     #[test]
     fn bounded_counters_keep_the_laws(skews in skews(), steps in steps(intent())) {
         run::<Counter<HONEST>>(&skews, steps);

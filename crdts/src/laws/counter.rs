@@ -34,7 +34,7 @@ impl Law for Counter {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
     #[test]
     fn counters_keep_the_laws(skews in skews(), steps in steps(any::<i64>())) {
         run::<Counter>(&skews, steps);

@@ -130,11 +130,11 @@ fn intent() -> impl Strategy<Value = Intent> {
 
 #[test]
 fn disable_wins_flags_keep_the_laws() {
-    assert_laws_with_compaction::<DisableWins>(300, intent());
+    assert_laws_with_compaction::<DisableWins>(2_000, intent());
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
     #[test]
     fn enable_wins_flags_keep_the_laws(skews in skews(), steps in steps(intent())) {
         run::<EnableWins>(&skews, steps);

@@ -157,7 +157,7 @@ fn sibling(millis: u64, value: impl Into<Value>) -> Sibling {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
     #[test]
     fn registers_keep_the_laws(skews in skews(), steps in steps(intent())) {
         run::<Register>(&skews, steps);

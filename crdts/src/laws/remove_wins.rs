@@ -132,7 +132,7 @@ fn intent() -> impl Strategy<Value = Intent> {
 
 #[test]
 fn remove_wins_sets_keep_the_laws() {
-    assert_laws_with_compaction::<Set<HONEST>>(500, intent());
+    assert_laws_with_compaction::<Set<HONEST>>(2_000, intent());
 }
 
 #[test]

@@ -177,7 +177,7 @@ fn lie() -> impl Strategy<Value = Intent> {
 
 #[test]
 fn resettable_counters_keep_the_laws() {
-    assert_laws_with_compaction::<Counter<HONEST>>(500, intent());
+    assert_laws_with_compaction::<Counter<HONEST>>(2_000, intent());
 }
 
 #[test]

@@ -100,7 +100,7 @@ fn dot(replica: usize, seq: u64) -> Dot {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
     #[test]
     fn sets_keep_the_laws(skews in skews(), steps in steps(intent())) {
         run::<Set>(&skews, steps);
