@@ -278,7 +278,7 @@ impl Engine {
         id: SpaceId,
         store: &mut dyn Store,
     ) -> Result<(), StoreError> {
-        let limits = self.journal;
+        let (limits, extensions) = (self.journal, self.extensions);
         let Some(space) = self.spaces.get_mut(&id) else { return Ok(()) };
         space.compacting = false;
         if space.is_blocked() {
@@ -291,9 +291,12 @@ impl Engine {
         // What is held is judged by what its author had seen, and is not carried out yet.
         let (is_more, rows) =
             if space.holds() { (false, 0) } else { compact(&mut work, &id, &space.cut, COMPACT_ROWS_MAX)? };
-        let additions =
-            if space.holds() { 0 } else { beaten::forget(&mut work, &id, &space.cut, COMPACT_ROWS_MAX)? };
-        let is_more = is_more || additions == COMPACT_ROWS_MAX;
+        let additions = if space.holds() {
+            0
+        } else {
+            beaten::forget(&mut work, &id, (&space.cut, extensions), COMPACT_ROWS_MAX)?
+        };
+        let is_more = is_more || additions >= COMPACT_ROWS_MAX;
         let mut additions_forgotten = space.additions_forgotten.clone();
         if additions > 0 && !additions_forgotten.covers(&space.cut) {
             additions_forgotten.merge(&space.cut);

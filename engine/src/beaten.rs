@@ -3,21 +3,44 @@
 //! addition is, it is remembered here, beside the row that it is in, until somebody replaces it or everybody is known
 //! to have seen it. None of this is part of the space's state: it is neither compared nor handed to others.
 
-use comity_crdts::{Context, Frontier, Hlc, Place, SpaceId, canary};
-use serde::{Deserialize, Serialize};
+use comity_crdts::{Context, Frontier, Hlc, LaneId, Place, Reader, SpaceId, Writer, canary};
 
+use crate::change::Body;
+use crate::changes::entry;
+use crate::extension::Extensions;
 use crate::keys;
+use crate::recall::{adds_to, each_op};
 use crate::rows::damaged;
-use crate::space::{decode, encode};
 use crate::store::{StateRead, StoreError};
 use crate::work::Work;
 
 /// An addition that not everybody is known to have seen, and that no later operation on its row has.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Addition {
     pub(crate) place: Place,
     /// The stamp of its change set.
     pub(crate) at: Hlc,
+}
+
+fn encode_additions(additions: &[Addition]) -> Vec<u8> {
+    let mut out = Writer::new();
+    for Addition { place, at } in additions {
+        place.encode(&mut out);
+        out.bytes(&at.bits().to_be_bytes());
+    }
+    out.finish()
+}
+
+/// The additions to a row, as they are stored.
+pub(crate) fn decode_additions(bytes: &[u8]) -> Result<Vec<Addition>, StoreError> {
+    let mut reader = Reader::new(bytes);
+    let mut additions = Vec::new();
+    while reader.remaining() > 0 {
+        let place = Place::decode(&mut reader).map_err(|error| damaged("additions", &error))?;
+        let at = reader.array("stamp").map_err(|error| damaged("additions", &error))?;
+        additions.push(Addition { place, at: Hlc::from_bits(u64::from_be_bytes(at)) });
+    }
+    Ok(additions)
 }
 
 fn additions(work: &Work<'_>, key: &[u8]) -> Result<Vec<Addition>, StoreError> {
@@ -33,11 +56,10 @@ pub(crate) fn remember(
 ) -> Result<(), StoreError> {
     let key = keys::additions(space, row);
     let mut additions = additions(work, &key)?;
-    let passed = additions.extract_if(.., |addition| x.sees(&addition.place));
-    passed.for_each(|passed| work.delete(keys::addition(space, (passed.place.lane, passed.place.lsn), row)));
+    additions.retain(|addition| !x.sees(&addition.place));
     additions.push(Addition { place: x.place(), at });
-    work.put(key, encode(&additions));
-    work.put(keys::addition(space, (x.lane, x.lsn), row), Vec::new());
+    work.put(key, encode_additions(&additions));
+    work.put(keys::adding_entry(space, (x.lane, x.lsn)), Vec::new());
     Ok(())
 }
 
@@ -47,9 +69,9 @@ pub(crate) fn remember_again(work: &mut Work<'_>, space: &SpaceId, row: &[u8], a
         return;
     }
     for Addition { place, .. } in additions {
-        work.put(keys::addition(space, (place.lane, place.lsn), row), Vec::new());
+        work.put(keys::adding_entry(space, (place.lane, place.lsn)), Vec::new());
     }
-    work.put(keys::additions(space, row), encode(&additions));
+    work.put(keys::additions(space, row), encode_additions(additions));
 }
 
 /// Forgets the additions to a row, and returns those that the author of a removal had not seen.
@@ -64,9 +86,6 @@ pub(crate) fn beaten(
     if !additions.is_empty() {
         work.delete(key);
     }
-    for Addition { place, .. } in &additions {
-        work.delete(keys::addition(space, (place.lane, place.lsn), row));
-    }
     additions.retain(|addition| !x.sees(&addition.place));
     if canary!(AdditionNotJournalled) {
         additions.clear();
@@ -74,44 +93,52 @@ pub(crate) fn beaten(
     Ok(additions)
 }
 
-/// Forgets the additions within the cut, at most `rows_max` of them: whatever is still to come was made by somebody who
-/// has seen them. Returns how many were looked at.
+/// Forgets the additions of entries within the cut: whatever is still to come was made by somebody who has seen them. Goes
+/// on until `rows_max` operations were looked at; returns how many were. The entries must be kept until then.
 pub(crate) fn forget(
     work: &mut Work<'_>,
     space: &SpaceId,
-    cut: &Frontier,
+    (cut, extensions): (&Frontier, Extensions),
     rows_max: usize,
 ) -> Result<usize, StoreError> {
-    let mut left = rows_max;
+    let mut looked = 0;
     for (lane, lsn) in cut.iter() {
-        let (from, until) = keys::additions_through(space, &lane, lsn);
-        let rows = work.scan(&from, &until, left)?;
-        left -= rows.len();
-        for (key, _) in rows {
-            forget_in(work, space, &key)?;
+        let (from, until) = keys::adding_entries_through(space, &lane, lsn);
+        for (key, _) in work.scan(&from, &until, rows_max)? {
+            if looked >= rows_max {
+                return Ok(looked);
+            }
+            let place = keys::unstable_place(&key).ok_or_else(|| damaged("addition", &"its key is none"))?;
+            let mut rows = Vec::new();
+            if let Some((_, entry)) = entry(work, space, place)?
+                && let Body::Change(change) = &entry.body
+            {
+                each_op(extensions, change, |_, address, op| rows.extend(adds_to(space, address, op)));
+            }
+            looked += 1 + rows.len();
+            for row in rows {
+                forget_in(work, space, &row, place)?;
+            }
             work.delete(key);
         }
-        if left == 0 {
-            break;
-        }
     }
-    Ok(rows_max - left)
+    Ok(looked)
 }
 
-fn forget_in(work: &mut Work<'_>, space: &SpaceId, key: &[u8]) -> Result<(), StoreError> {
-    let (place, row) = keys::addition_parts(key).ok_or_else(|| damaged("addition", &"its key is none"))?;
+fn forget_in(
+    work: &mut Work<'_>,
+    space: &SpaceId,
+    row: &[u8],
+    place: (LaneId, u64),
+) -> Result<(), StoreError> {
     let key = keys::additions(space, row);
     let mut additions = additions(work, &key)?;
+    let count = additions.len();
     additions.retain(|addition| (addition.place.lane, addition.place.lsn) != place);
-    if additions.is_empty() {
-        work.delete(key);
-    } else {
-        work.put(key, encode(&additions));
+    match additions.len() {
+        same if same == count => {}
+        0 => work.delete(key),
+        _ => work.put(key, encode_additions(&additions)),
     }
     Ok(())
-}
-
-/// The additions to a row, as they are stored.
-pub(crate) fn decode_additions(bytes: &[u8]) -> Result<Vec<Addition>, StoreError> {
-    decode("additions", bytes)
 }

@@ -397,7 +397,7 @@ pub(crate) fn unstable_target(key: &[u8]) -> &[u8] {
 
 /// The first byte of the keys of additions that removals may beat, by row,
 pub(crate) const ADDITIONS: u8 = 0x3a;
-/// and by the entry that carries them.
+/// and of the entries that carry them.
 pub(crate) const ADDITIONS_BY_ENTRY: u8 = 0x3b;
 /// The first byte of the key of up to where they may have been forgotten.
 const ADDITIONS_FORGOTTEN: u8 = 0x2a;
@@ -408,13 +408,13 @@ pub(crate) fn additions(space: &SpaceId, row: &[u8]) -> Vec<u8> {
 }
 
 /// That an entry of a lane added something to a row.
-pub(crate) fn addition(space: &SpaceId, (lane, lsn): (LaneId, u64), row: &[u8]) -> Vec<u8> {
-    join(ADDITIONS_BY_ENTRY, &[&space.0, &lane.0, &lsn.to_be_bytes(), row])
+pub(crate) fn adding_entry(space: &SpaceId, (lane, lsn): (LaneId, u64)) -> Vec<u8> {
+    join(ADDITIONS_BY_ENTRY, &[&space.0, &lane.0, &lsn.to_be_bytes()])
 }
 
-/// The additions of entries of a lane up to `lsn`.
-pub(crate) fn additions_through(space: &SpaceId, lane: &LaneId, lsn: u64) -> (Vec<u8>, Vec<u8>) {
-    (addition(space, (*lane, 0), &[]), addition(space, (*lane, lsn.saturating_add(1)), &[]))
+/// Of these the ones of a lane up to `lsn`.
+pub(crate) fn adding_entries_through(space: &SpaceId, lane: &LaneId, lsn: u64) -> (Vec<u8>, Vec<u8>) {
+    (adding_entry(space, (*lane, 0)), adding_entry(space, (*lane, lsn.saturating_add(1))))
 }
 
 /// Up to where additions may have been forgotten.
@@ -422,18 +422,13 @@ pub(crate) fn additions_forgotten(space: &SpaceId) -> Vec<u8> {
     with_space(ADDITIONS_FORGOTTEN, space)
 }
 
-/// The entry that added something, and the row that it added it to.
-pub(crate) fn addition_parts(key: &[u8]) -> Option<((LaneId, u64), &[u8])> {
-    Some((unstable_place(key)?, key.get(41..)?))
-}
-
 /// Everything that is known of additions to rows of a space,
 pub(crate) fn all_additions(space: &SpaceId) -> (Vec<u8>, Vec<u8>) {
     range(join(ADDITIONS, &[&space.0]))
 }
 
-/// and by the entries that carry them.
-pub(crate) fn all_additions_by_entry(space: &SpaceId) -> (Vec<u8>, Vec<u8>) {
+/// and the entries that carry them.
+pub(crate) fn adding_entries(space: &SpaceId) -> (Vec<u8>, Vec<u8>) {
     range(join(ADDITIONS_BY_ENTRY, &[&space.0]))
 }
 

@@ -341,20 +341,28 @@ impl Log<'_> {
         Ok(())
     }
 
-    /// The operations of a change set that are known, with their dots and the objects they are on.
-    fn each_op(&self, change: &ChangeSet, mut visit: impl FnMut(Dot, &ObjectAddress, &Op)) {
-        for group in &change.groups {
-            for (index, op) in group.ops.iter().enumerate() {
-                let dot = Dot { origin: change.origin, seq: change.seq, index: index as u16 };
-                let made = (change.hlc, &change.context);
-                match op {
-                    Op::Extension { .. } => {
-                        if let Meaning::Does(op) = self.extensions.meaning(made, &group.address, (dot, op)) {
-                            visit(dot, &group.address, &op);
-                        }
+    fn each_op(&self, change: &ChangeSet, visit: impl FnMut(Dot, &ObjectAddress, &Op)) {
+        each_op(self.extensions, change, visit);
+    }
+}
+
+/// The operations of a change set that are known, with their dots and the objects they are on.
+pub(crate) fn each_op(
+    extensions: Extensions,
+    change: &ChangeSet,
+    mut visit: impl FnMut(Dot, &ObjectAddress, &Op),
+) {
+    for group in &change.groups {
+        for (index, op) in group.ops.iter().enumerate() {
+            let dot = Dot { origin: change.origin, seq: change.seq, index: index as u16 };
+            let made = (change.hlc, &change.context);
+            match op {
+                Op::Extension { .. } => {
+                    if let Meaning::Does(op) = extensions.meaning(made, &group.address, (dot, op)) {
+                        visit(dot, &group.address, &op);
                     }
-                    op => visit(dot, &group.address, op),
                 }
+                op => visit(dot, &group.address, op),
             }
         }
     }

@@ -89,6 +89,9 @@ pub fn lane_floor(read: &dyn StateRead, space: &SpaceId, lane: &LaneId) -> Resul
     Ok(floor_of(read, space, lane)?.map_or(0, |floor| floor.lsn))
 }
 
+/// How long forgetting may take before entries are let go of.
+const COMPACT_FIRST: Duration = Duration::from_millis(1);
+
 /// Why the entry at a place stays.
 enum Stays {
     /// Not everybody has announced to have applied it.
@@ -267,6 +270,14 @@ impl Engine {
         let Some(space) = self.spaces.get_mut(&id) else { return Ok(()) };
         if self.failed.is_some() || space.is_blocked() || space.drop_due.is_none_or(|due| due > now.monotonic)
         {
+            return Ok(());
+        }
+        if space.compactable {
+            // What the entries added is to be forgotten first, and they tell what that was.
+            let later = now.monotonic + COMPACT_FIRST;
+            (space.compacting, space.drop_due) = (true, Some(later));
+            self.timers.insert((now.monotonic, Timer::Compact(id)));
+            self.timers.insert((later, Timer::Drop(id)));
             return Ok(());
         }
         space.drop_due = None;

@@ -139,7 +139,8 @@ fn every_row_that_is_missing_is_found() {
     let (world, space) = written();
     let rows = Rows::of(&world, 1, space);
     let mut missed = Vec::new();
-    for key in rows.state.keys().filter(|key| !ALONE.contains(&key[0])) {
+    // Additions are remembered until they are replaced, so one that is not need not be missing.
+    for key in rows.state.keys().filter(|key| !ALONE.contains(&key[0]) && key[0] != 0x3a) {
         let mut spoiled = rows.clone();
         spoiled.state.remove(key);
         if spoiled.faults().0.is_empty() {

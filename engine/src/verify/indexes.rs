@@ -16,9 +16,6 @@ use crate::site::Site;
 use crate::space::decode;
 use crate::store::StoreError;
 
-/// What is wrong with an addition.
-const ADDITION: &str = "what is remembered of an addition is not what was made";
-
 impl Walk<'_> {
     pub(super) fn indexes(&mut self) -> Result<(), StoreError> {
         self.conflicts()?;
@@ -59,7 +56,7 @@ impl Walk<'_> {
         })
     }
 
-    /// Additions that are remembered are those of entries, in rows that are there, and found by both.
+    /// Additions that are remembered are those of entries, which lead to them.
     fn additions(&mut self) -> Result<(), StoreError> {
         let space = self.space;
         self.each_row(keys::all_additions(&space), |walk, (key, bytes)| {
@@ -68,42 +65,34 @@ impl Walk<'_> {
                 return Ok(());
             };
             for Addition { place, at } in &additions {
-                let is_found =
-                    walk.read.get(&keys::addition(&space, (place.lane, place.lsn), row))?.is_some();
+                let is_found = walk.read.get(&keys::adding_entry(&space, (place.lane, place.lsn)))?.is_some();
                 let entry = entry(walk.read, &space, (place.lane, place.lsn));
                 let Some(entry) = walk.readable("additions", entry)? else { return Ok(()) };
-                // What the log does not keep any more cannot be compared.
+                // What the log does not keep any more cannot be compared, nor what a later version did.
                 let is_made = entry.is_none_or(|(_, entry)| {
                     let Body::Change(change) = &entry.body else { return false };
-                    let made = |group: &Group| {
-                        let op = group.ops.get(usize::from(place.dot.index));
-                        op.is_some_and(|op| adds_to(&space, &group.address, op).is_some_and(|to| to == row))
+                    let made = |group: &Group| match group.ops.get(usize::from(place.dot.index)) {
+                        Some(Op::Extension { .. }) => true,
+                        Some(op) => adds_to(&space, &group.address, op).is_some_and(|to| to == row),
+                        None => false,
                     };
-                    let is_known =
-                        |group: &Group| !group.ops.iter().any(|op| matches!(op, Op::Extension { .. }));
                     let dot = (change.origin, change.seq, change.hlc);
-                    let by_extension = change.groups.iter().any(|group| !is_known(group));
-                    dot == (place.dot.origin, place.dot.seq, *at)
-                        && (by_extension || change.groups.iter().any(made))
+                    dot == (place.dot.origin, place.dot.seq, *at) && change.groups.iter().any(made)
                 });
                 if !(is_found && is_made) {
+                    let place = format!("entry {} of lane {}", place.lsn, place.lane);
                     walk.fault(
                         Matters::Additions,
-                        format!("entry {} of lane {}", place.lsn, place.lane),
-                        ADDITION,
+                        place,
+                        "what is remembered of an addition is not what was made",
                     );
                 }
             }
             Ok(())
         })?;
-        self.each_row(keys::all_additions_by_entry(&space), |walk, (key, bytes)| {
-            let Some(((lane, lsn), row)) = keys::addition_parts(&key) else { return Ok(()) };
-            let known = walk.read.get(&keys::additions(&space, row))?;
-            let known = known.map_or_else(|| Ok(Vec::new()), |bytes| decode_additions(&bytes));
-            let Some(known) = walk.readable("additions", known)? else { return Ok(()) };
-            let is_known = known.iter().any(|known| (known.place.lane, known.place.lsn) == (lane, lsn));
-            if !is_known || !bytes.is_empty() {
-                walk.fault(Matters::Additions, format!("entry {lsn} of lane {lane}"), ADDITION);
+        self.each_row(keys::adding_entries(&space), |walk, (key, bytes)| {
+            if keys::unstable_place(&key).is_none() || !bytes.is_empty() {
+                walk.fault(Matters::Additions, "the entries that add", "a row names none");
             }
             Ok(())
         })
