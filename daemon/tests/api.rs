@@ -411,3 +411,41 @@ fn the_rules_and_panels_that_are_handed_out_name_figures_and_labels_that_there_a
         }
     }
 }
+
+#[test]
+fn several_kinds_are_resolved_as_they_were_seen_and_what_goes_can_be_restored() {
+    let directory = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start(directory.path(), &[]);
+    let space = daemon.space("shop");
+    let map = format!("{space}/map/carts/ada");
+    let within = |kind: &str, act: Value| {
+        let act = json!({"op": "within", "path": ["x"], "kind": kind, "do": act});
+        written(&daemon.send("POST", &map, &act));
+    };
+    within("counter", json!({"op": "add", "by": 5}));
+    within("set", json!({"op": "insert", "element": "pear"}));
+    let conflict = || daemon.get(&format!("{space}/conflicts")).body["conflicts"][0].clone();
+    let old = conflict();
+    assert_eq!((&old["matter"], &old["kinds"]), (&json!("kinds"), &json!(["counter", "set"])));
+    within("set", json!({"op": "insert", "element": "plum"}));
+    let resolve = |seen: &Value| {
+        let decision = json!({"location": seen["location"], "kind": "counter", "state": seen["state"]});
+        daemon.send("POST", &format!("{space}/conflicts/resolve"), &decision)
+    };
+    let refused = resolve(&old);
+    assert_eq!(refused.status, 409, "{:?}", refused.body);
+    written(&resolve(&conflict()));
+    let entries = daemon.get(&format!("{space}/journal")).body["entries"].clone();
+    let entries = entries.as_array().unwrap();
+    let told = |entry: &Value| (entry["kind"].clone(), entry["reason"].clone(), entry["value"].clone());
+    let mut all: Vec<_> = entries.iter().map(told).map(|(_, _, value)| value.to_string()).collect();
+    all.sort_unstable();
+    assert_eq!(all, ["\"pear\"", "\"plum\""]);
+    assert!(entries.iter().all(|entry| told(entry).0 == "set" && told(entry).1 == "kind-removed"));
+    for entry in entries {
+        let restoring = json!({"location": entry["location"], "dot": entry["dot"]});
+        written(&daemon.send("POST", &format!("{space}/journal/restore"), &restoring));
+    }
+    let elements = daemon.get(&format!("{map}?path=x&kind=set")).body;
+    assert_eq!(elements["elements"], json!(["pear", "plum"]));
+}

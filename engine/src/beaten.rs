@@ -5,7 +5,7 @@
 
 use comity_crdts::{Context, Frontier, Hlc, LaneId, Place, Reader, SpaceId, Writer, canary};
 
-use crate::change::Body;
+use crate::change::{Body, LaneEntry};
 use crate::changes::entry;
 use crate::extension::Extensions;
 use crate::keys;
@@ -94,26 +94,28 @@ pub(crate) fn beaten(
 }
 
 /// Forgets the additions of entries within the cut: whatever is still to come was made by somebody who has seen them. Goes
-/// on until `rows_max` operations were looked at; returns how many were. The entries must be kept until then.
+/// on until `rows_max` operations were looked at; returns how many were. The entries ought to be kept until then.
 pub(crate) fn forget(
     work: &mut Work<'_>,
     space: &SpaceId,
     (cut, extensions): (&Frontier, Extensions),
     rows_max: usize,
 ) -> Result<usize, StoreError> {
-    let mut looked = 0;
-    for (lane, lsn) in cut.iter() {
+    let (mut looked, mut is_any_gone) = (0, false);
+    'lanes: for (lane, lsn) in cut.iter() {
         let (from, until) = keys::adding_entries_through(space, &lane, lsn);
         for (key, _) in work.scan(&from, &until, rows_max)? {
             if looked >= rows_max {
-                return Ok(looked);
+                break 'lanes;
             }
             let place = keys::unstable_place(&key).ok_or_else(|| damaged("addition", &"its key is none"))?;
             let mut rows = Vec::new();
-            if let Some((_, entry)) = entry(work, space, place)?
-                && let Body::Change(change) = &entry.body
-            {
-                each_op(extensions, change, |_, address, op| rows.extend(adds_to(space, address, op)));
+            match entry(work, space, place)? {
+                Some((_, LaneEntry { body: Body::Change(change), .. })) => {
+                    each_op(extensions, &change, |_, address, op| rows.extend(adds_to(space, address, op)));
+                }
+                Some(_) => {}
+                None => is_any_gone = true,
             }
             looked += 1 + rows.len();
             for row in rows {
@@ -122,7 +124,25 @@ pub(crate) fn forget(
             work.delete(key);
         }
     }
+    if is_any_gone {
+        forget_all(work, space, cut)?;
+    }
     Ok(looked)
+}
+
+/// Forgets every addition within the cut, where entries do not tell which those are. O(additions).
+fn forget_all(work: &mut Work<'_>, space: &SpaceId, cut: &Frontier) -> Result<(), StoreError> {
+    let (from, until) = keys::all_additions(space);
+    for (key, bytes) in work.scan(&from, &until, usize::MAX)? {
+        let mut additions = decode_additions(&bytes)?;
+        additions.retain(|addition| !addition.place.is_within(cut));
+        if additions.is_empty() {
+            work.delete(key);
+        } else {
+            work.put(key, encode_additions(&additions));
+        }
+    }
+    Ok(())
 }
 
 fn forget_in(

@@ -180,6 +180,7 @@ impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         let trouble = match error {
             StoreError::NoSpace => Trouble::NoSpace,
+            StoreError::UnknownSpace(_) => Trouble::UnknownSpace,
             StoreError::Overloaded | StoreError::ViewExpired => Trouble::Overloaded,
             _ => Trouble::Storage,
         };
