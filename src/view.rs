@@ -233,7 +233,8 @@ impl View {
         comity_engine::conflict_at(&self.snapshot, &self.space, &self.registry, location)
     }
 
-    /// The oldest `limit` journal entries: what was set aside, with why.
+    /// The oldest `limit` journal entries: what was set aside, with why. It is this replica's own record: what went before
+    /// something else arrived here may have been set aside elsewhere, and the other way round. Settings are registers too.
     ///
     /// # Errors
     /// [`StoreError`] when storage fails.

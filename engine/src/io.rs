@@ -318,7 +318,7 @@ pub enum CommandError {
     #[error("there is no space {0} at this replica")]
     UnknownSpace(SpaceId),
     /// This replica does not write in the space.
-    #[error("this replica {standing} in space {space}, and does not write there")]
+    #[error("this replica does not write to space {space}: it {standing}")]
     NotWriter {
         /// The space.
         space: SpaceId,

@@ -543,7 +543,11 @@ pub fn replay(
     }
     for (_, bytes) in rows {
         let entry = decode_row(read, space, &bytes)?;
-        if matches!(entry.reason, JournalReason::SiblingReplaced | JournalReason::SiblingRemoved) {
+        // How settings are decided is no policy's matter.
+        let is_setting = entry.location.object.kind() == Kind::Settings;
+        if matches!(entry.reason, JournalReason::SiblingReplaced | JournalReason::SiblingRemoved)
+            && !is_setting
+        {
             groups.entry((entry.at, entry.by, entry.location.clone())).or_default().push(entry);
         }
     }

@@ -78,7 +78,8 @@ impl BoundedCounterHandle {
     /// can until another write uses them up. [`BoundedCounterHandle::decrease`] does both.
     ///
     /// # Errors
-    /// [`RequestError`]; [`CommandError::Rights`] when the time is over and too few were handed over.
+    /// [`RequestError`]; [`CommandError::Rights`] when the time is over and too few were handed over, `NotWriter` where this
+    /// replica does not write to the space.
     pub async fn acquire(&self, amount: u64, within: Duration) -> Result<(), RequestError> {
         acquire(&self.0, amount, within).await
     }
@@ -86,7 +87,8 @@ impl BoundedCounterHandle {
     /// How much this replica can decrease it by without asking anybody, at the moment of asking.
     ///
     /// # Errors
-    /// [`WriteError`] when a name is out of limits, storage fails or the replica is shut down.
+    /// [`WriteError`] when a name is out of limits, this replica does not write to the space and so holds none, storage fails or
+    /// the replica is shut down.
     pub async fn rights(&self) -> Result<u64, WriteError> {
         let reading = self.0.write(|tx, at| {
             let counter = load(tx.state(), &tx.space(), at)?;

@@ -201,7 +201,7 @@ pub enum TxError {
     },
     /// This replica does not write in the space: it is a follower, or no longer a member. Nothing was changed; write
     /// at the replica named, if one is.
-    #[error("this replica {standing} in the space, and does not write there{}", leader(writer.as_ref(), address.as_deref()))]
+    #[error("this replica does not write to the space: it {standing}{}", leader(writer.as_ref(), address.as_deref()))]
     NotWriter {
         /// How this replica takes part.
         standing: Standing,
