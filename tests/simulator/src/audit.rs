@@ -43,7 +43,8 @@ impl World {
                 let (says, has) = (frontier.at(&truth.id), counts.get(lane).copied().unwrap_or(0));
                 // What was made by who was put back unnoticed is another branch, and need not be part of a state that is taken
                 // over.
-                let may_lack = self.may_fork && !held.installed.is_empty();
+                let may_lack =
+                    (self.may_fork || self.truth.spaces[space].forked) && !held.installed.is_empty();
                 if says != u64::from(has) && !(may_lack && says < u64::from(has)) {
                     let detail =
                         format!("replica {node} says {says} entries of a lane are {what}, and {has} are");
@@ -91,6 +92,12 @@ impl World {
             };
             (!equal(&held.applied) || !equal(&held.durable)).then(detail)
         })
+    }
+
+    /// Whether a replica wants the state of another one, and says why it takes over none.
+    fn waits_in_vain(&self, node: usize, space: usize) -> bool {
+        let bootstrap = self.status(node, space).and_then(|status| status.bootstrap);
+        bootstrap.is_some_and(|bootstrap| bootstrap.passes > 8 && bootstrap.fault.is_some())
     }
 
     /// What every replica says of a space.
@@ -408,13 +415,10 @@ impl World {
     /// A lane with two contents is reported by somebody, unless one of them is gone: nothing is lost silently.
     fn audit_fork(&self, space: usize) -> Result<(), Violation> {
         let members: Vec<usize> = self.members[space].iter().copied().collect();
-        let is_reported = self.plan.has(FaultClass::Rollback) && self.nodes.iter().any(|node| node.reported);
+        let is_reported = self.plan.is_copied() && self.nodes.iter().any(|node| node.reported);
         // Where logs were shortened on both branches, neither can show the other what it holds, and both say what they lack.
-        let waits = |node: &usize| {
-            let bootstrap = self.status(*node, space).and_then(|status| status.bootstrap);
-            bootstrap.is_some_and(|bootstrap| bootstrap.fault.is_some())
-        };
-        if is_reported || members.iter().any(waits) || self.audit_equality(space, &members).is_ok() {
+        let waits = members.iter().any(|node| self.waits_in_vain(*node, space));
+        if is_reported || waits || self.audit_equality(space, &members).is_ok() {
             return Ok(());
         }
         self.tell(|| self.states(space));
