@@ -289,14 +289,12 @@ impl Engine {
         }
         let mut work = Work::over(&*store);
         // What is held is judged by what its author had seen, and is not carried out yet.
-        let (is_more, rows) =
-            if space.holds() { (false, 0) } else { compact(&mut work, &id, &space.cut, COMPACT_ROWS_MAX)? };
-        let additions = if space.holds() {
-            0
-        } else {
-            beaten::forget(&mut work, &id, (&space.cut, extensions), COMPACT_ROWS_MAX)?
-        };
-        let is_more = is_more || additions >= COMPACT_ROWS_MAX;
+        let (mut is_more, mut rows, mut additions) = (false, 0, 0);
+        if !space.holds() {
+            (is_more, rows) = compact(&mut work, &id, &space.cut, COMPACT_ROWS_MAX)?;
+            additions = beaten::forget(&mut work, &id, (&space.cut, extensions), COMPACT_ROWS_MAX)?;
+            is_more |= additions >= COMPACT_ROWS_MAX;
+        }
         let mut additions_forgotten = space.additions_forgotten.clone();
         if additions > 0 && !additions_forgotten.covers(&space.cut) {
             additions_forgotten.merge(&space.cut);

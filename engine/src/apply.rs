@@ -15,7 +15,7 @@ use crate::conflicts::{note_kinds, note_siblings};
 use crate::extension::{Extensions, Meaning};
 use crate::hash::hash;
 use crate::held::note_extended;
-use crate::journal::{Beaten, Discarded, SetAside, record_beaten, record_discarded, record_siblings};
+use crate::journal::{Discarded, SetAside, record_beaten, record_discarded, record_siblings};
 use crate::keys;
 use crate::members::{Place, Said, state};
 use crate::op::{Op, Role};
@@ -299,17 +299,16 @@ impl Application<'_> {
         target: &mut Target<'_>,
     ) -> Result<(), StoreError> {
         let (site, origin) = (target.site, dot.origin);
+        if let Op::SetClear { .. } = op {
+            // The rows are what is cleared.
+            target.store_elements(work);
+        }
         if matches!(
             op,
             Op::CounterReset { .. } | Op::SetClear { .. } | Op::RegisterReset { .. } | Op::FlagDisable { .. }
         ) && self.meets_kinds(work, effects, step)?
         {
-            target.store_elements(work);
             self.discard(work, effects, (step, dot, op), target)?;
-        }
-        if let Op::SetClear { .. } = op {
-            // The rows are what is cleared.
-            target.store_elements(work);
         }
         match (&mut *target.object, op) {
             (Object::Counter(counter), Op::CounterAdd(delta)) => counter.add(dot, *delta),
@@ -377,15 +376,12 @@ impl Application<'_> {
         (register, op): (&mut MvRegister, &Op),
     ) -> Result<(), StoreError> {
         let held = register.len();
-        let named = match op {
-            Op::RegisterSet { observed, .. } | Op::RegisterReset { observed } => observed.len(),
-            _ => 0,
-        };
-        let removed = match op {
+        let (named, removed) = match op {
             Op::RegisterSet { value, hlc, observed } => {
-                register.set(dot, Sibling { hlc: *hlc, value: value.clone() }, observed)
+                let sibling = Sibling { hlc: *hlc, value: value.clone() };
+                (observed.len(), register.set(dot, sibling, observed))
             }
-            Op::RegisterReset { observed } => register.reset(observed),
+            Op::RegisterReset { observed } => (observed.len(), register.reset(observed)),
             op => unreachable!("{op:?} reached a register"),
         };
         let location = (step.address, step.path);
@@ -502,8 +498,9 @@ impl Application<'_> {
         if canary!(AdditionNotJournalled) {
             return Ok(());
         }
-        let aside = Beaten { dot, written: self.at, value, by: removal.dot, at: self.at };
-        record_beaten(work, self.space, step.address, &aside)?;
+        let (kind, value) = (step.address.kind(), value.clone());
+        let addition = Discarded { kind, dot, written: self.at, value };
+        record_beaten(work, self.space, step.address, (removal.dot, self.at), &addition)?;
         effects.journalled = true;
         Ok(())
     }
@@ -518,8 +515,9 @@ impl Application<'_> {
         value: &Value,
     ) -> Result<(), StoreError> {
         for addition in beaten(work, self.space, key, &self.context(dot))? {
-            let aside = Beaten { dot: addition.place.dot, written: addition.at, value, by: dot, at: self.at };
-            record_beaten(work, self.space, step.address, &aside)?;
+            let (kind, value) = (step.address.kind(), value.clone());
+            let addition = Discarded { kind, dot: addition.place.dot, written: addition.at, value };
+            record_beaten(work, self.space, step.address, (dot, self.at), &addition)?;
             effects.journalled = true;
         }
         Ok(())

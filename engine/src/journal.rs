@@ -152,33 +152,15 @@ pub(crate) fn record_siblings(
     Ok(())
 }
 
-/// An addition to a row where removing wins, and the removal that beat it.
-pub(crate) struct Beaten<'a> {
-    pub(crate) dot: Dot,
-    pub(crate) written: Hlc,
-    pub(crate) value: &'a Value,
-    pub(crate) by: Dot,
-    pub(crate) at: Hlc,
-}
-
-/// Journals an addition that a removal has beaten.
+/// Journals an addition that a removal has beaten. The object's kind tells that.
 pub(crate) fn record_beaten(
     work: &mut Work<'_>,
     space: &SpaceId,
     object: &ObjectAddress,
-    aside: &Beaten<'_>,
+    by_at: (Dot, Hlc),
+    addition: &Discarded,
 ) -> Result<(), StoreError> {
-    let row = JournalRow {
-        location: LocationRow::new(object, &[]),
-        dot: aside.dot,
-        written: aside.written,
-        value: aside.value.to_bytes(),
-        // Builds before this reason was told apart take over journals, too. The object's kind tells it.
-        reason: JournalReason::SiblingRemoved,
-        by: aside.by,
-        at: aside.at,
-    };
-    record(work, space, object, &row)
+    record_gone(work, space, (object, &[]), by_at, addition)
 }
 
 /// Something that went, and the kind of what held it.
@@ -194,10 +176,11 @@ pub(crate) fn record_discarded(
     work: &mut Work<'_>,
     space: &SpaceId,
     (object, path): (&ObjectAddress, &[String]),
-    (by, at): (Dot, Hlc),
+    by_at: (Dot, Hlc),
     discarded: &Discarded,
 ) -> Result<(), StoreError> {
-    record_marked(work, space, (object, path), (by, at), discarded, "")
+    let path = marked(path, discarded.kind, "");
+    record_gone(work, space, (object, &path), by_at, discarded)
 }
 
 /// Journals what a change set did that is not kept: what it wrote and added. What it removed is there still.
@@ -222,7 +205,8 @@ pub(crate) fn record_lost(
             };
             let dot = Dot { origin: change.origin, seq: change.seq, index: index as u16 };
             let lost = Discarded { kind: op.kind(), dot, written: change.hlc, value };
-            record_marked(work, space, (&group.address, path), (dot, change.hlc), &lost, LOST)?;
+            let path = marked(path, lost.kind, LOST);
+            record_gone(work, space, (&group.address, &path), (dot, change.hlc), &lost)?;
         }
     }
     Ok(())
@@ -231,19 +215,21 @@ pub(crate) fn record_lost(
 /// What is said of a row beside its kind when its change set was lost.
 const LOST: &str = "l";
 
-/// Journals something with its kind at the end of its path. Keys hold no zero byte, so that is none. See `record_beaten` for
-/// why the reason does not say it.
-fn record_marked(
+/// A path with a kind at its end. Keys hold no zero byte, so that is none.
+fn marked(path: &[String], kind: Kind, more: &str) -> Vec<String> {
+    [path, &[format!("\0{}{more}", kind.tag())]].concat()
+}
+
+/// Journals something that went. The reason does not say why, because builds that do not know it take over journals, too.
+fn record_gone(
     work: &mut Work<'_>,
     space: &SpaceId,
     (object, path): (&ObjectAddress, &[String]),
     (by, at): (Dot, Hlc),
     discarded: &Discarded,
-    more: &str,
 ) -> Result<(), StoreError> {
-    let mark = format!("\0{}{more}", discarded.kind.tag());
     let row = JournalRow {
-        location: LocationRow::new(object, &[path, &[mark]].concat()),
+        location: LocationRow::new(object, path),
         dot: discarded.dot,
         written: discarded.written,
         value: discarded.value.to_bytes(),
@@ -254,7 +240,7 @@ fn record_marked(
     record(work, space, object, &row)
 }
 
-/// What [`record_marked`] put at the end of a path, taken off.
+/// What [`marked`] put at the end of a path, taken off.
 fn take_mark(path: &mut Vec<String>) -> Option<(Kind, JournalReason)> {
     let mark = path.last()?.strip_prefix('\0')?;
     let (tag, reason) = match mark.strip_suffix(LOST) {
@@ -530,19 +516,19 @@ pub fn replay(
 ) -> Result<Vec<Replayed>, StoreError> {
     let mut groups: BTreeMap<(Hlc, Dot, Location), Vec<JournalEntry>> = BTreeMap::new();
     let (from, until) = keys::journal(space);
-    let mut rows = read.scan(&from, &until, limit)?;
-    if let Some((key, bytes)) = rows.last().filter(|_| rows.len() == limit) {
-        let last = decode_row(read, space, bytes)?;
+    let rows = read.scan(&from, &until, limit)?;
+    let entries = rows.iter().map(|(_, bytes)| decode_row(read, space, bytes));
+    let mut entries: Vec<JournalEntry> = entries.collect::<Result<_, _>>()?;
+    if let Some(((key, _), last)) = rows.last().zip(entries.last().cloned()).filter(|_| rows.len() == limit) {
         let (from, until) = keys::journal_rest(key);
-        for row in read.scan(&from, &until, usize::MAX)? {
-            let entry = decode_row(read, space, &row.1)?;
+        for (_, bytes) in read.scan(&from, &until, usize::MAX)? {
+            let entry = decode_row(read, space, &bytes)?;
             if (entry.by, &entry.location) == (last.by, &last.location) {
-                rows.push(row);
+                entries.push(entry);
             }
         }
     }
-    for (_, bytes) in rows {
-        let entry = decode_row(read, space, &bytes)?;
+    for entry in entries {
         // How settings are decided is no policy's matter.
         let is_setting = entry.location.object.kind() == Kind::Settings;
         if matches!(entry.reason, JournalReason::SiblingReplaced | JournalReason::SiblingRemoved)

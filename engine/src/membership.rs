@@ -277,9 +277,7 @@ impl Engine {
         if session.spaces.remove(&id).is_none() && !is_quiet {
             return false;
         }
-        for subscription in session.serving_space(&id).collect::<Vec<_>>() {
-            session.end_outgoing(subscription);
-        }
+        session.end_outgoing_of(&id);
         session.end_incoming_of(&id);
         session.withdrawn.insert(id);
         self.to_serve.remove(&(id, session_id));
@@ -332,17 +330,15 @@ impl Engine {
         self.send(session_id, Class::Control, message);
     }
 
-    /// Whether an opening takes the place of one that the peer made before it heard that the space was closed here: what
-    /// that one led to is over, for the peer, too.
-    pub(crate) fn is_opened_anew(&mut self, session_id: SessionId, id: SpaceId) -> bool {
+    /// Takes an opening in the place of one that the peer made before it heard that the space was closed here, if there may be
+    /// such a one: what that led to is over, for the peer, too. Returns whether it is so.
+    pub(crate) fn open_anew(&mut self, session_id: SessionId, id: SpaceId) -> bool {
         let Some(session) = self.sessions.get_mut(&session_id) else { return false };
         let Some(crossing) = session.crossing.get_mut(&id).filter(|crossing| **crossing > 0) else {
             return false;
         };
         *crossing -= 1;
-        for subscription in session.serving_space(&id).collect::<Vec<_>>() {
-            session.end_outgoing(subscription);
-        }
+        session.end_outgoing_of(&id);
         let part = session.space_mut(&id);
         (part.opened_by_peer, part.named_by_peer) = (false, Vec::new());
         self.end_served_of(session_id, id);

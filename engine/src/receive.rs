@@ -192,7 +192,7 @@ impl Engine {
             return Err(CloseReason::TooMany.into());
         }
         let is_again = session.space_mut(&open.space).opened_by_peer;
-        if is_again && !self.is_opened_anew(session_id, open.space) {
+        if is_again && !self.open_anew(session_id, open.space) {
             return Err(CloseReason::Unexpected.into());
         }
         let (Some(session), Some(space)) =

@@ -325,6 +325,13 @@ impl Session {
         self.serving.range((*space, first, 0)..=(*space, last, u32::MAX)).map(|(_, _, number)| *number)
     }
 
+    /// Ends the peer's subscriptions to lanes of a space.
+    pub(crate) fn end_outgoing_of(&mut self, space: &SpaceId) {
+        for subscription in self.serving_space(space).collect::<Vec<_>>() {
+            self.end_outgoing(subscription);
+        }
+    }
+
     /// Whether the peer learns from what it receives that a lane is held here up to `lsn`: not of what it had before.
     pub(crate) fn shows(&self, space: &SpaceId, lane: &LaneId, lsn: u64) -> bool {
         let mut serving = self.serving_lane(space, lane).filter_map(|number| self.outgoing.get(&number));
